@@ -1,0 +1,1 @@
+"""From prompts to an aligned checkpoint (the Synth-Align method, arXiv 2412.17417)."""

@@ -1,0 +1,200 @@
+"""The `bench` command: composition only; heavy imports stay inside the commands.
+
+Exit codes: 0 done; 1 a gate failed; 2 the command or its input is wrong; 3 done, but some samples have no score.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench import __version__
+from bench.errors import BenchError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Measure how much a vision-language model hallucinates: POPE, MMHal-Bench, CHAIR, AMBER.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Make and check evaluation data.")
+app.add_typer(data_app, name="data")
+
+INCOMPLETE = 3
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+JudgeSpec = Annotated[str | None, typer.Option(help="openai:MODEL[@URL] or replay:FILE.")]
+Template = Annotated[Path | None, typer.Option(help="Your own prompt for the judge.")]
+RunPath = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turns a BenchError into its three lines and exit code 2, and warnings into plain remarks."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        from bench import terminal
+
+        warnings.showwarning = lambda message, *_, **__: terminal.note(f"warning: {message}")
+        try:
+            command(*args, **kwargs)
+        except BenchError as error:
+            terminal.show_error(error)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            terminal.note("Interrupted. What was answered is kept: the same command continues.")
+            raise typer.Exit(130) from error
+
+    return wrapped
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"synth-align {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Measure how much a vision-language model hallucinates."""
+
+
+@app.command()
+@reports_errors
+def run(
+    model: Annotated[str, typer.Option(help="llava, a hub id or a folder, +ADAPTER for LoRA; or replay:FILE.")],
+    suite: Annotated[str, typer.Option(help="Benchmarks, separated by commas.")],
+    data: Annotated[str, typer.Option(help="'hub', or a folder of official files.")] = "hub",
+    images: Annotated[Path | None, typer.Option(help="Images, where they are not under DATA/images.")] = None,
+    judge: JudgeSpec = None,
+    judge_template: Template = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many samples, taken evenly from all subsets.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the runs. Default: runs/MODEL-…")] = None,
+    protocol: Annotated[str, typer.Option(help="auto, llava, native or a YAML file.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = "auto",
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run code that the checkpoint brings.")] = False,
+    json: Json = False,
+) -> None:
+    """Ask a model, score its answers and print metrics with intervals. Continues where it stopped."""
+    from bench import registry
+    from bench.compose import Job, execute, load_judge, load_model
+
+    benchmarks = [registry.load("benchmarks", name.strip()) for name in suite.split(",") if name.strip()]
+    options = {
+        "protocol": protocol,
+        "dtype": dtype,
+        "device": device,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+    }
+    chosen = load_judge(judge, judge_template)
+    adapter = load_model(model, options)
+    outcomes = []
+    for benchmark in benchmarks:
+        job = Job(benchmark, adapter, chosen, data, images, limit, out)
+        outcomes.append((benchmark, execute(job, sys.argv[1:], datetime.now(UTC).isoformat(timespec="seconds"))))
+    _finish(outcomes, model, json)
+
+
+@app.command()
+@reports_errors
+def score(path: RunPath, json: Json = False) -> None:
+    """Score a run's recorded answers again: no model, no GPU."""
+    from bench.compose import rescore
+
+    benchmark, outcome, model = rescore(path, None)
+    _finish([(benchmark, outcome)], model, json)
+
+
+@app.command()
+@reports_errors
+def judge(
+    path: RunPath,
+    judge: Annotated[str, typer.Option(help="openai:MODEL[@URL] or replay:FILE.")],
+    judge_template: Template = None,
+    json: Json = False,
+) -> None:
+    """Judge a run's recorded answers, or judge them again."""
+    from bench.compose import load_judge, rescore
+
+    benchmark, outcome, model = rescore(path, load_judge(judge, judge_template))
+    _finish([(benchmark, outcome)], model, json)
+
+
+@app.command("list")
+@reports_errors
+def list_(
+    what: Annotated[str, typer.Argument(help="models, suites, judges, rewards or runs.")],
+    folder: Annotated[Path, typer.Option(help="Where runs lie.")] = Path("runs"),
+    json: Json = False,
+) -> None:
+    """List what there is to choose from."""
+    from bench.listing import listing
+
+    rows = listing(what, folder)
+    if json:
+        import json as json_module
+
+        print(json_module.dumps({what: [{"name": name, "what": text} for name, text in rows]}, indent=2))
+        return
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"{name:{width}}  {text}")
+
+
+@data_app.command("pope")
+@reports_errors
+def data_pope(
+    objects: Annotated[Path, typer.Option(help="The objects of every image: JSON or JSON lines.")],
+    out: Annotated[Path, typer.Option(help="A data folder for `bench run --data`.")],
+    seed: Annotated[int, typer.Option(help="Seed of the random negatives.")] = 0,
+) -> None:
+    """Build POPE questions (random, popular, adversarial) for any images from lists of their objects."""
+    from bench.data.pope_questions import build, read_objects, write
+
+    usable, skipped = read_objects(objects)
+    for file in write(build(usable, seed), out):
+        print(file)
+    print(f"{len(usable)} images; {skipped} with fewer than three objects left out.")
+
+
+@data_app.command("check")
+@reports_errors
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="A folder of official files.")],
+    images: Annotated[Path | None, typer.Option(help="Images, where they are not under FOLDER/images.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Only these benchmarks, separated by commas.")] = None,
+) -> None:
+    """Verify counts, balance and images before a GPU hour is spent. Exit code 2 where something is wrong."""
+    from bench.data.check import check
+
+    if not check(folder, images, suite.split(",") if suite else None):
+        raise typer.Exit(2)
+
+
+def _finish(outcomes: list[tuple[Any, Any]], model: str, as_json: bool) -> None:
+    from bench import terminal
+
+    if as_json:
+        terminal.show_json([(b.name, model, str(o.folder), o.metrics) for b, o in outcomes])
+    for benchmark, outcome in outcomes:
+        if not as_json:
+            terminal.show_metrics(f"{benchmark.title} · {model}", outcome.metrics)
+            print(f"run: {outcome.folder}\n")
+        for reason, number in sorted(outcome.unscored.items(), key=lambda item: -item[1])[:5]:
+            terminal.note(f"{benchmark.name}: {number} unscored: {reason}")
+        if benchmark.judged and "not judged" in outcome.unscored:
+            terminal.note(f"To judge them: bench judge {outcome.folder} --judge openai:MODEL")
+    if any(outcome.unscored for _, outcome in outcomes):
+        raise typer.Exit(INCOMPLETE)

@@ -1,0 +1,125 @@
+"""Puts a model, a benchmark, data and a judge together into a run, and finds them again for a recorded one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import registry, runner
+from bench.data import open_data
+from bench.environment import environment
+from bench.errors import BenchError, StoreError
+from bench.runner import Outcome
+from bench.store import RunFolder, dump
+from bench.terminal import progress_bar
+from bench.types import Benchmark, Judge, Model
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on one benchmark."""
+
+    benchmark: Benchmark
+    model: Model
+    judge: Judge | None
+    data: str
+    images: Path | None
+    limit: int | None
+    out: Path | None
+
+
+def load_model(spec: str, options: Mapping[str, Any]) -> Model:
+    """The adapter for a --model text: KIND:REST of a registered kind, else an alias, hub id or folder."""
+    kind, rest = registry.split_kind("models", spec) or ("hf", spec)
+    model: Model = registry.load("models", kind)(rest, options)
+    return model
+
+
+def load_judge(spec: str | None, template: Path | None) -> Judge | None:
+    """The judge for a --judge text, None without one. Raises BenchError where it names no known kind."""
+    if spec is None:
+        return None
+    kind, _, rest = spec.partition(":")
+    judge: Judge = registry.load("judges", kind)(rest, {"template": template})
+    return judge
+
+
+def execute(job: Job, command: Sequence[str], now: str) -> Outcome:
+    """Runs a job to its end in its folder, or continues it there."""
+    recorded = job.model.recorded_images()
+    data = open_data(job.data, job.images, job.benchmark.name, None if recorded is None else tuple(recorded))
+    suffix = job.model.suffix(job.benchmark)
+    asked = runner.prepare(job.benchmark, data, suffix, partial(job.model.max_tokens, job.benchmark), job.limit)
+    record = {
+        "created": now,
+        "command": list(command),
+        "benchmark": {"name": job.benchmark.name, "version": job.benchmark.version},
+        "data": {"samples": len(asked.samples), "sha256": asked.sha256, "files": data.digests()},
+        "source": {"data": _absolute(job.data), "images": job.images and _absolute(str(job.images))},
+        "prompt": {"suffix": suffix},
+        "limit": job.limit,
+        "model": job.model.describe(),
+        "judge": job.judge.describe() if job.judge else None,
+        "environment": environment(),
+    }
+    folder = job.out / job.benchmark.name if job.out else Path("runs") / _slug(record) / job.benchmark.name
+    store = RunFolder(folder)
+    with store.locked():
+        store.begin(record)
+        with progress_bar(f"{job.benchmark.name}: asking", len(asked.requests)) as progress:
+            unanswered = runner.ask(store, job.model, asked, progress)
+        description = store.record()["judge"]
+        unjudged = {}
+        if job.benchmark.judged and job.judge is not None:
+            with progress_bar(f"{job.benchmark.name}: judging", len(asked.samples)) as progress:
+                unjudged = runner.judge_answers(store, job.judge, asked, progress)
+        return runner.summarise(store, job.benchmark, asked, description, unanswered, unjudged)
+
+
+def rescore(path: Path, judge: Judge | None) -> tuple[Benchmark, Outcome, str]:
+    """Scores a recorded run again, judged anew where `judge` is given; returns the benchmark and model name too.
+
+    Raises StoreError where the data is no longer the one that was asked about, BenchError where the benchmark
+    takes no judge.
+    """
+    store = RunFolder(path)
+    record = store.record()
+    benchmark: Benchmark = registry.load("benchmarks", record["benchmark"]["name"])
+    if judge is not None and not benchmark.judged:
+        raise BenchError(f"{benchmark.title} takes no judge.", "Its answers are scored by rule.", "Use `bench score`.")
+    with store.locked():
+        answered = tuple(store.answered_images())
+        source = record["source"]
+        data = open_data(source["data"], source["images"] and Path(source["images"]), benchmark.name, answered)
+        max_tokens = benchmark.max_tokens
+        asked = runner.prepare(benchmark, data, record["prompt"]["suffix"], max_tokens, record["limit"])
+        if asked.sha256 != record["data"]["sha256"]:
+            raise StoreError(
+                f"The questions in {source['data']} are no longer those of {path}.",
+                "The files have changed since the run.",
+                "Restore them, or run again in a new folder.",
+            )
+        unjudged = {}
+        if judge is not None:
+            with progress_bar(f"{benchmark.name}: judging", len(asked.samples)) as progress:
+                unjudged = runner.judge_answers(store, judge, asked, progress)
+            record = {**record, "judge": judge.describe()}
+            store.write_record(record)
+        outcome = runner.summarise(store, benchmark, asked, record["judge"], {}, unjudged)
+    return benchmark, outcome, str(record["model"].get("name", "?"))
+
+
+def _absolute(source: str) -> str:
+    return source if source == "hub" else str(Path(source).resolve())
+
+
+def _slug(record: Mapping[str, Any]) -> str:
+    """A folder name for the model and everything else that must not change under it, apart from the benchmark."""
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "-", str(record["model"].get("name", "model"))).strip("-.") or "model"
+    same = {key: record[key] for key in ("model", "limit", "environment", "data")}
+    return f"{name[:60]}-{hashlib.sha256(dump(same).encode()).hexdigest()[:8]}"

@@ -1,0 +1,28 @@
+"""Where samples come from: a folder of official files, or the hub, which is laid out as such a folder first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.data.folder import Folder
+from bench.errors import DataError
+
+
+def open_data(source: str, images: Path | None, benchmark: str, recorded: tuple[str, ...] | None = None) -> Folder:
+    """The data of `benchmark` from "hub" or a folder.
+
+    `images` is a folder of images beside the official files; `recorded` names the images that a model with
+    recorded answers knows. Raises DataError where the source does not exist.
+    """
+    if source == "hub":
+        from bench.data.hub import fetch
+
+        return Folder(fetch(benchmark), images, label="hub", recorded=recorded)
+    root = Path(source)
+    if not root.is_dir():
+        raise DataError(
+            f"There is no folder {source}.",
+            "--data takes 'hub' or a folder of official files.",
+            "Check the path; the README shows the layout.",
+        )
+    return Folder(root, images, recorded=recorded)

@@ -1,0 +1,36 @@
+"""Errors that a user can act on: each states a fact, a reason and a remedy."""
+
+from __future__ import annotations
+
+
+class BenchError(Exception):
+    """Something the user can put right. `fact` is what happened, `reason` why, `remedy` what to do."""
+
+    def __init__(self, fact: str, reason: str = "", remedy: str = "") -> None:
+        self.fact, self.reason, self.remedy = fact, reason, remedy
+        super().__init__("\n".join(part for part in (fact, reason, remedy) if part))
+
+
+class UnknownNameError(BenchError):
+    """A name that no registry table holds."""
+
+
+class DataError(BenchError):
+    """Questions, images or annotations that are missing, corrupt or inconsistent."""
+
+
+class StoreError(BenchError):
+    """A run folder that cannot be used as asked."""
+
+
+class ModelError(BenchError):
+    """A model, adapter or protocol that cannot be loaded or asked."""
+
+
+class JudgeError(BenchError):
+    """A judge that cannot be reached or configured."""
+
+
+def os_reason(error: BaseException) -> str:
+    """The operating system's own words for `error`, without the errno noise."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,1 @@
+"""Judges: who rates open answers."""

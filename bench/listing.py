@@ -1,0 +1,36 @@
+"""What `bench list` shows; imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench import registry
+
+
+def listing(what: str, folder: Path) -> list[tuple[str, str]]:
+    """(name, explanation) rows. Raises UnknownNameError for anything but models, suites, judges, rewards, runs."""
+    if what == "runs":
+        return _runs(folder)
+    tables = {"suites": "benchmarks", "models": "models", "judges": "judges", "rewards": "rewards"}
+    if what not in tables:
+        raise registry.unknown("list", what, {**tables, "runs": ""})
+    rows = sorted(registry.names(tables[what]).items())
+    if what == "models":
+        rows = [(alias, f"= {target}") for alias, target in registry.MODEL_ALIASES.items()] + [
+            (f"{name}:…" if name != "hf" else "HUB/ID or FOLDER", target) for name, target in rows
+        ]
+    return rows
+
+
+def _runs(folder: Path) -> list[tuple[str, str]]:
+    rows = []
+    for file in sorted(folder.glob("**/run.json")):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            state = "scored" if file.with_name("metrics.json").exists() else "unfinished"
+            text = f"{record['benchmark']['name']} · {record['model'].get('name', '?')} · {record['created']} · {state}"
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            text = f"unreadable run.json ({type(error).__name__})"
+        rows.append((str(file.parent), text))
+    return rows

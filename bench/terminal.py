@@ -1,0 +1,96 @@
+"""What a person sees: a progress bar, a table of metrics, errors. Quiet where standard output is no terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from bench.errors import BenchError
+from bench.store import metric_row
+from bench.types import Metric, Progress
+
+
+def show_error(error: BenchError) -> None:
+    """Fact, reason and remedy on standard error."""
+    labels = ("error: ", "reason: ", "remedy: ")
+    for label, part in zip(labels, (error.fact, error.reason, error.remedy), strict=True):
+        if part:
+            print(f"{label:>8}{part}", file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """A remark on standard error, so that standard output stays for results."""
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Progress]:
+    """A live bar with rate and time left on a terminal's standard error; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda amount: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, ProgressColumn, TextColumn
+    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "–/s")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate())
+    times = (TextColumn("left"), TimeRemainingColumn(), TextColumn("spent"), TimeElapsedColumn())
+    with Bar(*columns, *times, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+def show_metrics(title: str, metrics: Sequence[Metric]) -> None:
+    """One table: metrics by subset, each value ± half the width of its 95 % interval, with n and unscored."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    subsets = list(dict.fromkeys(metric.subset for metric in metrics))
+    names = list(dict.fromkeys(metric.name for metric in metrics))
+    cells = {(metric.name, metric.subset): format_value(metric) for metric in metrics}
+    sizes = {metric.subset: (metric.n, metric.unscored) for metric in metrics}
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    if len(subsets) <= len(names):
+        rows = [("n", *(str(sizes[s][0]) for s in subsets)), ("unscored", *(str(sizes[s][1]) for s in subsets))]
+        header, body = ("", *subsets), [(name, *(cells.get((name, s), "") for s in subsets)) for name in names]
+    else:
+        rows, header = [], ("", *names, "n", "unscored")
+        body = [(s, *(cells.get((name, s), "") for name in names), *map(str, sizes[s])) for s in subsets]
+    for number, name in enumerate(header):
+        table.add_column(name.replace("_", " "), justify="right" if number else "left")
+    for row in [*body, *rows]:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(Text(title, style="bold"), Text("value ± half-width of the 95 % interval, clustered by image"), sep="\n")
+    console.print(table)
+
+
+def format_value(metric: Metric) -> str:
+    """ "87.43 ± 1.52" (percent), "2.08 ± 0.35" (ratings, words) or "12" (counts); "–" for NaN."""
+    if math.isnan(metric.value):
+        return "–"
+    if metric.unit == "count":
+        return f"{metric.value:.0f}"
+    scale = 100 if metric.unit == "fraction" else 1
+    text = f"{scale * metric.value:.2f}"
+    if math.isnan(metric.low):
+        return text
+    return f"{text} ±{scale * (metric.high - metric.low) / 2:.2f}"
+
+
+def show_json(runs: Sequence[tuple[str, str, str, Sequence[Metric]]]) -> None:
+    """One object for machines: {"runs": [{"benchmark", "model", "folder", "metrics": […]}]}."""
+    keys = ("benchmark", "model", "folder")
+    rows = [dict(zip(keys, run[:3], strict=True)) | {"metrics": [metric_row(m) for m in run[3]]} for run in runs]
+    print(json.dumps({"runs": rows}, indent=2, ensure_ascii=False))

@@ -1,0 +1,161 @@
+"""The nouns of the bench: sample, request, answer, verdict, score, metric. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Better = Literal["higher", "lower", "neither"]
+Unit = Literal["fraction", "count", "rating", "words"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question about one image.
+
+    `cluster` names what makes samples dependent (the image); intervals are clustered by it.
+    `reference` is what the scorer compares with: a label, a text or a collection of object names.
+    """
+
+    id: str
+    image: str
+    question: str
+    reference: Any
+    cluster: str
+    subset: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One distinct (image, prompt) pair, asked once however many samples share it.
+
+    `max_tokens` bounds the answer; `yes_no` asks for P(yes) and P(no) of the first answer token.
+    """
+
+    key: str
+    image: str
+    path: Path | None
+    question: str
+    prompt: str
+    max_tokens: int
+    yes_no: bool
+    samples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said to one request; `error` says why it said nothing.
+
+    `p_yes` and `p_no` are the probabilities, over the whole vocabulary, that the first answer token is a
+    form of yes or of no. `tokens` counts generated tokens; `seconds` is the share of its batch's time.
+    """
+
+    text: str
+    tokens: int = 0
+    seconds: float = 0.0
+    finish: Literal["stop", "length", "recorded"] = "stop"
+    p_yes: float | None = None
+    p_no: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge said of one sample's answer: its raw `text`, kept whatever it says; `error` if it said nothing."""
+
+    text: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One sample's values under a benchmark, or the reason (`unscored`) why it has none."""
+
+    sample: str
+    subset: str
+    cluster: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    unscored: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A named number over scores with its 95 % interval; `n` samples counted, `unscored` left out.
+
+    `value` is NaN over an empty set; `low` and `high` are NaN where no interval applies (counts).
+    """
+
+    name: str
+    subset: str
+    value: float
+    low: float
+    high: float
+    n: int
+    unscored: int
+    better: Better
+    unit: Unit
+
+
+class Data(Protocol):
+    """Where a benchmark's files and images come from."""
+
+    @property
+    def label(self) -> str: ...
+    def file(self, relative: str) -> Path: ...
+    def has(self, relative: str) -> bool: ...
+    def digests(self) -> dict[str, str]: ...
+    def image(self, name: str, folder: str) -> Path | None: ...
+    def image_names(self, folder: str) -> Sequence[str]: ...
+
+
+class Benchmark(Protocol):
+    """Where samples come from, how they are asked, how answers are scored and summarised.
+
+    `suffix` is appended to every question on a line of its own unless the protocol says otherwise;
+    `judged` benchmarks need a judge's verdict before they can be scored.
+    """
+
+    name: str
+    version: str
+    title: str
+    suffix: str
+    judged: bool
+
+    def samples(self, data: Data) -> list[Sample]: ...
+    def max_tokens(self, sample: Sample) -> int: ...
+    def yes_no(self, sample: Sample) -> bool: ...
+    def score(self, sample: Sample, answer: Answer, verdict: Verdict | None) -> Score: ...
+    def metrics(self, scores: Sequence[Score]) -> list[Metric]: ...
+
+
+Batch = list[tuple[Request, Answer]]
+
+
+class Model(Protocol):
+    """An adapter that answers requests about images.
+
+    `describe` holds everything that can change an answer. `answer` yields batches in an order and a
+    composition that depend on `requests` alone, never on `done`, so that a resumed run computes the same
+    numbers as an undisturbed one; a batch whose keys are all in `done` is left out.
+    """
+
+    reads_images: bool
+
+    def describe(self) -> dict[str, Any]: ...
+    def suffix(self, benchmark: Benchmark) -> str: ...
+    def max_tokens(self, benchmark: Benchmark, sample: Sample) -> int: ...
+    def recorded_images(self) -> Sequence[str] | None: ...
+    def answer(self, requests: Sequence[Request], done: frozenset[str]) -> Iterator[Batch]: ...
+
+
+class Judge(Protocol):
+    """Judges answers. `describe` holds everything that can change a verdict."""
+
+    def describe(self) -> dict[str, Any]: ...
+    def judge(self, items: Sequence[tuple[Sample, Answer]]) -> Iterator[list[tuple[Sample, Verdict]]]: ...
+
+
+Progress = Callable[[int], None]

@@ -1,0 +1,1 @@
+"""Runs and published rows side by side, with statistics."""
