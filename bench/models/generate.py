@@ -1,0 +1,62 @@
+"""The plain way: transformers' `generate` in batches, for models that the shared-image engine does not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from bench.types import Request
+
+Spoken = tuple[str, int, bool, float | None, float | None]
+ROWS = 8
+
+
+@torch.inference_mode()
+def speak(model: Any, images: Sequence[Image.Image], requests: Sequence[Request]) -> list[Spoken]:
+    """Greedy answers, one image per request, in batches of 8; `model` is an HFModel."""
+    spoken: list[Spoken] = []
+    for start in range(0, len(requests), ROWS):
+        part = slice(start, start + ROWS)
+        spoken += _batch(model, images[part], requests[part])
+    return spoken
+
+
+def _batch(model: Any, images: Sequence[Image.Image], requests: Sequence[Request]) -> list[Spoken]:
+    prompter, network = model.prompter, model.model
+    texts = [prompter.text(request.prompt) for request in requests]
+    prepared = [[prompter.prepare(image)] for image in images]
+    inputs = model.processor(
+        images=prepared,
+        text=texts,
+        return_tensors="pt",
+        padding=True,
+        padding_side="left",
+        add_special_tokens=prompter.adds_special(texts[0]),
+    )
+    inputs.pop("labels", None)  # PaliGemma's processor adds them
+    inputs = inputs.to(network.device, network.dtype)
+    yes_no = requests[0].yes_no
+    output = network.generate(
+        **inputs,
+        generation_config=model.decoding,
+        do_sample=False,
+        max_new_tokens=requests[0].max_tokens,
+        return_dict_in_generate=True,
+        output_logits=yes_no,
+    )
+    generated = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+    settings = model.settings
+    p: list[tuple[float | None, float | None]] = [(None, None)] * len(requests)
+    if yes_no and settings.yes and settings.no:
+        first = output.logits[0].float().softmax(-1)
+        sums = [first[:, list(ids)].sum(-1).tolist() for ids in (settings.yes, settings.no)]
+        p = list(zip(*sums, strict=True))
+    return [model.spoken(_until_end(row, settings.eos), *pair) for row, pair in zip(generated, p, strict=True)]
+
+
+def _until_end(tokens: list[int], eos: frozenset[int]) -> list[int]:
+    """The tokens up to and with the first that ends the answer; what follows is padding."""
+    return next((tokens[: i + 1] for i, token in enumerate(tokens) if token in eos), tokens)
