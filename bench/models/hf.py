@@ -42,9 +42,10 @@ class HFModel:
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
         name, _, adapter = spec.partition("+")
-        self.name = registry.MODEL_ALIASES.get(name, name)
+        name = registry.MODEL_ALIASES.get(name, name)
         self.remote_code = bool(options.get("trust_remote_code"))
-        self.folder = loading.locate(self.name, options.get("revision"))
+        self.folder = loading.locate(name, options.get("revision"))
+        self.name = self.folder.resolve().name if Path(name).is_dir() else name
         self.adapter = loading.locate(adapter, None) if adapter else None
         self.config = loading.read_config(self.folder, self.remote_code)
         self.processor = loading.read_processor(self.folder, self.config, self.remote_code)

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -144,7 +145,10 @@ def _without_video(cls: Any) -> Any:
 def read_model(folder: Path, dtype: torch.dtype, device: torch.device, remote_code: bool) -> Any:
     """The model in evaluation mode. Raises ModelError where weights are missing, corrupt or too large."""
     from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -186,8 +190,12 @@ def add_adapter(model: Any, folder: Path) -> None:
             "It needs adapter_config.json and adapter_model.safetensors.",
             "Give the folder that peft's save_pretrained wrote.",
         )
-    base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    base, trained = config.get("base_model_name_or_path"), (config.get("auto_mapping") or {}).get("base_model_class")
     remedy = f"Give the base it was trained on ({base})." if base else "Give the base it was trained on."
+    if trained not in (None, type(model).__name__):
+        reason = f"It was trained on a {trained}, and this is a {type(model).__name__}."
+        raise ModelError(f"The adapter {folder} does not fit this base.", reason, remedy)
     try:
         adapted = PeftModel.from_pretrained(model, folder)
         loaded = set(get_peft_model_state_dict(adapted))

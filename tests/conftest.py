@@ -1,0 +1,88 @@
+"""What many tests share: the public evaluation data, tiny checkpoints, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+OBJECTS = {
+    "kitchen.png": ["cup", "bottle", "oven", "bowl"],
+    "street.png": ["car", "bus", "person"],
+    "park.png": ["dog", "person", "frisbee", "bench"],
+    "zoo.png": ["zebra", "giraffe", "bird"],
+    "room.png": ["couch", "tv", "cat"],
+}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real questions, photographs and answers; they stay outside the project."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the public evaluation data in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """tiny(kind): the folder of a tiny random checkpoint, made once a session."""
+    from tests.tiny_models import make
+
+    root = tmp_path_factory.mktemp("tiny")
+    return lambda kind: root / kind if (root / kind).is_dir() else make(kind, root / kind)
+
+
+def draw(path: Path, seed: int, size: tuple[int, int] = (90, 60)) -> Path:
+    """A small picture that differs by seed and is not square."""
+    image = Image.new("RGB", size, ((seed * 67) % 256, (seed * 31 + 90) % 256, (seed * 151 + 40) % 256))
+    box = (5 + seed % 17, 5, size[0] // 2 + seed % 23, size[1] - 8)
+    ImageDraw.Draw(image).ellipse(box, fill=((seed * 97 + 130) % 256, (seed * 13) % 256, 255 - seed % 256))
+    image.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with POPE questions about five drawn pictures, made by `bench data pope`."""
+    root = tmp_path_factory.mktemp("pictures")
+    (root / "images" / "coco").mkdir(parents=True)
+    for seed, name in enumerate(OBJECTS):
+        draw(root / "images" / "coco" / name, seed)
+    (root / "objects.json").write_text(json.dumps(OBJECTS))
+    done = bench("data", "pope", "--objects", root / "objects.json", "--out", root)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def bench(*arguments: Any, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the real command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from bench.cli import app; app()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        timeout=300,
+    )
+
+
+def metrics(run: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """A run's metrics by (name, subset)."""
+    rows = json.loads((run / "metrics.json").read_text())["metrics"]
+    return {(row["name"], row["subset"]): row for row in rows}
+
+
+def run_of(done: subprocess.CompletedProcess[str]) -> Path:
+    """The folder of the only run in --json output."""
+    (run,) = json.loads(done.stdout)["runs"]
+    return Path(run["folder"])

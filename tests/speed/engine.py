@@ -1,0 +1,165 @@
+"""Times the shared-image engine against `generate`, one at a time and in batches of 8, and checks the answers.
+
+    python tests/speed/engine.py [--images 2] [--questions 10 18] [--device cpu] [--size 120m|7b] [--way engine …]
+
+A LLaVA-shaped model with random weights, 576 image tokens, POPE's official question texts (from ../shared/data,
+else the same wording over COCO's objects), protocol `llava`, two tokens an answer ("Yes" and the end of the text).
+All ways run in turn in one process; ratios are what to quote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers as hf
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from bench.models.generate import ROWS  # noqa: E402
+from bench.models.hf import HFModel  # noqa: E402
+from bench.types import Answer, Request  # noqa: E402
+from tests.tiny_models import OBJECTS, llama_tokenizer  # noqa: E402
+
+SUFFIX = "\nAnswer the question using a single word or phrase."
+SIZES = {
+    "120m": (
+        {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8},
+        {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 12},
+    ),
+    "7b": (
+        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
+        {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+    ),
+}
+
+
+def make_model(folder: Path, size: str, dtype: torch.dtype) -> Path:
+    """A checkpoint of LLaVA-1.5's shape: CLIP at 336 pixels in patches of 14, Llama with 32,000 tokens."""
+    vision, text = SIZES[size]
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = llama_tokenizer(folder)
+    config = hf.LlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**vision, image_size=336, patch_size=14),
+        text_config=hf.LlamaConfig(**text, vocab_size=32064, max_position_embeddings=4096),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=576,
+    )
+    torch.manual_seed(0)
+    model = hf.LlavaForConditionalGeneration(config).to(dtype)
+    model.save_pretrained(folder)
+    images = hf.CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+    hf.LlavaProcessor(
+        images, tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1
+    ).save_pretrained(folder)
+    return folder
+
+
+def question_texts(count: int) -> list[str]:
+    """Distinct question texts, POPE's own where its files are at hand."""
+    official = ROOT.parent / "shared" / "data" / "pope" / "coco" / "coco_pope_popular.json"
+    if official.is_file():
+        texts = [json.loads(line)["text"] for line in official.read_text().splitlines()]
+    else:
+        texts = [f"Is there a {item} in the image?" for item in OBJECTS]
+    return list(dict.fromkeys(texts))[:count]
+
+
+def make_requests(folder: Path, images: int, questions: int) -> list[Request]:
+    """`questions` requests for each of `images` images of COCO's common size."""
+    random, requests = np.random.default_rng(0), []
+    for number in range(images):
+        path = folder / f"{number}.png"
+        Image.fromarray(random.integers(0, 255, (480, 640, 3), dtype=np.uint8)).save(path)
+        for text in question_texts(questions):
+            requests.append(Request(f"{number} {text}", path.name, path, text, text + SUFFIX, 2, True, ()))
+    return requests
+
+
+def by_generate(model: HFModel, requests: list[Request], rows: int) -> dict[str, list[int]]:
+    """Generated ids by request, `rows` prompts at a time, each with its own image as usual harnesses have it."""
+    answers: dict[str, list[int]] = {}
+    with torch.inference_mode():
+        for start in range(0, len(requests), rows):
+            part = requests[start : start + rows]
+            encoded = [model.prompter.encode(Image.open(r.path).convert("RGB"), [r.prompt]) for r in part]
+            longest = max(len(e.ids[0]) for e in encoded)
+            ids = torch.tensor([[0] * (longest - len(e.ids[0])) + e.ids[0] for e in encoded])
+            mask = torch.tensor([[0] * (longest - len(e.ids[0])) + [1] * len(e.ids[0]) for e in encoded])
+            pixels = torch.cat([e.pixels["pixel_values"] for e in encoded])
+            output = model.model.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                pixel_values=pixels.to(model.device, model.dtype),
+                do_sample=False,
+                max_new_tokens=2,
+            )
+            answers |= {r.key: row[longest:].tolist() for r, row in zip(part, output, strict=True)}
+    return answers
+
+
+def by_engine(model: HFModel, requests: list[Request]) -> dict[str, Answer]:
+    """The engine's answers by request."""
+    return {request.key: answer for batch in model.answer(requests, frozenset()) for request, answer in batch}
+
+
+def main() -> None:
+    """Prints a line per way and number of questions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--questions", type=int, nargs="+", default=[10, 18])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--size", choices=SIZES, default="120m")
+    options = parser.parse_args()
+    hf.logging.set_verbosity_error()
+    hf.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        stored = torch.float32 if options.device == "cpu" else torch.bfloat16
+        checkpoint = make_model(folder / "model", options.size, stored)
+        model = HFModel(str(checkpoint), {"protocol": "llava", "device": options.device, "dtype": options.dtype})
+        parameters = sum(p.numel() for p in model.model.parameters())
+        print(f"{parameters / 1e6:.0f} M parameters, {model.dtype}, {options.device}, {torch.get_num_threads()} threads")
+        for questions in options.questions:
+            compare(model, make_requests(folder, options.images, questions), questions)
+
+
+def compare(model: HFModel, requests: list[Request], questions: int) -> None:
+    """Times every way on the same requests, after one untimed image each."""
+    ways: dict[str, Callable[[list[Request]], dict]] = {
+        "engine": lambda part: by_engine(model, part),
+        f"generate, {ROWS} at a time": lambda part: by_generate(model, part, ROWS),
+        "generate, one at a time": lambda part: by_generate(model, part, 1),
+    }
+    seconds, results = {}, {}
+    for name, way in ways.items():
+        way(requests[:2])
+        started = time.perf_counter()
+        results[name] = way(requests)
+        seconds[name] = time.perf_counter() - started
+    texts = {
+        name: {key: model.spoken(value, None, None)[0] if isinstance(value, list) else value.text for key, value in r.items()}
+        for name, r in results.items()
+    }
+    alone = texts["generate, one at a time"]
+    for name, spent in seconds.items():
+        same = sum(texts[name][key] == alone[key] for key in alone)
+        ratio = spent / seconds["engine"]
+        print(
+            f"{questions:3} questions an image  {name:24} {spent / len(requests) * 1000:8.1f} ms a question"
+            f"  {ratio:5.2f} × engine  {same}/{len(alone)} answers as one at a time"
+        )
+
+
+if __name__ == "__main__":
+    main()
