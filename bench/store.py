@@ -203,15 +203,15 @@ def append_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         return
     data = "".join(dump(row) + "\n" for row in rows).encode()
     try:
-        with file.open("ab+") as out:
+        with file.open("ab+", buffering=0) as out:
             end = _end_of_last_line(out)
             out.truncate(end)
             try:
-                out.write(data)
-                out.flush()
+                while data:
+                    data = data[out.write(data) :]
                 os.fsync(out.fileno())
             except OSError:
-                os.ftruncate(out.fileno(), end)
+                out.truncate(end)
                 raise
     except OSError as error:
         raise _cannot_write(file, error) from error

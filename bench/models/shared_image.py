@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from bench.models.generate import to_device
 from bench.models.prompts import Encoded, common_prefix
 
 PREFIX, NOBODY = 0, -1
@@ -69,7 +70,7 @@ def answer_images(
 def encode_prefix(model: Any, image: Encoded, cut: int) -> tuple[DynamicCache, int]:
     """Keys and values of the first `cut` tokens, image included, and the position of the token after them."""
     ids = torch.tensor([image.ids[0][:cut]], device=model.device)
-    inputs = {name: _to(value, model) for name, value in image.pixels.items()}
+    inputs = {name: to_device(value, model) for name, value in image.pixels.items()}
     types = {name: value[:, :cut].to(model.device) for name, value in image.token_types.items()}
     start = cut
     rope = getattr(model.model, "get_rope_index", None)
@@ -80,10 +81,6 @@ def encode_prefix(model: Any, image: Encoded, cut: int) -> tuple[DynamicCache, i
     cache = DynamicCache()
     model(input_ids=ids, **inputs, **types, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return cache, start
-
-
-def _to(value: torch.Tensor, model: Any) -> torch.Tensor:
-    return value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
 
 
 def merge(caches: list[DynamicCache]) -> DynamicCache:

@@ -1,0 +1,165 @@
+"""The engine's answers are `generate`'s, token for token, on every architecture that it serves."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.data.images import read_image
+from bench.models import hf
+from bench.models.hf import SERVED, HFModel, plan
+from bench.types import Answer, Request
+from tests.conftest import draw
+
+QUESTIONS = [f"Is there a {item} in the image?" for item in ("dog", "cat", "car", "pizza", "wine glass")]
+QUESTIONS += ["What color is the bus?", "Describe this image in detail."]
+FALLBACK = ("paligemma", "gemma3")
+
+
+def requests_for(folder: Path, images: int = 4, max_tokens: int = 14) -> list[Request]:
+    made = []
+    for number in range(images):
+        path = draw(folder / f"{number}.png", number, (90 + 40 * (number % 2), 60 + 35 * (number % 3)))
+        for text in QUESTIONS[: 3 + number]:
+            made.append(Request(f"{number} {text}", path.name, path, text, text, max_tokens, True, ()))
+    return made
+
+
+def by_generate(model: HFModel, request: Request, **more) -> tuple[str, list[int], float]:
+    """One prompt through the checkpoint's own processor and `generate`; its first logits give P(yes)."""
+    image = read_image(request.path)
+    if model.protocol.conversation == "template":
+        inputs = model.prompter.whole(model.prompter.prepare(image), request.prompt)
+        inputs.pop("labels", None)
+    else:
+        encoded = model.prompter.encode(image, [request.prompt])
+        inputs = {**encoded.pixels, "input_ids": torch.tensor(encoded.ids)}
+    length = inputs["input_ids"].shape[1]
+    more = {"do_sample": False, "max_new_tokens": request.max_tokens, "output_logits": True, **more}
+    output = model.model.generate(**inputs, return_dict_in_generate=True, **more)
+    tokens = output.sequences[0, length:].tolist()
+    p_yes = output.logits[0].softmax(-1)[0, list(model.settings.yes)].sum().item()
+    return model.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip(), tokens, p_yes
+
+
+def answers_of(model: HFModel, requests: list[Request]) -> dict[str, Answer]:
+    return {request.key: answer for batch in model.answer(requests, frozenset()) for request, answer in batch}
+
+
+@pytest.mark.parametrize("kind", sorted({*SERVED, *FALLBACK}))
+def test_answers_and_probabilities_equal_generate(tiny, tmp_path, kind):
+    model = HFModel(str(tiny(kind)), {"protocol": "native"})
+    assert model.describe()["engine"].startswith("generate" if kind in FALLBACK else "shared-image")
+    requests = requests_for(tmp_path)
+    answers = answers_of(model, requests)
+    assert len({answer.text for answer in answers.values()}) > len(requests) // 2, "the check would be empty"
+    for request in requests:
+        text, tokens, p_yes = by_generate(model, request)
+        answer = answers[request.key]
+        ended = tokens[-1] in model.settings.eos
+        assert (answer.text, answer.tokens) == (text, len(tokens) - ended)
+        assert answer.finish == ("stop" if ended else "length")
+        assert math.isclose(answer.p_yes, p_yes, abs_tol=1e-5)
+
+
+def test_the_llava_protocol_is_exact_too(tiny, tmp_path):
+    model = HFModel(str(tiny("llava")), {"protocol": "llava"})
+    requests = requests_for(tmp_path)
+    answers = answers_of(model, requests)
+    assert all(answers[request.key].text == by_generate(model, request)[0] for request in requests)
+
+
+def test_a_repetition_penalty_is_applied_as_generate_does(tiny, tmp_path):
+    model = HFModel(str(tiny("qwen2_5_vl")), {})
+    model.decoding.repetition_penalty = 1.3
+    requests = requests_for(tmp_path)
+    answers = answers_of(model, requests)
+    changed = 0
+    for request in requests:
+        text = by_generate(model, request, repetition_penalty=1.3)[0]
+        changed += text != by_generate(model, request)[0]
+        assert answers[request.key].text == text
+    assert changed, "the penalty must have moved an answer"
+
+
+def test_a_decoding_the_engine_does_not_know_goes_through_generate(tiny, tmp_path):
+    import json
+    import shutil
+
+    folder = shutil.copytree(tiny("llava"), tmp_path / "model")
+    config = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(config | {"no_repeat_ngram_size": 2}))
+    model = HFModel(str(folder), {})
+    assert model.describe()["engine"] == "generate (its generation config sets no_repeat_ngram_size)"
+    requests = requests_for(tmp_path, images=2)
+    answers = answers_of(model, requests)
+    for request in requests:
+        assert answers[request.key].text == by_generate(model, request, no_repeat_ngram_size=2)[0]
+
+
+@pytest.mark.parametrize("kind", ["llava", "paligemma"])
+@pytest.mark.parametrize("fits", [1, 3, 7])
+def test_out_of_memory_halves_the_batch_and_changes_no_answer(tiny, tmp_path, monkeypatch, kind, fits):
+    """The only boundary that cannot exist here: a GPU's memory. Everything larger than `fits` prompts fails."""
+    requests = requests_for(tmp_path)
+    whole = answers_of(HFModel(str(tiny(kind)), {}), requests)
+    model = HFModel(str(tiny(kind)), {})
+    compute, sizes = model._compute, []
+
+    def limited(work):
+        sizes.append(sum(len(group) for group, _ in work))
+        if sizes[-1] > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return compute(work)
+
+    monkeypatch.setattr(model, "_compute", limited)
+    halved = answers_of(model, requests)
+    assert {key: a.text for key, a in halved.items()} == {key: a.text for key, a in whole.items()}
+    assert max(sizes) > fits and model.at_once <= max(sizes) // 2
+
+
+def test_one_question_that_does_not_fit_is_a_clear_error(tiny, tmp_path, monkeypatch):
+    model = HFModel(str(tiny("llava")), {})
+
+    def never(work):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(model, "_compute", never)
+    with pytest.raises(hf.ModelError, match="does not fit in the memory"):
+        answers_of(model, requests_for(tmp_path, images=1))
+
+
+def test_batches_do_not_depend_on_what_is_done(tiny, tmp_path):
+    """A resumed run computes the very same batches, so its probabilities are the same to the last bit."""
+    model = HFModel(str(tiny("llava")), {})
+    model.at_once = 8
+    requests = requests_for(tmp_path)
+    batches = list(model.answer(requests, frozenset()))
+    done = frozenset(request.key for request, _ in batches[0])
+    again = list(model.answer(requests, done))
+    assert [[request.key for request, _ in batch] for batch in again] == [[r.key for r, _ in b] for b in batches[1:]]
+    bits = [(a.p_yes, a.p_no, a.text) for batch in batches[1:] for _, a in batch]
+    assert bits == [(a.p_yes, a.p_no, a.text) for batch in again for _, a in batch]
+
+
+def test_a_broken_image_costs_its_own_questions_only(tiny, tmp_path):
+    requests = requests_for(tmp_path)
+    sound = answers_of(HFModel(str(tiny("llava")), {}), requests)
+    broken = requests[0].path
+    broken.write_bytes(broken.read_bytes()[:60])
+    answers = answers_of(HFModel(str(tiny("llava")), {}), requests)
+    for request in requests:
+        if request.path == broken:
+            assert "cannot be read" in answers[request.key].error
+        else:
+            assert answers[request.key].text == sound[request.key].text
+
+
+def test_images_are_split_where_they_have_more_questions_than_fit():
+    requests = [Request(f"{i}", "a.png", None, "q", "q", 5, True, ()) for i in range(10)]
+    batches = plan(requests, 4)
+    assert [[len(group) for group in batch] for batch in batches] == [[4], [4], [2]]
+    assert [r.key for batch in batches for group in batch for r in group] == [r.key for r in requests]

@@ -1,0 +1,133 @@
+"""A run's folder survives kills, full disks, other processes and other experiments."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from bench.errors import StoreError
+from bench.store import RunFolder, append_lines, differences, dump, read_lines
+from bench.types import Answer, Request, Verdict
+
+RECORD = {"created": "now", "model": {"name": "m", "sha": "1"}, "limit": None, "judge": None}
+
+
+def request(key: str) -> Request:
+    return Request(key, "a.png", None, "q?", "q?\nsuffix", 5, True, ("s/1",))
+
+
+@pytest.fixture
+def store(tmp_path) -> RunFolder:
+    store = RunFolder(tmp_path / "run")
+    with store.locked():
+        store.begin(RECORD)
+    return store
+
+
+def test_answers_come_back_as_they_were(store):
+    answer = Answer("Да, “ja” \u2028 {x}\n</script>", 7, 0.25, "length", 0.1, 0.2)
+    store.append_answers([(request("k1"), answer, "ab12"), (request("k2"), Answer(""), None)])
+    assert store.answers() == {"k1": (answer, "ab12"), "k2": (Answer(""), None)}
+
+
+def test_lone_surrogates_in_model_text_are_stored(store):
+    store.append_answers([(request("k"), Answer("broken \ud800 text"), None)])
+    assert store.answers()["k"][0].text == "broken ? text"
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_a_torn_last_line_is_dropped_and_written_over(store, cut):
+    store.append_answers([(request("k1"), Answer("one"), None), (request("k2"), Answer("two"), None)])
+    content = store.answers_file.read_bytes()
+    store.answers_file.write_bytes(content[:-cut])
+    with pytest.warns(UserWarning, match="torn last line"):
+        assert list(store.answers()) == ["k1"]
+    store.append_answers([(request("k2"), Answer("two"), None)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(store.answers()) == ["k1", "k2"]
+    assert store.answers_file.read_bytes() == content
+
+
+def test_a_corrupt_line_in_the_middle_is_named(store):
+    store.append_answers([(request("k1"), Answer("one"), None), (request("k2"), Answer("two"), None)])
+    lines = store.answers_file.read_text().splitlines(keepends=True)
+    store.answers_file.write_text(lines[0][:20] + "\n" + lines[1])
+    with pytest.raises(StoreError, match="corrupt in line 1"):
+        store.answers()
+
+
+def test_a_second_process_is_refused(store):
+    code = (
+        "import sys; from pathlib import Path; from bench.store import RunFolder\n"
+        f"with RunFolder(Path({str(store.path)!r})).locked(): pass"
+    )
+    with store.locked():
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert other.returncode != 0 and "is in use" in other.stderr
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_another_experiment_is_refused_naming_what_changed(store):
+    changed = {**RECORD, "model": {"name": "m", "sha": "2"}, "limit": 9, "created": "later"}
+    with pytest.raises(StoreError) as error:
+        store.begin(changed)
+    assert "model.sha (1 → 2)" in error.value.reason and "limit (absent → 9)" in error.value.reason
+    assert "created" not in error.value.reason
+
+
+def test_a_judge_may_be_added_later(store):
+    store.begin({**RECORD, "judge": {"kind": "openai"}})
+    assert store.record()["judge"] == {"kind": "openai"}
+
+
+def test_verdicts_belong_to_their_judge(store):
+    store.append_verdicts([("s1", Verdict("Rating: 6"))], "aaa")
+    store.append_verdicts([("s1", Verdict("Rating: 0"))], "bbb")
+    assert store.verdicts("aaa")["s1"].text == "Rating: 6"
+    assert store.verdicts("ccc") == {}
+
+
+def test_a_full_disk_is_a_clear_error_and_loses_nothing(store):
+    """A real limit on the size of files: the write fails in the middle of a batch."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+from bench.store import RunFolder
+from bench.types import Answer, Request
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+store = RunFolder(Path({str(store.path)!r}))
+for i in range(100):
+    store.append_answers([(Request(f"k{{i}}", "a.png", None, "q", "q", 5, True, ()), Answer("x" * 200), None)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "StoreError" in done.stderr and "cannot be written" in done.stderr and "what was answered is kept" in done.stderr
+    kept = store.answers()
+    assert 5 < len(kept) < 20 and store.answers_file.read_bytes().endswith(b"\n")
+    store.append_answers([(request("next"), Answer("y"), None)])
+    assert len(store.answers()) == len(kept) + 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}'])
+def test_a_damaged_run_json_is_a_clear_error(store, content):
+    (store.path / "run.json").write_text(content)
+    with pytest.raises(StoreError, match=r"run\.json"):
+        store.record()
+
+
+def test_lines_are_canonical_json(tmp_path):
+    file = tmp_path / "x.jsonl"
+    append_lines(file, [{"b": 1, "a": "ü"}])
+    assert file.read_text() == '{"b": 1, "a": "ü"}\n' == dump({"b": 1, "a": "ü"}) + "\n"
+    assert read_lines(file) == [json.loads(file.read_text())]
+    with pytest.raises(ValueError, match="Out of range"):
+        dump({"p": float("nan")})
+
+
+def test_differences_treat_tuples_as_the_lists_json_makes_of_them():
+    assert differences({"a": {"b": [1, 2]}}, {"a": {"b": (1, 2)}}) == []
