@@ -42,9 +42,10 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         from bench import terminal
 
-        warnings.showwarning = lambda message, *_, **__: terminal.note(f"warning: {message}")
         try:
-            command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_, **__: terminal.note(f"warning: {message}")
+                command(*args, **kwargs)
         except BenchError as error:
             terminal.show_error(error)
             raise typer.Exit(2) from error

@@ -51,7 +51,7 @@ def _read(file: Path) -> dict[str, list[str]]:
         whole = json.loads(text)
     except ValueError:
         whole = None
-    if isinstance(whole, dict) and "objects" not in whole:
+    if isinstance(whole, dict) and not {"image", "objects"} & whole.keys():
         items: list[tuple[Any, Any]] = list(whole.items())
     else:
         items = [(row["image"], row["objects"]) for row in read_rows(file, ("image", "objects"))]

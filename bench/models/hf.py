@@ -46,7 +46,7 @@ class HFModel:
         self.remote_code = bool(options.get("trust_remote_code"))
         self.folder = loading.locate(name, options.get("revision"))
         self.name = self.folder.resolve().name if Path(name).is_dir() else name
-        self.adapter = loading.locate(adapter, None) if adapter else None
+        self.adapter = loading.locate_adapter(adapter) if adapter else None
         self.config = loading.read_config(self.folder, self.remote_code)
         self.processor = loading.read_processor(self.folder, self.config, self.remote_code)
         self.device = _device(options.get("device") or "auto")

@@ -17,6 +17,7 @@ from bench import registry
 from bench.errors import ModelError
 
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -178,18 +179,23 @@ def read_model(folder: Path, dtype: torch.dtype, device: torch.device, remote_co
     return model.to(device).eval()
 
 
+def locate_adapter(name: str) -> Path:
+    """The folder of a PEFT adapter. Raises ModelError where it is none."""
+    folder = locate(name, None)
+    if all((folder / file).is_file() for file in ("adapter_config.json", ADAPTER_WEIGHTS)):
+        return folder
+    raise ModelError(
+        f"{folder} is no PEFT adapter.",
+        f"It needs adapter_config.json and {ADAPTER_WEIGHTS}.",
+        "Give the folder that peft's save_pretrained wrote.",
+    )
+
+
 def add_adapter(model: Any, folder: Path) -> None:
-    """Injects a PEFT adapter into `model`. Raises ModelError where it is none, or belongs to another base."""
+    """Injects a PEFT adapter into `model`. Raises ModelError where it belongs to another base."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
-    weights = folder / "adapter_model.safetensors"
-    if not (folder / "adapter_config.json").is_file() or not weights.is_file():
-        raise ModelError(
-            f"{folder} is no PEFT adapter.",
-            "It needs adapter_config.json and adapter_model.safetensors.",
-            "Give the folder that peft's save_pretrained wrote.",
-        )
     config = json.loads((folder / "adapter_config.json").read_text())
     base, trained = config.get("base_model_name_or_path"), (config.get("auto_mapping") or {}).get("base_model_class")
     remedy = f"Give the base it was trained on ({base})." if base else "Give the base it was trained on."
@@ -199,7 +205,7 @@ def add_adapter(model: Any, folder: Path) -> None:
     try:
         adapted = PeftModel.from_pretrained(model, folder)
         loaded = set(get_peft_model_state_dict(adapted))
-        with safe_open(weights, "pt") as file:
+        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
             unused = set(file.keys()) - loaded
     except Exception as error:  # peft raises ValueError, RuntimeError, KeyError … for the same mistake
         reason = " ".join(str(error).split())[:300]

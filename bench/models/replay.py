@@ -141,7 +141,7 @@ def read_records(file: Path) -> list[Record]:
         number_or_name = row.get("question_id", row.get("id"))
         known = questions.get(str(number_or_name), {})
         image = row.get("image", row.get("image_src", row.get("image_id", known.get("image"))))
-        question = row.get("question", row.get("prompt", known.get("text")))
+        question = row.get("question", known.get("text", row.get("prompt")))
         sample = None if number_or_name is None or known else str(number_or_name)
         if sample is not None and texts.setdefault(sample, text) != text:
             raise ModelError(

@@ -1,0 +1,139 @@
+"""AMBER on its real annotations, against a second reading of the official script's rules."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from bench.benchmarks.amber import Amber, Naming, discriminative_answer, relation_only
+from bench.data.folder import Folder
+from bench.metrics.object_mentions import nouns
+from bench.types import Answer
+
+
+def near(noun: str, word: str) -> bool:
+    """A likeness for the test: the same first three letters (spaCy's vectors are a download)."""
+    return noun[:3] == word[:3]
+
+
+def split_nouns(text: str, vocabulary: frozenset[str]) -> list[str]:
+    return [word for word in text.split() if word in vocabulary]
+
+
+def second_reading(responses, shared, similar):
+    """CHAIR, Cover, Hal and Cog in percent, written down from inference.py's control flow: flags over flat lists."""
+    relation = json.loads((shared / "amber" / "relation.json").read_text())
+    safe = (shared / "amber" / "safe_words.txt").read_text().split("\n")
+    truth = {row["id"]: row for row in json.loads((shared / "amber" / "annotations.json").read_text())}
+    vocabulary = set(relation) | {word for words in relation.values() for word in words}
+    sums = dict.fromkeys(("flagged", "named", "cover", "objects", "cog", "likely", "clean", "all"), 0)
+    for number, text in responses.items():
+        named = [word for word in text.split() if word in vocabulary]
+        lists = {}
+        for kind in ("truth", "hallu"):
+            annotated = truth[number][kind]
+            words, owner = [], []
+            for index, item in enumerate(annotated):
+                words += relation[item]
+                owner += [index] * len(relation[item])
+            lists[kind] = (words + annotated, owner + list(range(len(annotated))), [0] * len(annotated))
+        flags = [0] * len(named)
+        for place, noun in enumerate(named):
+            if noun in safe:
+                continue
+            words, owner, hit = lists["truth"]
+            if noun in words:
+                hit[owner[words.index(noun)]] = 1
+                continue
+            words, owner, hit = lists["hallu"]
+            if noun in words:
+                hit[owner[words.index(noun)]] = 1
+            for index, word in enumerate(words):
+                if similar(noun, word):
+                    hit[owner[index]] = 1
+                    break
+            words, owner, hit = lists["truth"]
+            for index, word in enumerate(words):
+                if similar(noun, word):
+                    hit[owner[index]] = 1
+                    break
+            else:
+                flags[place] = 1
+        sums["flagged"] += sum(flags)
+        sums["named"] += len(flags)
+        sums["cover"] += sum(lists["truth"][2])
+        sums["objects"] += len(lists["truth"][2])
+        sums["cog"] += sum(lists["hallu"][2])
+        sums["likely"] += len(lists["hallu"][2])
+        sums["clean"] += not any(flags)
+        sums["all"] += 1
+    return {
+        "chair": round(100 * sums["flagged"] / (sums["named"] + 0.001), 1),
+        "cover": round(100 * sums["cover"] / (sums["objects"] + 0.001), 1),
+        "hal": round(100 - 100 * sums["clean"] / (sums["all"] + 0.001), 1),
+        "cog": round(100 * sums["cog"] / (sums["likely"] + 0.001), 1),
+    }
+
+
+@pytest.mark.parametrize("similar", [near, lambda noun, word: False])
+def test_descriptions_give_the_scripts_figures(shared, similar):
+    naming = Naming("official", split_nouns, similar)
+    benchmark = Amber("amber", "AMBER", naming=lambda: naming)
+    samples = [s for s in benchmark.samples(Folder(shared)) if s.subset == "generative"]
+    assert len(samples) == 1004
+    chance = random.Random(0)
+    vocabulary = sorted(samples[0].metadata["words"].vocabulary)
+    responses, scores = {}, []
+    for sample in samples:
+        about = [*sample.reference["truth"], *sample.reference["hallu"], *chance.sample(vocabulary, 4), "orange", "zzz"]
+        text = " ".join(chance.choices(about, k=chance.randint(0, 12)))
+        responses[int(sample.id)] = text
+        scores.append(benchmark.score(sample, Answer(text), None))
+    found = {metric.name: round(100 * metric.value, 1) for metric in benchmark.metrics(scores)}
+    assert found == second_reading(responses, shared, similar)
+    assert 5 < found["chair"] < 95 and 5 < found["cog"] < 95, "the check would be empty"
+
+
+def test_questions_by_type_with_no_as_the_positive_class(shared):
+    benchmark = Amber("amber-discriminative", "AMBER", generative=False)
+    samples = benchmark.samples(Folder(shared))
+    assert len(samples) == 15220 - 1004
+    chance = random.Random(1)
+    said = {sample.id: chance.choice(["Yes", "No", "No.", "yes", "Maybe"]) for sample in samples}
+    scores = [benchmark.score(sample, Answer(said[sample.id]), None) for sample in samples]
+    found = {(m.name, m.subset): m.value for m in benchmark.metrics(scores)}
+    kinds = {"existence": ("existence",), "attribute": ("state", "number", "action"), "relation": ("relation",)}
+    for group, subsets in kinds.items():
+        rows = [(discriminative_answer(said[s.id]), s.reference) for s in samples if s.subset in subsets]
+        no, is_no = sum(a == "No" for a, _ in rows), sum(t == "no" for _, t in rows)
+        both = sum(a == "No" and t == "no" for a, t in rows)
+        p, r = both / no, both / is_no
+        assert found["precision", group] == pytest.approx(p) and found["recall", group] == pytest.approx(r)
+        epsilon = 0.001 if group == "existence" else 0.0001
+        p, r = round(100 * p, 1) / 100, round(100 * r, 1) / 100
+        assert round(100 * found["f1", group], 1) == round(2 * p * r / (p + r + epsilon) * 100, 1)
+        right = sum((a == "No" and t == "no") or (a == "Yes" and t == "yes") for a, t in rows)
+        assert found["accuracy", group] == pytest.approx(right / len(rows))
+        assert found["unparsed", group] == sum(a not in ("Yes", "No") for a, _ in rows) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("Yes", "Yes"), ("No.", "No"), ("no, there is none", "No"), ("Maybe", "Maybe"), ("", ""), ("Not really", "Not really")],
+)
+def test_only_answers_that_begin_with_yes_or_no_count(text, read):
+    assert discriminative_answer(text) == read
+
+
+def test_without_the_official_models_the_variant_has_a_name_of_its_own(shared):
+    benchmark = Amber("amber-generative", "AMBER", discriminative=False, naming=relation_only)
+    assert benchmark.version == "1-relation-only"
+    assert {s.subset for s in benchmark.samples(Folder(shared))} == {"generative:relation-only"}
+
+
+def test_nouns_are_told_from_verbs_and_capitals():
+    vocabulary = {"man", "surf", "wave", "dog", "sky", "light", "People"}
+    text = "Men are surfing; the man surfs two waves under a blue sky with dogs. Sky"
+    assert nouns(text, vocabulary) == ["man", "wave", "sky", "dog"]

@@ -1,0 +1,163 @@
+"""Judges: the rubric, a real HTTP server that misbehaves, recorded reviews, the official reading of a rating."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.benchmarks.mmhal import MMHAL
+from bench.errors import JudgeError
+from bench.judges.openai_api import OpenAIJudge
+from bench.judges.replay import ReplayJudge, read_reviews
+from bench.judges.rubric import Rubric
+from bench.metrics.ratings import informativeness, official_rating, ratings_in
+from bench.types import Answer, Sample, Verdict
+from tests.loopback_judge import completion, judge_server
+
+HTML = (200, "text/html", b"<html>login</html>")
+
+
+def samples(count: int) -> list[Sample]:
+    contents = {"image_content": ["Vase", "Stool"]}
+    return [Sample(f"s{i}", "a.png", "Which {stool}?", "The left.", "a", "other", contents | {"index": i}) for i in range(count)]
+
+
+def judged(url: str, count: int = 4, **options) -> list[Verdict]:
+    judge = OpenAIJudge(f"gpt-x@{url}", options)
+    items = [(sample, Answer(f"answer to {sample.id}")) for sample in samples(count)]
+    batches = [batch for batch in judge.judge(items)]
+    assert [sample.id for batch in batches for sample, _ in batch] == [sample.id for sample, _ in items]
+    return [verdict for batch in batches for _, verdict in batch]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """The client's own retries, without their full waiting time."""
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.05)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+
+
+def test_every_answer_is_asked_once_at_temperature_0():
+    with judge_server(lambda n, body: completion("Fine.\nRating: 6")) as (url, seen):
+        assert judged(url) == [Verdict("Fine.\nRating: 6")] * 4
+    assert len(seen) == 4 and {body["temperature"] for body in seen} == {0}
+    assert {body["authorization"] for body in seen} == {"Bearer secret-key"}
+    prompts = sorted(body["messages"][0]["content"] for body in seen)
+    assert all("Vase, Stool" in p and "Which {stool}?" in p and "The left." in p for p in prompts)
+    assert ["answer to s0" in p for p in prompts] == [True, False, False, False]
+
+
+def test_429_and_500_are_retried_until_they_pass():
+    def reply(number, body):
+        return (429 if number % 3 else 500, "application/json", b"{}") if number <= 6 else completion("Rating: 3")
+
+    with judge_server(reply) as (url, seen):
+        assert judged(url) == [Verdict("Rating: 3")] * 4
+    assert len(seen) == 10
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (completion(None), "said nothing"),
+        (completion("   "), "said nothing"),
+        (HTML, "not a chat completion"),
+        ((200, "application/json", b'{"choices": []}'), "not a chat completion"),
+        ((200, "application/json", b'{"choices": [{"mess'), "judge"),
+        ((400, "application/json", b'{"error": {"message": "too long"}}'), "too long"),
+    ],
+)
+def test_garbage_html_and_nothing_are_no_verdict(reply, words):
+    with judge_server(lambda n, body: reply if "s1" in str(body) else completion("Rating: 5")) as (url, _):
+        verdicts = judged(url)
+    assert [verdict.error is None for verdict in verdicts] == [True, False, True, True]
+    assert words in verdicts[1].error
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refused_key_or_model_stops_at_once(status):
+    with (
+        judge_server(lambda n, body: (status, "application/json", b'{"error": {"message": "bad key"}}')) as (url, _),
+        pytest.raises(JudgeError, match=f"{status}.*bad key"),
+    ):
+        judged(url)
+
+
+def test_no_key_and_no_server_is_a_clear_error(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(JudgeError, match="OPENAI_API_KEY is not set"):
+        list(OpenAIJudge("gpt-4o", {}).judge([(samples(1)[0], Answer("x"))]))
+    for bad in ("", "model@not-a-url"):
+        with pytest.raises(JudgeError, match="names no judge"):
+            OpenAIJudge(bad, {})
+
+
+def test_no_secret_is_in_the_description():
+    description = OpenAIJudge("gpt-4o@http://user:pass@host:1/v1?key=secret-key", {}).describe()
+    assert "secret-key" not in json.dumps(description) and "pass" not in json.dumps(description)
+    assert description["model"] == "gpt-4o" and len(description["prompt_sha256"]) == 64
+
+
+def test_a_users_template_names_its_fields_or_has_four_holes(tmp_path):
+    sample, answer = samples(1)[0], Answer("{question} {} hi")
+    file = tmp_path / "t.txt"
+    file.write_text("C {} Q {} R {} A {} end")
+    assert Rubric(file).fill(sample, answer) == "C Vase, Stool Q Which {stool}? R The left. A {question} {} hi end"
+    file.write_text("{answer}|{question}|{reference}|{image_contents}")
+    assert Rubric(file).fill(sample, answer) == "{question} {} hi|Which {stool}?|The left.|Vase, Stool"
+    file.write_text("{answer} only")
+    with pytest.raises(JudgeError, match="does not name its fields"):
+        Rubric(file)
+
+
+@pytest.mark.parametrize(
+    ("review", "rating"),
+    [
+        ("- Rating: 5, very informative", 5),
+        ("RATING: 0", 0),
+        ("Rating: 4 … or rating: 2", 0),  # two ratings: none
+        ("Rating: 7", 0),
+        ("I rate it 6", 0),
+        ("rating:6", 0),  # the rule wants the space
+        ("Rating: 10", 1),  # bug for bug
+        ("", 0),
+    ],
+)
+def test_the_official_reading_of_a_rating(review, rating):
+    assert official_rating(review) == rating
+
+
+def test_unrated_reviews_are_zero_by_rule_and_counted():
+    sample = samples(1)[0]
+    score = MMHAL.score(sample, Answer("x"), Verdict("no figure here"))
+    assert score.values == {"rating": 0, "hallucination": True, "informativeness": 0, "unrated": True}
+    assert MMHAL.score(sample, Answer("x"), None).unscored == "not judged"
+    assert "no verdict" in MMHAL.score(sample, Answer("x"), Verdict("", "down")).unscored
+    assert [informativeness(rating) for rating in range(7)] == [0, 1, 2, 0, 1, 2, 3]
+    assert ratings_in("rating: 3 rating: 3") == [3]
+
+
+def test_recorded_reviews_in_every_form(tmp_path, shared):
+    log = (shared / "outputs" / "mmhal_llava-onevision-0.5b" / "reviews.txt").read_text()
+    reviews = read_reviews(log)
+    assert len(reviews) == 96 and "Average score" not in reviews["95"]
+    assert all(len(ratings_in(text)) == 1 for text in reviews.values())
+    official = json.dumps([{"choices": [{"message": {"content": text}}]} for text in reviews.values()])
+    assert read_reviews(official) == reviews
+    ours = "".join(json.dumps({"sample": f"s{i}", "text": t, "judge": "x"}) + "\n" for i, t in enumerate(["a", "b"]))
+    assert read_reviews(ours) == {"s0": "a", "s1": "b"}
+    file = tmp_path / "reviews"
+    for content in ("", "no numbers", "[", '{"sample": 1}'):
+        file.write_text(content)
+        with pytest.raises(JudgeError):
+            ReplayJudge(str(file), {})
+
+
+def test_a_missing_review_is_no_verdict(tmp_path):
+    file = tmp_path / "r.txt"
+    file.write_text("0 Good.\nRating: 6\n")
+    (batch,) = ReplayJudge(str(file), {}).judge([(sample, Answer("x")) for sample in samples(2)])
+    assert [verdict.error for _, verdict in batch] == [None, "no recorded review"]
