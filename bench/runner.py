@@ -40,7 +40,9 @@ def prepare(benchmark: Benchmark, data: Data, suffix: str, max_tokens: Any, limi
     """
     samples = _limited(benchmark.samples(data), limit)
     if not samples:
-        raise DataError(f"{benchmark.title} has no samples here.", f"{data.label} lists none.", "Check the data folder.")
+        raise DataError(
+            f"{benchmark.title} has no samples here.", f"{data.label} lists none.", "Check the data folder."
+        )
     seen: set[str] = set()
     for sample in samples:
         if sample.id in seen:
@@ -140,7 +142,7 @@ def judge_answers(store: RunFolder, judge: Judge, asked: Asked, progress: Progre
     answers, verdicts = store.answers(), store.verdicts(digest)
     waiting = [sample for sample in asked.samples if sample.id not in verdicts and asked.key_of[sample.id] in answers]
     progress(len(asked.samples) - len(waiting))
-    failures = {}
+    failures: dict[str, str] = {}
     for batch in judge.judge([(sample, answers[asked.key_of[sample.id]][0]) for sample in waiting]):
         failures |= {sample.id: verdict.error for sample, verdict in batch if verdict.error is not None}
         good = [(sample.id, verdict) for sample, verdict in batch if verdict.error is None]
@@ -186,4 +188,3 @@ def summarise(
         if score.unscored is not None:
             reasons[score.unscored] = reasons.get(score.unscored, 0) + 1
     return Outcome(store.path, metrics, reasons)
-

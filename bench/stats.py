@@ -36,6 +36,11 @@ def labels(names: list[str]) -> Ints:
     return np.array([index.setdefault(name, len(index)) for name in names], dtype=np.int64)
 
 
+def relabelled(clusters: Ints) -> Ints:
+    """The labels of a part of the samples, dense again: 0 … G'-1."""
+    return np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+
+
 def clustered_mean(values: Floats, clusters: Ints, bounds: tuple[float, float] | None = None) -> Estimate:
     """Mean with the sandwich interval: SE² = G/(G-1) · Σ_g (Σ_{i∈g} (x_i - x̄))² / n², t quantile with G-1 degrees.
 

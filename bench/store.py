@@ -1,10 +1,10 @@
 """A run's folder: append-only, crash-safe, resumable.
 
-    run.json        what was asked, and everything that can move a number
-    answers.jsonl   one line per distinct (image, prompt), appended and flushed batch by batch
-    verdicts.jsonl  one line per judged sample, the judge's raw text kept
-    scores.jsonl    one line per sample
-    metrics.json    every metric with value, interval, n, unscored
+run.json        what was asked, and everything that can move a number
+answers.jsonl   one line per distinct (image, prompt), appended and flushed batch by batch
+verdicts.jsonl  one line per judged sample, the judge's raw text kept
+scores.jsonl    one line per sample
+metrics.json    every metric with value, interval, n, unscored
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class RunFolder:
             raise StoreError(
                 f"{self.path} has no metrics.", "The run is not finished.", "Start the same `bench run` again."
             )
-        rows = _read_json(file)["metrics"]
-        return [Metric(**{k: math.nan if v is None else v for k, v in row.items()}) for row in rows]
+        rows: list[dict[str, Any]] = _read_json(file)["metrics"]
+        return [_build(Metric, {k: math.nan if v is None else v for k, v in row.items()}) for row in rows]
 
 
 def metric_row(metric: Metric) -> dict[str, Any]:
@@ -238,11 +238,11 @@ def write_json(file: Path, value: Any) -> None:
 
 def _end_of_last_line(out: Any) -> int:
     """The offset after the last line end of a file opened for reading."""
-    position = out.seek(0, os.SEEK_END)
+    position: int = out.seek(0, os.SEEK_END)
     while position > 0:
         start = max(0, position - 65536)
         out.seek(start)
-        newline = out.read(position - start).rfind(b"\n")
+        newline: int = out.read(position - start).rfind(b"\n")
         if newline >= 0:
             return start + newline + 1
         position = start

@@ -34,8 +34,15 @@ def progress_bar(title: str, total: int) -> Iterator[Progress]:
         yield lambda amount: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, ProgressColumn, TextColumn
-    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -72,7 +79,9 @@ def show_metrics(title: str, metrics: Sequence[Metric]) -> None:
     for row in [*body, *rows]:
         table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(Text(title, style="bold"), Text("value ± half-width of the 95 % interval, clustered by image"), sep="\n")
+    console.print(
+        Text(title, style="bold"), Text("value ± half-width of the 95 % interval, clustered by image"), sep="\n"
+    )
     console.print(table)
 
 

@@ -103,12 +103,23 @@ class Data(Protocol):
     """Where a benchmark's files and images come from."""
 
     @property
-    def label(self) -> str: ...
-    def file(self, relative: str) -> Path: ...
-    def has(self, relative: str) -> bool: ...
-    def digests(self) -> dict[str, str]: ...
-    def image(self, name: str, folder: str) -> Path | None: ...
-    def image_names(self, folder: str) -> Sequence[str]: ...
+    def label(self) -> str:
+        """What the user called it."""
+
+    def file(self, relative: str) -> Path:
+        """The path of an official file. Raises DataError where it is missing."""
+
+    def has(self, relative: str) -> bool:
+        """Whether the official file is there."""
+
+    def digests(self) -> dict[str, str]:
+        """The sha256 of every official file that was asked for so far."""
+
+    def image(self, name: str, folder: str) -> Path | None:
+        """The image of that file name, from sub-folder `folder` where several have it."""
+
+    def image_names(self, folder: str) -> Sequence[str]:
+        """The names of the images at hand."""
 
 
 class Benchmark(Protocol):
@@ -124,11 +135,20 @@ class Benchmark(Protocol):
     suffix: str
     judged: bool
 
-    def samples(self, data: Data) -> list[Sample]: ...
-    def max_tokens(self, sample: Sample) -> int: ...
-    def yes_no(self, sample: Sample) -> bool: ...
-    def score(self, sample: Sample, answer: Answer, verdict: Verdict | None) -> Score: ...
-    def metrics(self, scores: Sequence[Score]) -> list[Metric]: ...
+    def samples(self, data: Data) -> list[Sample]:
+        """All samples, ids unique. Raises DataError where the data is not as published."""
+
+    def max_tokens(self, sample: Sample) -> int:
+        """The longest answer, in tokens."""
+
+    def yes_no(self, sample: Sample) -> bool:
+        """Whether to record P(yes) and P(no), and to append the suffix."""
+
+    def score(self, sample: Sample, answer: Answer, verdict: Verdict | None) -> Score:
+        """The sample's values by the official rule, or why it has none."""
+
+    def metrics(self, scores: Sequence[Score]) -> list[Metric]:
+        """All metrics over all scores, unscored ones included."""
 
 
 Batch = list[tuple[Request, Answer]]
@@ -144,18 +164,30 @@ class Model(Protocol):
 
     reads_images: bool
 
-    def describe(self) -> dict[str, Any]: ...
-    def suffix(self, benchmark: Benchmark) -> str: ...
-    def max_tokens(self, benchmark: Benchmark, sample: Sample) -> int: ...
-    def recorded_images(self) -> Sequence[str] | None: ...
-    def answer(self, requests: Sequence[Request], done: frozenset[str]) -> Iterator[Batch]: ...
+    def describe(self) -> dict[str, Any]:
+        """For run.json, as JSON; never a secret."""
+
+    def suffix(self, benchmark: Benchmark) -> str:
+        """The line that follows a yes/no question; empty for none."""
+
+    def max_tokens(self, benchmark: Benchmark, sample: Sample) -> int:
+        """The longest answer, in tokens."""
+
+    def recorded_images(self) -> Sequence[str] | None:
+        """The images that recorded answers exist for; None where any image can be asked about."""
+
+    def answer(self, requests: Sequence[Request], done: frozenset[str]) -> Iterator[Batch]:
+        """Batches of (request, answer); an answer with `error` is reported and asked again at the next start."""
 
 
 class Judge(Protocol):
     """Judges answers. `describe` holds everything that can change a verdict."""
 
-    def describe(self) -> dict[str, Any]: ...
-    def judge(self, items: Sequence[tuple[Sample, Answer]]) -> Iterator[list[tuple[Sample, Verdict]]]: ...
+    def describe(self) -> dict[str, Any]:
+        """For run.json, as JSON; never a secret."""
+
+    def judge(self, items: Sequence[tuple[Sample, Answer]]) -> Iterator[list[tuple[Sample, Verdict]]]:
+        """Verdicts in batches, in the order of the items."""
 
 
 Progress = Callable[[int], None]

@@ -238,9 +238,7 @@ def llava_next(folder: Path) -> Made:
         image_grid_pinpoints=GRID,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=16,
     )  # fmt: skip
-    images = hf.LlavaNextImageProcessorPil(
-        size={"shortest_edge": IMAGE}, crop_size=square(), image_grid_pinpoints=GRID
-    )
+    images = hf.LlavaNextImageProcessorPil(size={"shortest_edge": IMAGE}, crop_size=square(), image_grid_pinpoints=GRID)
     return config, hf.LlavaNextProcessor(
         images, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=LLAVA_TEMPLATE,

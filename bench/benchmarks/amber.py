@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def installed_naming() -> Naming:
         found = [lemmatizer.lemmatize(word) for word, tag in tagged if tag.startswith("NN")]
         return [noun for noun in found if noun in vocabulary]
 
-    @lru_cache(maxsize=None)
+    @cache
     def similar(noun: str, word: str) -> bool:
         return bool(vectors(noun).similarity(vectors(word)) > 0.8)
 
@@ -104,7 +104,9 @@ class Amber:
 
     def samples(self, data: Data) -> list[Sample]:
         """The official queries with their annotations. Raises DataError where the two do not fit together."""
-        annotations = {row["id"]: row for row in read_rows(data.file("amber/annotations.json"), ("id", "type", "truth"))}
+        annotations = {
+            row["id"]: row for row in read_rows(data.file("amber/annotations.json"), ("id", "type", "truth"))
+        }
         words = _Words(data)
         samples = []
         for row in read_rows(data.file("amber/query_all.json"), ("id", "image", "query")):

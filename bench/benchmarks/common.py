@@ -68,7 +68,8 @@ def metric(
 ) -> Metric:
     """A Metric over `scores` (those of the subset, unscored ones included)."""
     unscored = sum(score.unscored is not None for score in scores)
-    return Metric(name, subset, *map(float, estimate), len(scores) - unscored, unscored, better, unit)
+    value, low, high = map(float, estimate)
+    return Metric(name, subset, value, low, high, len(scores) - unscored, unscored, better, unit)
 
 
 def count(name: str, subset: str, value: int, scores: Sequence[Score], better: Better = "lower") -> Metric:

@@ -96,7 +96,7 @@ def _modifies(token: str) -> bool:
 
 
 def _is_verb(before: str, token: str, after: str) -> bool:
-    """Whether a token with a verb reading is a verb here: "a woman seated", "engaged in skiing", not "a skiing trip"."""
+    """Whether a token with a verb reading is a verb here: "a woman seated", "enjoys skiing", not "a skiing trip"."""
     has_noun = _readings(token)[2]
     if not token.endswith("ing"):
         return not has_noun

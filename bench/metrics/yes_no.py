@@ -22,6 +22,7 @@ from bench.stats import (
     clustered_mean,
     interval,
     ratio,
+    relabelled,
 )
 
 CONFUSION = ("accuracy", "precision", "recall", "f1", "yes_ratio")
@@ -74,11 +75,16 @@ def confusion_statistics(sums: Floats) -> Floats:
 
 
 def confusion(answers: Floats, labels: Floats, clusters: Ints) -> dict[str, Estimate]:
-    """The five confusion metrics with intervals: sandwich for the two means, cluster bootstrap for the ratios."""
+    """The five confusion metrics with intervals: sandwich for the means, cluster bootstrap for precision and F1.
+
+    Recall is a mean too: the samples with a positive label are the same whatever the model says.
+    """
     estimates = bootstrap_sums(confusion_terms(answers, labels), clusters, confusion_statistics)
     named = dict(zip(CONFUSION, estimates, strict=True))
     named["accuracy"] = clustered_mean((answers == labels).astype(float), clusters, (0, 1))
     named["yes_ratio"] = clustered_mean(answers, clusters, (0, 1))
+    positive = labels == 1
+    named["recall"] = clustered_mean(answers[positive], relabelled(clusters[positive]), (0, 1))
     return named
 
 

@@ -105,7 +105,7 @@ class HFModel:
         try:
             queue: list[list[Future[Any]]] = []
             for index, batch in enumerate(waiting):
-                while len(queue) < len(waiting) and (len(queue) <= index or _images(waiting[index : len(queue)]) < AHEAD):
+                while len(queue) < len(waiting) and (len(queue) <= index or _images(waiting, index, queue) < AHEAD):
                     queue.append([pool.submit(self._encode, group) for group in waiting[len(queue)]])
                 encoded = [future.result() for future in queue[index]]
                 queue[index] = []
@@ -125,7 +125,9 @@ class HFModel:
 
     def _answer(self, batch: Sequence[Sequence[Request]], encoded: Sequence[Encoded | Image.Image | str]) -> Batch:
         started = time.perf_counter()
-        broken = [(r, Answer("", error=e)) for g, e in zip(batch, encoded, strict=True) if isinstance(e, str) for r in g]
+        broken = [
+            (r, Answer("", error=e)) for g, e in zip(batch, encoded, strict=True) if isinstance(e, str) for r in g
+        ]
         good = [(g, e) for g, e in zip(batch, encoded, strict=True) if not isinstance(e, str)]
         answers = self._within_memory(good) if good else []
         seconds = (time.perf_counter() - started) / max(1, len(answers))
@@ -231,8 +233,9 @@ def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
     return tuple(sorted({vocabulary[form] for form in forms if form in vocabulary}))
 
 
-def _images(batches: Sequence[Sequence[Any]]) -> int:
-    return sum(map(len, batches))
+def _images(batches: Sequence[Sequence[Any]], index: int, queue: Sequence[Any]) -> int:
+    """How many images are being read ahead of batch `index`."""
+    return sum(map(len, batches[index : len(queue)]))
 
 
 def _halve(work: Sequence[tuple[Sequence[Request], Any]]) -> list[list[tuple[Sequence[Request], Any]]]:

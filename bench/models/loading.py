@@ -51,11 +51,15 @@ def _download(name: str, revision: str | None) -> str:
             patterns = [*PATTERNS, "*.bin"]
         return snapshot_download(name, revision=revision, allow_patterns=patterns)
     except GatedRepoError as error:
-        raise ModelError(f"{name} is gated.", "Its owner gives access on request.", "Ask, then set HF_TOKEN.") from error
+        raise ModelError(
+            f"{name} is gated.", "Its owner gives access on request.", "Ask, then set HF_TOKEN."
+        ) from error
     except RepositoryNotFoundError as error:
         close = difflib.get_close_matches(name, registry.MODEL_ALIASES.values(), n=1, cutoff=0.7)
         hint = f" Did you mean '{close[0]}'?" if close else ""
-        raise ModelError(f"There is no model '{name}' on the hub.", f"The hub does not know it.{hint}", where) from error
+        raise ModelError(
+            f"There is no model '{name}' on the hub.", f"The hub does not know it.{hint}", where
+        ) from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{name} has no revision '{revision}'.", "The hub does not know it.", where) from error
     except Exception as error:  # the client raises dozens of types for a dead, slow or lying server

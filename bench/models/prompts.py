@@ -77,9 +77,7 @@ class Prompter:
         """The processor's own output for a prepared image and one prompt; a template's BOS is not doubled."""
         text = self.text(prompt)
         return dict(
-            self.processor(
-                images=[image], text=[text], return_tensors="pt", add_special_tokens=self.adds_special(text)
-            )
+            self.processor(images=[image], text=[text], return_tensors="pt", add_special_tokens=self.adds_special(text))
         )
 
     def adds_special(self, text: str) -> bool:
@@ -113,7 +111,7 @@ class Prompter:
         return [first, *(head + ids[skipped:] for ids in plain[1:])]
 
     def _vicuna(self, image: Image.Image, prompts: Sequence[str]) -> Encoded:
-        """LLaVA's tokenizer_image_token: BOS, the text before the image, the image, the text after it, each by itself."""
+        """LLaVA's tokenizer_image_token: BOS, then the text before the image, the image, the text after it, apart."""
         marker = self.processor.image_token
         inputs = dict(self.processor(images=[image], text=[marker], return_tensors="pt"))
         image_ids = [token for token in inputs["input_ids"][0].tolist() if token == self.processor.image_token_id]

@@ -55,7 +55,9 @@ def answer_images(
     `limits` bounds each answer in tokens. Returns the finished questions, in the order of the prompts.
     """
     cuts = [min(common_prefix(image.ids), min(map(len, image.ids)) - 1) for image in images]
-    caches, starts = zip(*(encode_prefix(model, image, cut) for image, cut in zip(images, cuts, strict=True)), strict=True)
+    caches, starts = zip(
+        *(encode_prefix(model, image, cut) for image, cut in zip(images, cuts, strict=True)), strict=True
+    )
     asked = [
         [Question(row, number, ids, limit) for number, (ids, limit) in enumerate(zip(image.ids, bound, strict=True), 1)]
         for row, (image, bound) in enumerate(zip(images, limits, strict=True))

@@ -59,8 +59,9 @@ def test_pope_on_real_photographs_with_and_without_an_adapter(tiny, photographs,
         assert (model_record["adapter_sha256"] is not None) == (name == "lora")
     assert answers["plain"] != answers["lora"], "the adapter must matter"
 
-    other = bench("run", "--model", f"{tiny('qwen2_5_vl')}+{tmp_path / 'adapter'}", "--suite", "pope", "--data", photographs,
-                  "--images", shared / "images" / "coco", "--out", tmp_path / "wrong")  # fmt: skip
+    wrong = f"{tiny('qwen2_5_vl')}+{tmp_path / 'adapter'}"
+    where = ("--data", photographs, "--images", shared / "images" / "coco", "--out", tmp_path / "wrong")
+    other = bench("run", "--model", wrong, "--suite", "pope", *where)
     assert other.returncode == 2 and "does not fit this base" in other.stderr
 
 
@@ -113,7 +114,18 @@ def test_missing_and_broken_images_are_unscored_and_can_be_repaired(tiny, pictur
     (images / "park.png").write_bytes(whole[: len(whole) // 2])
     (images / "zoo.png").unlink()
     (images / "room.png").write_text("<html>not an image</html>")
-    arguments = ("run", "--model", tiny("llava"), "--suite", "pope", "--data", data, "--out", tmp_path / "run", "--json")
+    arguments = (
+        "run",
+        "--model",
+        tiny("llava"),
+        "--suite",
+        "pope",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "run",
+        "--json",
+    )
     done = bench(*arguments)
     assert done.returncode == 3
     found = metrics(tmp_path / "run" / "pope")

@@ -121,7 +121,14 @@ def test_questions_by_type_with_no_as_the_positive_class(shared):
 
 @pytest.mark.parametrize(
     ("text", "read"),
-    [("Yes", "Yes"), ("No.", "No"), ("no, there is none", "No"), ("Maybe", "Maybe"), ("", ""), ("Not really", "Not really")],
+    [
+        ("Yes", "Yes"),
+        ("No.", "No"),
+        ("no, there is none", "No"),
+        ("Maybe", "Maybe"),
+        ("", ""),
+        ("Not really", "Not really"),
+    ],
 )
 def test_only_answers_that_begin_with_yes_or_no_count(text, read):
     assert discriminative_answer(text) == read

@@ -118,8 +118,7 @@ def test_chair_of_llava_7b_from_its_recorded_objects(shared):
             row["image"],
             "all",
             row["image"],
-            caption_values(row["mentioned_objects"], row["gt_objects"])
-            | {"length": len(row["model_answer"].split())},
+            caption_values(row["mentioned_objects"], row["gt_objects"]) | {"length": len(row["model_answer"].split())},
         )
         for row in rows
     ]

@@ -129,7 +129,9 @@ def main() -> None:
         checkpoint = make_model(folder / "model", options.size, stored)
         model = HFModel(str(checkpoint), {"protocol": "llava", "device": options.device, "dtype": options.dtype})
         parameters = sum(p.numel() for p in model.model.parameters())
-        print(f"{parameters / 1e6:.0f} M parameters, {model.dtype}, {options.device}, {torch.get_num_threads()} threads")
+        print(
+            f"{parameters / 1e6:.0f} M parameters, {model.dtype}, {options.device}, {torch.get_num_threads()} threads"
+        )
         for questions in options.questions:
             compare(model, make_requests(folder, options.images, questions), questions)
 
@@ -148,7 +150,10 @@ def compare(model: HFModel, requests: list[Request], questions: int) -> None:
         results[name] = way(requests)
         seconds[name] = time.perf_counter() - started
     texts = {
-        name: {key: model.spoken(value, None, None)[0] if isinstance(value, list) else value.text for key, value in r.items()}
+        name: {
+            key: model.spoken(value, None, None)[0] if isinstance(value, list) else value.text
+            for key, value in r.items()
+        }
         for name, r in results.items()
     }
     alone = texts["generate, one at a time"]

@@ -20,13 +20,16 @@ HTML = (200, "text/html", b"<html>login</html>")
 
 def samples(count: int) -> list[Sample]:
     contents = {"image_content": ["Vase", "Stool"]}
-    return [Sample(f"s{i}", "a.png", "Which {stool}?", "The left.", "a", "other", contents | {"index": i}) for i in range(count)]
+    return [
+        Sample(f"s{i}", "a.png", "Which {stool}?", "The left.", "a", "other", contents | {"index": i})
+        for i in range(count)
+    ]
 
 
 def judged(url: str, count: int = 4, **options) -> list[Verdict]:
     judge = OpenAIJudge(f"gpt-x@{url}", options)
     items = [(sample, Answer(f"answer to {sample.id}")) for sample in samples(count)]
-    batches = [batch for batch in judge.judge(items)]
+    batches = list(judge.judge(items))
     assert [sample.id for batch in batches for sample, _ in batch] == [sample.id for sample, _ in items]
     return [verdict for batch in batches for _, verdict in batch]
 

@@ -40,7 +40,7 @@ def test_pixels_of_non_square_photographs(tiny, shared, side):
     model = HFModel(str(tiny("llava")), {"protocol": "llava"})
     images = model.processor.image_processor
     images.size, images.crop_size = {"shortest_edge": side}, {"height": side, "width": side}
-    photographs = [path for path in sorted((shared / "images" / "coco").glob("*.jpg"))]
+    photographs = sorted((shared / "images" / "coco").glob("*.jpg"))
     shapes = {read_image(path).size for path in photographs}
     assert any(w > h for w, h in shapes) and any(w < h for w, h in shapes)
     for path in photographs:

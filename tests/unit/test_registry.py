@@ -73,7 +73,18 @@ def plugin(tmp_path_factory) -> str:
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
     (source / "colour_plugin.py").write_text(PLUGIN)
     (source / "pyproject.toml").write_text(PROJECT)
-    install = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation", "--target", target, source]
+    install = [
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-index",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        target,
+        source,
+    ]
     subprocess.run([sys.executable, *map(str, install)], check=True, capture_output=True)
     return os.pathsep.join([str(ROOT), str(target)])
 
@@ -118,5 +129,3 @@ def test_light_commands_import_nothing_heavy(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
-
-

@@ -41,7 +41,10 @@ def test_ids_are_used_where_they_are_unambiguous(tmp_path):
 
 
 def test_the_questions_beside_the_answers_say_which_image(tmp_path):
-    write(tmp_path / "questions.jsonl", [{"question_id": 7, "image": "a.jpg", "text": "Is there an ox in the imange?\nShort."}])
+    write(
+        tmp_path / "questions.jsonl",
+        [{"question_id": 7, "image": "a.jpg", "text": "Is there an ox in the imange?\nShort."}],
+    )
     file = write(tmp_path / "answers.jsonl", [{"question_id": 7, "prompt": "?", "text": "No"}])
     assert answers(file, [request("a.jpg", "Is there an ox in the image?", "random/7")]) == ["No"]
 

@@ -106,7 +106,11 @@ for i in range(100):
     store.append_answers([(Request(f"k{{i}}", "a.png", None, "q", "q", 5, True, ()), Answer("x" * 200), None)])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "StoreError" in done.stderr and "cannot be written" in done.stderr and "what was answered is kept" in done.stderr
+    assert (
+        "StoreError" in done.stderr
+        and "cannot be written" in done.stderr
+        and "what was answered is kept" in done.stderr
+    )
     kept = store.answers()
     assert 5 < len(kept) < 20 and store.answers_file.read_bytes().endswith(b"\n")
     store.append_answers([(request("next"), Answer("y"), None)])
