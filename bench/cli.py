@@ -89,9 +89,13 @@ def run(
 ) -> None:
     """Ask a model, score its answers and print metrics with intervals. Continues where it stopped."""
     from bench import registry
-    from bench.compose import Job, execute, load_judge, load_model
+    from bench.compose import Job, execute, load_judge, load_model, prepare
 
-    benchmarks = [registry.load("benchmarks", name.strip()) for name in suite.split(",") if name.strip()]
+    names = list(dict.fromkeys(name.strip() for name in suite.split(",") if name.strip()))
+    if not names:
+        raise BenchError("--suite names no benchmark.", f"It is {suite!r}.", "`bench list suites` shows all.")
+    benchmarks = [registry.load("benchmarks", name) for name in names]
+    chosen = load_judge(judge, judge_template)
     options = {
         "protocol": protocol,
         "dtype": dtype,
@@ -99,13 +103,11 @@ def run(
         "revision": revision,
         "trust_remote_code": trust_remote_code,
     }
-    chosen = load_judge(judge, judge_template)
     adapter = load_model(model, options)
-    outcomes = []
-    for benchmark in benchmarks:
-        job = Job(benchmark, adapter, chosen, data, images, limit, out)
-        outcomes.append((benchmark, execute(job, sys.argv[1:], datetime.now(UTC).isoformat(timespec="seconds"))))
-    _finish(outcomes, model, json)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    jobs = [Job(benchmark, adapter, chosen, data, images, limit, out) for benchmark in benchmarks]
+    prepared = [prepare(job, sys.argv[1:], now) for job in jobs]
+    _finish([(item.job.benchmark, execute(item)) for item in prepared], model, json)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from bench import registry, runner
 from bench.data import open_data
 from bench.environment import environment
 from bench.errors import BenchError, StoreError
-from bench.runner import Outcome
+from bench.runner import Asked, Outcome
 from bench.store import RunFolder, dump
 from bench.terminal import progress_bar
 from bench.types import Benchmark, Judge, Model
@@ -49,8 +49,18 @@ def load_judge(spec: str | None, template: Path | None) -> Judge | None:
     return judge
 
 
-def execute(job: Job, command: Sequence[str], now: str) -> Outcome:
-    """Runs a job to its end in its folder, or continues it there."""
+@dataclass(frozen=True)
+class Prepared:
+    """A job whose questions are read and checked, with its record and its folder."""
+
+    job: Job
+    asked: Asked
+    record: Mapping[str, Any]
+    store: RunFolder
+
+
+def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
+    """Reads and checks everything that a job needs but the images and weights. Raises BenchError where it is amiss."""
     recorded = job.model.recorded_images()
     data = open_data(job.data, job.images, job.benchmark.name, None if recorded is None else tuple(recorded))
     suffix = job.model.suffix(job.benchmark)
@@ -64,21 +74,25 @@ def execute(job: Job, command: Sequence[str], now: str) -> Outcome:
         "prompt": {"suffix": suffix},
         "limit": job.limit,
         "model": job.model.describe(),
-        "judge": job.judge.describe() if job.judge else None,
+        "judge": job.judge.describe() if job.judge and job.benchmark.judged else None,
         "environment": environment(),
     }
     folder = job.out / job.benchmark.name if job.out else Path("runs") / _slug(record) / job.benchmark.name
-    store = RunFolder(folder)
+    return Prepared(job, asked, record, RunFolder(folder))
+
+
+def execute(prepared: Prepared) -> Outcome:
+    """Runs a prepared job to its end in its folder, or continues it there."""
+    job, asked, store = prepared.job, prepared.asked, prepared.store
     with store.locked():
-        store.begin(record)
+        store.begin(prepared.record)
         with progress_bar(f"{job.benchmark.name}: asking", len(asked.requests)) as progress:
             unanswered = runner.ask(store, job.model, asked, progress)
-        description = store.record()["judge"]
         unjudged = {}
         if job.benchmark.judged and job.judge is not None:
             with progress_bar(f"{job.benchmark.name}: judging", len(asked.samples)) as progress:
                 unjudged = runner.judge_answers(store, job.judge, asked, progress)
-        return runner.summarise(store, job.benchmark, asked, description, unanswered, unjudged)
+        return runner.summarise(store, job.benchmark, asked, store.record()["judge"], unanswered, unjudged)
 
 
 def rescore(path: Path, judge: Judge | None) -> tuple[Benchmark, Outcome, str]:

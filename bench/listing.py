@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from bench import registry
+from bench.errors import BenchError
 
 
 def listing(what: str, folder: Path) -> list[tuple[str, str]]:
@@ -16,11 +17,21 @@ def listing(what: str, folder: Path) -> list[tuple[str, str]]:
     if what not in tables:
         raise registry.unknown("list", what, {**tables, "runs": ""})
     rows = sorted(registry.names(tables[what]).items())
+    if what == "suites":
+        return [(name, _title(name, target)) for name, target in rows]
     if what == "models":
         rows = [(alias, f"= {target}") for alias, target in registry.MODEL_ALIASES.items()] + [
             (f"{name}:…" if name != "hf" else "HUB/ID or FOLDER", target) for name, target in rows
         ]
     return rows
+
+
+def _title(name: str, target: str) -> str:
+    """The benchmark's own title, or where a plugin that cannot be loaded was to come from."""
+    try:
+        return str(registry.load("benchmarks", name).title)
+    except (BenchError, AttributeError):
+        return f"(cannot be loaded from {target})"
 
 
 def _runs(folder: Path) -> list[tuple[str, str]]:
