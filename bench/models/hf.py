@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class HFModel:
         self.decoding = _generation_config(self.folder, self.config)
         self.refusal = self._refusal()
         self.at_once = PROMPTS_AT_ONCE.get(self.device.type, 32)
+        self._fits = self.at_once
         self._model: Any = None
 
     def describe(self) -> dict[str, Any]:
@@ -65,8 +67,8 @@ class HFModel:
             "kind": "hf",
             "name": self.name if self.adapter is None else f"{self.name}+{self.adapter.name}",
             "revision": loading.commit(self.folder),
-            "weights_sha256": loading.fingerprint(self.folder),
-            "adapter_sha256": loading.fingerprint(self.adapter) if self.adapter else None,
+            "weights_sha256": self._fingerprints[0],
+            "adapter_sha256": self._fingerprints[1],
             "architecture": self.config.model_type,
             "processor": f"{type(self.processor).__name__}, {type(self.processor.image_processor).__name__}",
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -75,6 +77,10 @@ class HFModel:
             "decoding": {"greedy": True} | {name: getattr(self.decoding, name) for name in names},
             "engine": f"generate ({self.refusal})" if self.refusal else "shared-image",
         }
+
+    @cached_property
+    def _fingerprints(self) -> tuple[str, str | None]:
+        return loading.fingerprint(self.folder), loading.fingerprint(self.adapter) if self.adapter else None
 
     def suffix(self, benchmark: Benchmark) -> str:
         """The protocol's suffix."""
@@ -139,7 +145,7 @@ class HFModel:
     def _within_memory(self, work: Sequence[tuple[Sequence[Request], Any]]) -> list[tuple[Request, generate.Spoken]]:
         """Computes the work whole, or in halves where it has proved too large for the device's memory."""
         size = sum(len(group) for group, _ in work)
-        if size <= self.at_once:
+        if size <= self._fits:
             try:
                 return self._compute(work)
             except torch.OutOfMemoryError as error:
@@ -149,7 +155,7 @@ class HFModel:
                         str(error).splitlines()[0],
                         "Use --dtype bfloat16, a larger device or --device cpu; what was answered is kept.",
                     ) from error
-                self.at_once = size // 2
+                self._fits = size // 2
             torch.cuda.empty_cache()
         halves = _halve(work)
         return [item for half in halves for item in self._within_memory(half)]

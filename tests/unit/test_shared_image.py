@@ -118,7 +118,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_answer(tiny, tmp_path, mo
     monkeypatch.setattr(model, "_compute", limited)
     halved = answers_of(model, requests)
     assert {key: a.text for key, a in halved.items()} == {key: a.text for key, a in whole.items()}
-    assert max(sizes) > fits and model.at_once <= max(sizes) // 2
+    assert max(sizes) > fits and model._fits <= max(sizes) // 2
 
 
 def test_one_question_that_does_not_fit_is_a_clear_error(tiny, tmp_path, monkeypatch):
