@@ -30,7 +30,7 @@ app.add_typer(data_app, name="data")
 
 INCOMPLETE = 3
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-JudgeSpec = Annotated[str | None, typer.Option(help="openai:MODEL[@URL] or replay:FILE.")]
+JudgeSpec = Annotated[str | None, typer.Option(help="openai:MODEL[@URL], replay:FILE, or scene (for --data scenes).")]
 Template = Annotated[Path | None, typer.Option(help="Your own prompt for the judge.")]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
 
@@ -74,7 +74,7 @@ def main(
 def run(
     model: Annotated[str, typer.Option(help="llava, a hub id or a folder, +ADAPTER for LoRA; or replay:FILE.")],
     suite: Annotated[str, typer.Option(help="Benchmarks, separated by commas.")],
-    data: Annotated[str, typer.Option(help="'hub', or a folder of official files.")] = "hub",
+    data: Annotated[str, typer.Option(help="'hub', 'scenes', or a folder of official files.")] = "hub",
     images: Annotated[Path | None, typer.Option(help="Images, where they are not under DATA/images.")] = None,
     judge: JudgeSpec = None,
     judge_template: Template = None,
@@ -124,7 +124,7 @@ def score(path: RunPath, json: Json = False) -> None:
 @reports_errors
 def judge(
     path: RunPath,
-    judge: Annotated[str, typer.Option(help="openai:MODEL[@URL] or replay:FILE.")],
+    judge: Annotated[str, typer.Option(help="openai:MODEL[@URL], replay:FILE, or scene (for --data scenes).")],
     judge_template: Template = None,
     json: Json = False,
 ) -> None:
@@ -170,6 +170,26 @@ def data_pope(
     for file in write(build(usable, seed), out):
         print(file)
     print(f"{len(usable)} images; {skipped} with fewer than three objects left out.")
+
+
+@data_app.command("scenes")
+@reports_errors
+def data_scenes(
+    out: Annotated[Path, typer.Option(help="A new folder; `bench run --data` takes it.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="How many pictures.")] = 500,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    seed: Annotated[int, typer.Option(help="Another seed, another set of scenes.")] = 0,
+    preview: Annotated[Path | None, typer.Option(help="A contact sheet of the first 24 as PNG.")] = None,
+) -> None:
+    """Write pictures of the built-in world with their facts and all benchmarks' questions."""
+    from bench.scenes.data import write_new
+
+    made = write_new(out, split, seed, n)
+    if preview is not None:
+        from bench.scenes.render import contact_sheet
+
+        contact_sheet(made[:24]).save(preview, "PNG")
+    print(f"{len(made)} scenes in {out}" + (f", contact sheet in {preview}" if preview else ""))
 
 
 @data_app.command("check")

@@ -129,7 +129,7 @@ def rescore(path: Path, judge: Judge | None) -> tuple[Benchmark, Outcome, str]:
 
 
 def _absolute(source: str) -> str:
-    return source if source == "hub" else str(Path(source).resolve())
+    return source if source in ("hub", "scenes") else str(Path(source).resolve())
 
 
 def _slug(record: Mapping[str, Any]) -> str:

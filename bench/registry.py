@@ -31,6 +31,7 @@ MODELS = {
 JUDGES = {
     "openai": "bench.judges.openai_api:OpenAIJudge",
     "replay": "bench.judges.replay:ReplayJudge",
+    "scene": "bench.judges.scene:SceneJudge",
 }
 REWARDS: dict[str, str] = {}
 TABLES = {"benchmarks": BENCHMARKS, "models": MODELS, "judges": JUDGES, "rewards": REWARDS}

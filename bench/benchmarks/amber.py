@@ -107,16 +107,18 @@ class Amber:
         annotations = {
             row["id"]: row for row in read_rows(data.file("amber/annotations.json"), ("id", "type", "truth"))
         }
+        queries = read_rows(data.file("amber/query_all.json"), ("id", "image", "query"))
+        alone = {row["id"] for row in queries} ^ annotations.keys()
+        if alone:
+            raise DataError(
+                f"AMBER's item {min(alone, key=str)} is a query without annotation, or the reverse.",
+                f"amber/annotations.json and amber/query_all.json differ in {len(alone)} items.",
+                "Restore both from one revision of the source.",
+            )
         words = _Words(data)
         samples = []
-        for row in read_rows(data.file("amber/query_all.json"), ("id", "image", "query")):
-            truth = annotations.get(row["id"])
-            if truth is None:
-                raise DataError(
-                    f"AMBER query {row['id']} has no annotation.",
-                    "amber/annotations.json and amber/query_all.json belong to different versions.",
-                    "Restore both from one revision of the source.",
-                )
+        for row in queries:
+            truth = annotations[row["id"]]
             generative = truth["type"] == "generative"
             if generative and self.generative:
                 samples.append(self._description(row, truth, words))

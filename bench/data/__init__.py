@@ -9,7 +9,7 @@ from bench.errors import DataError
 
 
 def open_data(source: str, images: Path | None, benchmark: str, recorded: tuple[str, ...] | None = None) -> Folder:
-    """The data of `benchmark` from "hub" or a folder.
+    """The data of `benchmark` from "hub", "scenes" (the built-in world's test split) or a folder.
 
     `images` is a folder of images beside the official files; `recorded` names the images that a model with
     recorded answers knows. Raises DataError where the source does not exist.
@@ -18,11 +18,15 @@ def open_data(source: str, images: Path | None, benchmark: str, recorded: tuple[
         from bench.data.hub import fetch
 
         return Folder(fetch(benchmark), images, label="hub", recorded=recorded)
+    if source == "scenes":
+        from bench.scenes.data import official_folder
+
+        return Folder(official_folder(), images, label="scenes", recorded=recorded)
     root = Path(source)
     if not root.is_dir():
         raise DataError(
             f"There is no folder {source}.",
-            "--data takes 'hub' or a folder of official files.",
+            "--data takes 'hub', 'scenes' or a folder of official files.",
             "Check the path; the README shows the layout.",
         )
     return Folder(root, images, recorded=recorded)
