@@ -67,7 +67,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
     asked = runner.prepare(job.benchmark, data, suffix, partial(job.model.max_tokens, job.benchmark), job.limit)
     record = {
         "created": now,
-        "command": list(command),
+        "command": [_without_secret(word) for word in command],
         "benchmark": {"name": job.benchmark.name, "version": job.benchmark.version},
         "data": {"samples": len(asked.samples), "sha256": asked.sha256, "files": data.digests()},
         "source": {"data": _absolute(job.data), "images": job.images and _absolute(str(job.images))},
@@ -126,6 +126,11 @@ def rescore(path: Path, judge: Judge | None) -> tuple[Benchmark, Outcome, str]:
             store.write_record(record)
         outcome = runner.summarise(store, benchmark, asked, record["judge"], {}, unjudged)
     return benchmark, outcome, str(record["model"].get("name", "?"))
+
+
+def _without_secret(word: str) -> str:
+    """A word of the command line without the user, password and query that a URL in it may carry."""
+    return re.sub(r"(://)[^/@\s]*@|\?\S*$", r"\1", word) if "://" in word else word
 
 
 def _absolute(source: str) -> str:

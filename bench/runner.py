@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -43,37 +44,34 @@ def prepare(benchmark: Benchmark, data: Data, suffix: str, max_tokens: Any, limi
         raise DataError(
             f"{benchmark.title} has no samples here.", f"{data.label} lists none.", "Check the data folder."
         )
-    seen: set[str] = set()
-    for sample in samples:
-        if sample.id in seen:
-            raise DataError(
-                f"{benchmark.title}: the id {sample.id} occurs twice.",
-                "Answers and scores belong to ids, so each must be unique.",
-                f"Mend the question files in {data.label}.",
-            )
-        seen.add(sample.id)
-    folder = getattr(benchmark, "images", "")
-    paths = {name: data.image(name, folder) for name in {sample.image for sample in samples}}
-    requests: dict[str, dict[str, Request]] = {}
-    key_of: dict[str, str] = {}
+    twice = next((name for name, number in Counter(sample.id for sample in samples).items() if number > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"{benchmark.title}: the id {twice} occurs twice.",
+            "Answers and scores belong to ids, so each must be unique.",
+            f"Mend the question files in {data.label}.",
+        )
+    images: dict[str, dict[str, list[Sample]]] = {}
     for sample in samples:
         prompt = f"{sample.question}\n{suffix}" if suffix and benchmark.yes_no(sample) else sample.question
-        key = hashlib.sha256(f"{sample.image}\0{prompt}".encode()).hexdigest()[:20]
-        key_of[sample.id] = key
-        group = requests.setdefault(sample.image, {})
-        shared = group[key].samples if key in group else ()
-        group[key] = Request(
-            key,
-            sample.image,
-            paths[sample.image],
-            sample.question,
-            prompt,
-            max_tokens(sample),
-            benchmark.yes_no(sample),
-            (*shared, sample.id),
-        )
-    distinct = [request for group in requests.values() for request in group.values()]
-    return Asked(samples, distinct, key_of, _digest(samples))
+        images.setdefault(sample.image, {}).setdefault(prompt, []).append(sample)
+    folder = getattr(benchmark, "images", "")
+    requests: list[Request] = []
+    key_of: dict[str, str] = {}
+    for name, prompts in images.items():
+        path = data.image(name, folder)
+        for prompt, shared in prompts.items():
+            key, first = _key(name, prompt), shared[0]
+            ids = tuple(sample.id for sample in shared)
+            key_of |= dict.fromkeys(ids, key)
+            tokens, yes_no = max_tokens(first), benchmark.yes_no(first)
+            requests.append(Request(key, name, path, first.question, prompt, tokens, yes_no, ids))
+    return Asked(samples, requests, key_of, _digest(samples))
+
+
+def _key(image: str, prompt: str) -> str:
+    """Twenty hex digits that stand for a distinct (image, prompt) pair."""
+    return hashlib.sha256(f"{image}\0{prompt}".encode()).hexdigest()[:20]
 
 
 def _limited(samples: list[Sample], limit: int | None) -> list[Sample]:

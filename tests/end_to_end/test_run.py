@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BENCH, ROOT, bench, bench_process, draw, metrics, run_of
+from tests.loopback_judge import completion, judge_server
 
 
 def lines(file: Path) -> list[dict]:
@@ -206,6 +207,22 @@ def test_mmhal_is_asked_now_and_judged_later(tiny, shared, tmp_path):
     raw = {row["sample"]: row["text"] for row in lines(tmp_path / "mmhal" / "verdicts.jsonl")}
     assert len(raw) == 12 and all("ating:" in text for text in raw.values())
     assert bench("judge", tmp_path / "pope", "--judge", f"replay:{reviews}").returncode == 2
+
+
+def test_no_secret_is_written_anywhere(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    with judge_server(lambda n, body: completion("Fine.\nRating: 5")) as (url, seen):
+        judge = "openai:gpt-x@" + url.replace("//", "//user:hush-hush@") + "?token=sesame"
+        replay = f"replay:{shared / 'outputs' / 'mmhal_llava-onevision-0.5b' / 'responses.json'}"
+        command = ["bench", "run", "--model", replay, "--suite", "mmhal", "--data", str(shared), "--judge", judge]
+        monkeypatch.setattr("sys.argv", command)
+        done = bench(*command[1:], "--out", tmp_path, "--limit", "8")
+    assert done.returncode == 0, done.stderr
+    assert len(seen) == 8
+    written = "".join(file.read_text() for file in tmp_path.rglob("*") if file.is_file())
+    assert "openai:gpt-x@http://127.0.0.1" in written
+    for secret in ("sk-very-secret", "hush-hush", "sesame"):
+        assert secret not in written + done.stdout + done.stderr
 
 
 def start(arguments: list[str], cwd: Path) -> subprocess.Popen[bytes]:
