@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -110,7 +111,13 @@ def _mmhal(target: Path, revision: str) -> None:
 
     (target / "mmhal").mkdir(parents=True)
     shutil.copyfile(get("response_template.json"), target / "mmhal" / "mmhal-bench_answer_template.json")
-    unpack_images(Path(get("test_data.zip")), target / "images" / "mmhal")
+    archive = Path(get("test_data.zip"))
+    try:
+        unpack_images(archive, target / "images" / "mmhal")
+    except DataError:
+        archive.resolve().unlink()  # else the client would take the same bytes from its cache again
+        archive.unlink(missing_ok=True)
+        raise
 
 
 def unpack_images(archive: Path, target: Path) -> None:
@@ -131,10 +138,10 @@ def unpack_images(archive: Path, target: Path) -> None:
                     raise DataError(
                         f"{archive}: {entry.filename} unpacks to more than 64 MiB.",
                         "No image of this benchmark is that large.",
-                        "Download the archive again from its source.",
+                        "Deleted from the cache: if it is so again, report it to the data set's owners.",
                     )
                 (target / name).write_bytes(content)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(
-            f"{archive} cannot be unpacked.", f"{error}.", "Delete it and start again: it is downloaded anew."
+            f"{archive} cannot be unpacked.", f"{error}.", "Deleted from the cache: start again to download it anew."
         ) from error

@@ -46,9 +46,9 @@ def _download(name: str, revision: str | None) -> str:
 
     where = "Check the spelling, and HF_TOKEN if it is private; a local folder works too."
     try:
-        patterns = PATTERNS
-        if not any(file.endswith(".safetensors") for file in HfApi().list_repo_files(name, revision=revision)):
-            patterns = [*PATTERNS, "*.bin"]
+        found = HfApi().model_info(name, revision=revision, timeout=20)
+        safe = any(file.rfilename.endswith(".safetensors") for file in found.siblings or ())
+        patterns = PATTERNS if safe else [*PATTERNS, "*.bin"]
         return snapshot_download(name, revision=revision, allow_patterns=patterns)
     except GatedRepoError as error:
         raise ModelError(
@@ -64,7 +64,7 @@ def _download(name: str, revision: str | None) -> str:
         raise ModelError(f"{name} has no revision '{revision}'.", "The hub does not know it.", where) from error
     except Exception as error:  # the client raises dozens of types for a dead, slow or lying server
         try:
-            return snapshot_download(name, revision=revision, local_files_only=True)
+            return snapshot_download(name, revision=revision, allow_patterns=PATTERNS, local_files_only=True)
         except Exception:
             raise ModelError(
                 f"{name} could not be downloaded from the hub.",

@@ -1,0 +1,244 @@
+"""`--data hub` and hub models: the real clients against a real server on loopback that speaks the hub's protocol."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import bench, bench_process, draw, metrics
+from tests.loopback_hub import Hub, commit_of, hub_server
+
+POPE, MMHAL = ("dataset", "lmms-lab/POPE"), ("dataset", "Shengcao1006/MMHal-Bench")
+MODEL = ("model", "owner/tiny-llava")
+SUBSETS = ("adversarial", "popular", "random")
+PHOTOGRAPHS = (310196, 210789, 9)
+ALONE = {
+    "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1,localhost",
+    "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    "OMP_NUM_THREADS": "1",  # two threads on a tiny model wait for each other wherever a core is busy
+}  # fmt: skip
+POPE_CARD = b"""---
+configs:
+- {config_name: Full, data_files: [{split: random, path: Full/random-*}]}
+- {config_name: default, data_files: [{split: test, path: data/test-*}]}
+---
+"""
+
+
+def run(hub: Hub, home: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    """`bench run` of a user whose hub is `hub` and whose HF_HOME is `home`; no other host can be reached."""
+    caches = {"HF_HUB_CACHE": str(home / "hub"), "HF_DATASETS_CACHE": str(home / "datasets")}
+    return bench_process("run", *arguments, HF_ENDPOINT=hub.url, HF_HOME=str(home), **caches, **ALONE)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2 and three lines that hold `words`."""
+    lines = done.stderr.splitlines()[-3:]
+    assert (done.returncode, [line[:8] for line in lines]) == (2, [" error: ", "reason: ", "remedy: "]), done.stderr
+    assert "Traceback" not in done.stderr
+    assert [word for word in words if word not in "\n".join(lines)] == [], done.stderr
+
+
+def layouts(home: Path, benchmark: str) -> list[str]:
+    """What lies where layouts are kept."""
+    return sorted(path.name for path in (home / "synth-align" / benchmark).glob("*"))
+
+
+@pytest.fixture(scope="module")
+def pope_rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Six questions (three yes, three no) in each category about each of three pictures, as lmms-lab/POPE has them."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rows: list[dict[str, Any]] = []
+    for category in SUBSETS:
+        for number, photograph in enumerate(PHOTOGRAPHS):
+            image = draw(folder / f"{number}.jpg", number).read_bytes()
+            for place, what in enumerate(("dog", f"{category} cat", "car", f"{category} bus", "cup", f"{category} tv")):
+                row = {"id": str(len(rows)), "question_id": str(6 * number + place + 1)}
+                row |= {"question": f"Is there a {what} in the image?", "answer": "no" if place % 2 else "yes"}
+                row |= {"image_source": f"COCO_val2014_{photograph:012}", "image": {"bytes": image, "path": None}}
+                rows.append(row | {"category": category})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def pope_files(pope_rows: list[dict[str, Any]]) -> dict[str, bytes]:
+    """The repository: the questions in any order over two shards, and a second configuration that is not asked for."""
+    from datasets import Dataset, Features, Image, Value
+
+    names = ("id", "question_id", "question", "answer", "image_source")
+    features = Features(dict.fromkeys(names, Value("string")) | {"image": Image(), "category": Value("string")})
+
+    def shard(rows: list[dict[str, Any]]) -> bytes:
+        Dataset.from_list(rows, features=features).to_parquet(file := io.BytesIO())
+        return file.getvalue()
+
+    rows = random.Random(0).sample(pope_rows, len(pope_rows))
+    parts = {"data/test-00000-of-00002": rows[:30], "data/test-00001-of-00002": rows[30:], "Full/random-0": rows[:3]}
+    return {"README.md": POPE_CARD} | {f"{name}.parquet": shard(part) for name, part in parts.items()}
+
+
+@pytest.fixture(scope="module")
+def pope_answers(pope_rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Right answers, but "yes" to everything about the first picture."""
+    file = tmp_path_factory.mktemp("pope") / "answers.json"
+    said = [
+        {"image": f"{row['image_source']}.jpg", "question": row["question"],
+         "text": "Yes." if "310196" in row["image_source"] else row["answer"]} for row in pope_rows
+    ]  # fmt: skip
+    file.write_text(json.dumps(said))
+    return file
+
+
+def test_pope_is_downloaded_once_and_needs_no_hub_afterwards(pope_rows, pope_files, pope_answers, tmp_path):
+    home, arguments = tmp_path / "home", ("--model", f"replay:{pope_answers}", "--suite", "pope", "--data", "hub")
+    with hub_server({POPE: pope_files}) as hub:
+        first = run(hub, home, *arguments, "--out", tmp_path / "first")
+        assert first.returncode == 0, first.stderr
+        assert not any("/Full/random" in request for request in hub.requests), "another configuration"
+        hub.requests.clear()
+        assert run(hub, home, *arguments, "--out", tmp_path / "second").returncode == 0
+        assert hub.requests == ["GET /api/datasets/lmms-lab/POPE"], "only the newest commit is asked for"
+    found = metrics(tmp_path / "first" / "pope")
+    for subset in SUBSETS:
+        row = found["accuracy", subset]
+        assert (row["n"], row["unscored"], row["value"]) == (18, 0, pytest.approx(15 / 18))
+    assert found["accuracy", "all"]["n"] == 54
+
+    layout = home / "synth-align" / "pope" / commit_of(pope_files)
+    assert {path.name: path.read_bytes() for path in (layout / "images").rglob("*.jpg")} == {
+        f"{row['image_source']}.jpg": row["image"]["bytes"] for row in pope_rows
+    }
+    for subset in SUBSETS:
+        lines = (layout / f"pope/coco/coco_pope_{subset}.json").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == [
+            {"question_id": int(row["question_id"]), "image": f"{row['image_source']}.jpg", "text": row["question"],
+             "label": row["answer"]} for row in pope_rows if row["category"] == subset
+        ]  # fmt: skip
+    assert bench("data", "check", layout, "--suite", "pope").returncode == 0
+    offline = run(hub, home, *arguments, "--out", tmp_path / "offline")
+    assert offline.returncode == 0, offline.stderr
+    assert metrics(tmp_path / "offline" / "pope") == found
+
+
+@pytest.mark.parametrize("fault", ["500", "html", "truncated"])
+def test_a_misbehaving_hub_is_one_clear_error_and_leaves_nothing_behind(pope_files, pope_answers, tmp_path, fault):
+    arguments = ("--model", f"replay:{pope_answers}", "--suite", "pope", "--out", tmp_path / "run")
+    with hub_server({POPE: pope_files}) as hub:
+        hub.fault = fault
+        assert_refused(run(hub, tmp_path, *arguments), "lmms-lab/POPE could not be downloaded", "--data DIR")
+        assert layouts(tmp_path, "pope") == [] and not (tmp_path / "run").exists()
+        hub.fault = None
+        assert run(hub, tmp_path, *arguments).returncode == 0, "nothing broken was kept"
+    assert layouts(tmp_path, "pope") == [commit_of(pope_files), "newest"]
+
+
+@pytest.fixture(scope="module")
+def mmhal_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """MMHal-Bench with four pictures; its zip also holds what must not be written where it says, or at all."""
+    folder = tmp_path_factory.mktemp("mmhal")
+    pictures = {f"{number}_o.jpg": draw(folder / f"{number}.jpg", number).read_bytes() for number in range(4)}
+    template = [
+        {"question_type": "other", "question_topic": "food", "image_id": f"{index:016x}",
+         "image_src": f"https://farm1.staticflickr.com/1/{index % 4}_o.jpg", "image_content": ["cup"],
+         "question": f"What is at place {index}?", "gt_answer": "A cup.", "model_answer": ""} for index in range(96)
+    ]  # fmt: skip
+    with zipfile.ZipFile(packed := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.mkdir("images")
+        for name, content in pictures.items():
+            archive.writestr(f"images/{name}", content)
+        archive.writestr("../../evil.jpg", b"evil")
+        archive.writestr("images/evil.py", b"evil")
+    return {"response_template.json": json.dumps(template).encode(), "test_data.zip": packed.getvalue()}
+
+
+@pytest.fixture
+def mmhal_arguments(mmhal_files: dict[str, bytes], tmp_path: Path) -> list[Any]:
+    """Recorded answers, and reviews that rate every other one 6 and 1."""
+    template = json.loads(mmhal_files["response_template.json"])
+    answers = tmp_path / "answers.json"
+    answers.write_text(json.dumps([{**item, "model_answer": f"A {index}."} for index, item in enumerate(template)]))
+    reviews = tmp_path / "reviews.json"
+    reviews.write_text(json.dumps([f"Rating: {6 if index % 2 else 1}" for index in range(96)]))
+    return ["--model", f"replay:{answers}", "--suite", "mmhal", "--data", "hub", "--judge", f"replay:{reviews}"]
+
+
+def test_mmhal_is_unpacked_into_its_layout_alone(mmhal_files, mmhal_arguments, tmp_path):
+    home = tmp_path / "deep" / "home"
+    with hub_server({MMHAL: mmhal_files}) as hub:
+        done = run(hub, home, *mmhal_arguments, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    row = metrics(tmp_path / "run" / "mmhal")["score", "all"]
+    assert (row["n"], row["unscored"], row["value"]) == (96, 0, 3.5)
+    layout = home / "synth-align" / "mmhal" / commit_of(mmhal_files)
+    assert [path for path in tmp_path.rglob("*evil*") if path.parent != layout / "images" / "mmhal"] == []
+    written = {path.name for path in (layout / "images").rglob("*.*")}
+    assert written - {"evil.jpg"} == {f"{number}_o.jpg" for number in range(4)}
+    (layout / "images" / "mmhal" / "evil.jpg").unlink(missing_ok=True)
+    assert bench("data", "check", layout, "--suite", "mmhal").returncode == 0
+
+
+@pytest.mark.parametrize("damage", ["cut", "scratched"])
+def test_a_corrupt_zip_is_one_clear_error_whose_remedy_works(mmhal_files, mmhal_arguments, tmp_path, damage):
+    home, arguments = tmp_path / "home", [*mmhal_arguments, "--out", tmp_path / "run"]
+    whole = mmhal_files["test_data.zip"]
+    image = whole.index(b"_o.jpg") + 6  # where the first picture's deflated bytes begin
+    scratched = whole[:image] + b"\xff" * 20 + whole[image + 20 :]
+    bad = {**mmhal_files, "test_data.zip": whole[:-40] if damage == "cut" else scratched}
+    with hub_server({MMHAL: bad}) as hub:
+        assert_refused(run(hub, home, *arguments), "test_data.zip", "cannot be unpacked")
+        assert layouts(home, "mmhal") == [] and not (tmp_path / "run").exists()
+        hub.repositories[MMHAL] = mmhal_files
+        assert run(hub, home, *arguments).returncode == 0, "a new commit is a new download"
+
+        shutil.rmtree(home / "synth-align")
+        (kept,) = (home / "hub").glob(f"datasets--*/snapshots/{commit_of(mmhal_files)}/test_data.zip")
+        kept.resolve().write_bytes(bad["test_data.zip"])
+        assert_refused(run(hub, home, *arguments), "test_data.zip", "cannot be unpacked", "start again")
+        assert run(hub, home, *arguments).returncode == 0, "what the remedy says must help"
+
+
+@pytest.fixture(scope="module")
+def model_files(tiny: Any) -> dict[str, bytes]:
+    """A tiny LLaVA as a hub repository, with the files that real ones have beside the checkpoint."""
+    files = {path.name: path.read_bytes() for path in tiny("llava").iterdir()}
+    return files | {"README.md": b"# tiny\n", ".gitattributes": b"* text\n", "pytorch_model.bin": b"the same again"}
+
+
+def test_a_hub_model_runs_and_needs_no_hub_afterwards(model_files, pictures, tmp_path):
+    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures, "--limit", "18"]
+    arguments += ["--out", tmp_path / "run"]
+    with hub_server({MODEL: model_files}) as hub:
+        done = run(hub, tmp_path / "home", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert not any("pytorch_model.bin" in request for request in hub.requests), "safetensors are enough"
+    record = json.loads((tmp_path / "run" / "pope" / "run.json").read_text())["model"]
+    assert (record["name"], record["revision"]) == ("owner/tiny-llava", commit_of(model_files))
+    assert metrics(tmp_path / "run" / "pope")["accuracy", "all"]["n"] == 18
+    offline = run(hub, tmp_path / "home", *arguments)
+    assert offline.returncode == 0, offline.stderr
+
+
+def test_a_model_that_is_not_there_is_one_clear_error(model_files, pictures, tmp_path):
+    arguments = ("--suite", "pope", "--data", pictures, "--out", tmp_path / "run")
+    with hub_server({MODEL: model_files}) as hub:
+        assert_refused(run(hub, tmp_path, "--model", "owner/tiny-lava", *arguments), "'owner/tiny-lava'", "spelling")
+        other = run(hub, tmp_path, "--model", "owner/tiny-llava", "--revision", "v2", *arguments)
+        assert_refused(other, "owner/tiny-llava has no revision 'v2'")
+    dead = run(hub, tmp_path, "--model", "owner/tiny-llava", *arguments)
+    assert_refused(dead, "owner/tiny-llava could not be downloaded", "HF_ENDPOINT")
+
+
+def test_data_from_a_dead_hub_names_the_way_out(pope_answers, tmp_path):
+    with hub_server({}) as hub:
+        pass
+    done = run(hub, tmp_path, "--model", f"replay:{pope_answers}", "--suite", "pope", "--out", tmp_path / "run")
+    assert_refused(done, "lmms-lab/POPE could not be downloaded", "--data DIR")

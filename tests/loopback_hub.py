@@ -1,0 +1,178 @@
+"""A real HTTP server on loopback that speaks the hub's protocol, well or badly: as much of it as the clients ask for.
+
+As on the real hub, a branch is resolved to a commit, listings come in pages, and large files lie on another host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
+from typing import Any, Literal, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+Files = Mapping[str, bytes]
+Fault = Literal["500", "html", "truncated"]
+LARGE = (".parquet", ".zip", ".safetensors", ".bin")
+PAGE = 3
+API = re.compile(r"/api/(dataset|model)s/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.+))?)?")
+FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+BLOB = re.compile(r"/blobs/([0-9a-f]{64})")
+
+
+class Reply(NamedTuple):
+    """Status, headers and body; a body that is a file's content can be asked for in ranges."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+    is_file: bool = False
+
+
+def commit_of(files: Files) -> str:
+    """The commit that the hub gives to these files."""
+    return hashlib.sha1(repr(sorted((path, _git_id(content)) for path, content in files.items())).encode()).hexdigest()
+
+
+class Hub:
+    """Repositories by ("dataset" or "model", "owner/name"). `fault` makes it misbehave; `requests` logs what came."""
+
+    def __init__(self, repositories: Mapping[tuple[str, str], Files]) -> None:
+        self.repositories = dict(repositories)
+        self.fault: Fault | None = None
+        self.requests: list[str] = []
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """For HF_ENDPOINT."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def reply(self, method: str, target: str, form: bytes) -> Reply:
+        """The answer to one request."""
+        self.requests.append(f"{method} {unquote(target)}")
+        if self.fault == "500":
+            return Reply(500, {}, b"Internal Server Error")
+        if self.fault == "html":
+            return Reply(200, {"Content-Type": "text/html"}, b"<html><body>Please log in to this network</body></html>")
+        url = urlsplit(target)
+        path, query = unquote(url.path), parse_qs(url.query)
+        if found := API.fullmatch(path):
+            kind, name, what, revision, inside = found.groups()
+            files = self._files(kind, name, revision)
+            if isinstance(files, Reply):
+                return files
+            if what == "tree":
+                return self._tree(files, inside or "", query, url.path)
+            if what == "paths-info":
+                entries = {entry["path"]: entry for entry in _entries(files)}
+                return _json([entries[asked] for asked in parse_qs(form.decode())["paths"] if asked in entries])
+            siblings = [{"rfilename": file} for file in sorted(files)]
+            return _json({"id": name, "sha": commit_of(files), "private": False, "tags": [], "siblings": siblings})
+        if found := FILE.fullmatch(path):
+            kind, name, revision, inside = found.groups()
+            files = self._files("dataset" if kind else "model", name, revision)
+            return files if isinstance(files, Reply) else self._file(files, inside)
+        if found := BLOB.fullmatch(path):
+            contents = (content for files in self.repositories.values() for content in files.values())
+            content = next(content for content in contents if _sha256(content) == found[1])
+            return Reply(200, {}, content[: len(content) // 2] if self.fault == "truncated" else content, is_file=True)
+        return _missing("EntryNotFound")
+
+    def _files(self, kind: str, name: str, revision: str | None) -> Files | Reply:
+        if (kind, name) not in self.repositories:
+            return _missing("RepoNotFound")
+        files = self.repositories[kind, name]
+        return files if revision in (None, "main", commit_of(files)) else _missing("RevisionNotFound")
+
+    def _tree(self, files: Files, inside: str, query: dict[str, list[str]], path: str) -> Reply:
+        entries = [entry for entry in _entries(files) if entry["path"].startswith(f"{inside}/" if inside else "")]
+        if query.get("recursive") != ["true"]:
+            entries = [entry for entry in entries if str(PurePosixPath(entry["path"]).parent) == (inside or ".")]
+        if not entries:
+            return _missing("EntryNotFound", commit_of(files))
+        start = int(query.get("cursor", ["0"])[0])
+        options = "&".join(f"{key}={values[0]}" for key, values in query.items() if key != "cursor")
+        following = f'<{self.url}{path}?{options}&cursor={start + PAGE}>; rel="next"'
+        return _json(entries[start : start + PAGE], {"Link": following} if start + PAGE < len(entries) else {})
+
+    def _file(self, files: Files, path: str) -> Reply:
+        commit = commit_of(files)
+        if path not in files:
+            return _missing("EntryNotFound", commit)
+        content, headers = files[path], {"X-Repo-Commit": commit}
+        if not path.endswith(LARGE):
+            return Reply(200, headers | {"ETag": f'"{_git_id(content)}"'}, content, is_file=True)
+        digest = _sha256(content)
+        linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
+        return Reply(302, headers | linked | {"Location": f"http://localhost:{self.port}/blobs/{digest}"})
+
+
+@contextmanager
+def hub_server(repositories: Mapping[tuple[str, str], Files]) -> Iterator[Hub]:
+    """Serves the repositories; nothing listens on the hub's port afterwards."""
+    hub = Hub(repositories)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _serve(self) -> None:
+            form = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, headers, body, is_file = hub.reply(self.command, self.path, form)
+            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            if is_file and asked and body:
+                first, last = int(asked[1]), min(int(asked[2] or len(body)), len(body) - 1)
+                status = 206 if first <= last else 416
+                headers = headers | {"Content-Range": f"bytes {first}-{last}/{len(body)}"}
+                body = body[first : last + 1]
+            self.send_response(status)
+            for name, value in (headers | {"Content-Length": str(len(body))}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_HEAD = do_POST = _serve  # noqa: N815
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.port = server.server_address[1]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _entries(files: Files) -> list[dict[str, Any]]:
+    """A listing as the hub gives it: every folder and file, sorted by path."""
+    folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}
+    found: list[dict[str, Any]] = [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in folders]
+    for path, content in files.items():
+        entry = {"type": "file", "path": path, "oid": _git_id(content), "size": len(content)}
+        lfs = {"oid": _sha256(content), "size": len(content), "pointerSize": 134}
+        found.append(entry | {"lfs": lfs} if path.endswith(LARGE) else entry)
+    return sorted(found, key=lambda entry: entry["path"])
+
+
+def _json(value: Any, headers: dict[str, str] | None = None, status: int = 200) -> Reply:
+    return Reply(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(value).encode())
+
+
+def _missing(code: str, commit: str | None = None) -> Reply:
+    return _json({"error": code}, {"X-Error-Code": code} | ({"X-Repo-Commit": commit} if commit else {}), 404)
+
+
+def _git_id(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
