@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from bench import registry
-from bench.errors import BenchError
+from bench.errors import BenchError, UnknownNameError
 
 
 def listing(what: str, folder: Path) -> list[tuple[str, str]]:
@@ -15,7 +15,7 @@ def listing(what: str, folder: Path) -> list[tuple[str, str]]:
         return _runs(folder)
     tables = {"suites": "benchmarks", "models": "models", "judges": "judges", "rewards": "rewards"}
     if what not in tables:
-        raise registry.unknown("list", what, {**tables, "runs": ""})
+        raise UnknownNameError(f"There is no list of '{what}'.", f"There are {', '.join([*tables, 'runs'])}.")
     rows = sorted(registry.names(tables[what]).items())
     if what == "suites":
         return [(name, _title(name, target)) for name, target in rows]

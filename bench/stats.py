@@ -64,7 +64,12 @@ def clustered_mean(values: Floats, clusters: Ints, bounds: tuple[float, float] |
 
 
 def cluster_weights(groups: int, replicates: int = REPLICATES, seed: int = SEED) -> Floats:
-    """How often each cluster is drawn in each bootstrap replicate, shape (replicates, groups)."""
+    """How often each cluster is drawn in each bootstrap replicate, shape (replicates, groups).
+
+    A single cluster says nothing about others: it gets no replicates.
+    """
+    if groups < 2:
+        return np.zeros((0, groups))
     drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=replicates)
     return drawn.astype(np.float64)
 
@@ -88,7 +93,10 @@ def bootstrap_sums(
 
 
 def interval(value: float, replicates: Floats) -> Estimate:
-    """`value` with the percentile interval of its bootstrap replicates; undefined replicates (NaN) are left out."""
+    """`value` with the percentile interval of its bootstrap replicates; undefined replicates (NaN) are left out.
+
+    No replicates, no interval.
+    """
     usable = replicates[np.isfinite(replicates)]
     if not np.isfinite(value) or len(usable) < 2:
         return Estimate(float(value), np.nan, np.nan)

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads that wait for each other cost more than they give
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = [sys.executable, "-c", "from bench.cli import app; app()"]
 SHARED = ROOT.parent / "shared" / "data"

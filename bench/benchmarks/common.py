@@ -27,7 +27,11 @@ def read_rows(file: Path, required: Sequence[str]) -> list[dict[str, Any]]:
     if not rows:
         raise DataError(f"{file} is empty.", "It holds no question.", "Restore the file from its source.")
     for number, row in enumerate(rows, start=1):
-        missing = [name for name in required if not isinstance(row, dict) or name not in row]
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{file}: item {number} is no JSON object.", f"It is {row!r:.60}.", "Restore the file from its source."
+            )
+        missing = [name for name in required if row.get(name) is None]
         if missing:
             raise DataError(
                 f"{file}: item {number} has no {', '.join(missing)}.",

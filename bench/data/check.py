@@ -17,6 +17,7 @@ COUNTS = {"pope-2910": {"random": 2910, "popular": 3000, "adversarial": 3000}}
 
 def check(folder: Path, images: Path | None, suites: Sequence[str] | None) -> bool:
     """Prints a paragraph per benchmark whose files are there; returns whether all is well."""
+    open_data(str(folder), images, "")
     names = suites or [name for name in registry.BENCHMARKS if "-generative" not in name and "-discrim" not in name]
     well, found = True, 0
     for name in names:

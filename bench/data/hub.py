@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.data.folder import SUFFIXES
 from bench.errors import DataError
+from bench.store import replace_file
 
 REPOSITORIES = {"pope": "lmms-lab/POPE", "mmhal": "Shengcao1006/MMHal-Bench"}
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -46,12 +47,13 @@ def fetch(benchmark: str) -> Path:
         revision = _revision(REPOSITORIES[benchmark])
         if not (root / revision).is_dir():
             _lay_out(root / revision, benchmark, revision)
-        newest.write_text(revision)
+        replace_file(newest, revision)
     except DataError:
         raise
     except Exception as error:  # the clients raise dozens of types for a dead, slow or lying server
-        if newest.is_file() and (root / newest.read_text()).is_dir():
-            return root / newest.read_text()
+        kept = newest.read_text() if newest.is_file() else ""
+        if kept and (root / kept).is_dir():
+            return root / kept
         raise DataError(
             f"{REPOSITORIES[benchmark]} could not be downloaded from the hub.",
             f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}",
@@ -69,14 +71,21 @@ def _revision(repository: str) -> str:
 
 def _lay_out(target: Path, benchmark: str, revision: str) -> None:
     """Builds the layout beside its place and moves it there when it is whole."""
+    from filelock import FileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
     build: Callable[[Path, str], None] = {"pope": _pope, "mmhal": _mmhal}[benchmark]
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        build(unfinished, revision)
-        unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with FileLock(target.parent.with_suffix(".lock")):  # a second process waits and finds it done
+        if target.is_dir():
+            return
+        for unfinished in target.parent.glob("*.part"):
+            shutil.rmtree(unfinished)
+        unfinished = target.with_name(f"{target.name}.part")
+        try:
+            build(unfinished, revision)
+            unfinished.rename(target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _pope(target: Path, revision: str) -> None:

@@ -141,7 +141,7 @@ class Ranking:
     def estimates(self, replicates: int = REPLICATES // 4, seed: int = SEED) -> dict[str, Estimate]:
         """The three metrics with cluster-bootstrap intervals."""
         full = self.values(np.ones(self.groups))
-        drawn = np.array([self.values(row) for row in cluster_weights(self.groups, replicates, seed)])
+        drawn = np.array([self.values(row) for row in cluster_weights(self.groups, replicates, seed)]).reshape(-1, 3)
         return {name: interval(full[i], drawn[:, i]) for i, name in enumerate(self.NAMES)}
 
 

@@ -63,6 +63,7 @@ def test_captions_by_coco_id_and_mmhal_by_name(tmp_path):
     ("content", "words"),
     [
         ("", "is empty"),
+        ('["a", "b"]', "item 1 is no JSON object"),
         ('{"text": "a"', "truncated or corrupt in line 1"),
         ('[{"text": "a"}', "truncated or corrupt"),
         ('{"question_id": 1, "texxt": "a"}', "has no answer"),

@@ -39,6 +39,8 @@ def test_empty_and_single():
     assert np.isnan(clustered_mean(np.array([]), np.array([], dtype=int))).all()
     value, low, high = clustered_mean(np.array([1.0, 0.0]), np.array([0, 0]))
     assert value == 0.5 and np.isnan([low, high]).all()
+    (alone,) = bootstrap_sums(np.ones((3, 2)), np.zeros(3, dtype=int), lambda s: ratio(s[:, 0], s[:, 1]))
+    assert alone.value == 1 and np.isnan(alone[1:]).all(), "one image tells nothing about others"
     (nothing,) = bootstrap_sums(np.zeros((0, 2)), np.array([], dtype=int), lambda s: ratio(s[:, 0], s[:, 1]))
     assert np.isnan(nothing).all()
 
