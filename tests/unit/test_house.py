@@ -20,7 +20,7 @@ ALLOWED = {
         "bench.types", "bench.errors", "bench.registry", "bench.models", "bench.data.images", "bench.benchmarks.common",
     ),
     "bench/judges/": ("bench.types", "bench.errors", "bench.judges"),
-    "bench/judges/scene.py": ("bench.types", "bench.errors", "bench.metrics", "bench.scenes.facts", "bench.scenes.world"),
+    "bench/judges/scene.py": ("bench.types", "bench.errors", "bench.metrics", "bench.scenes"),
     "bench/scenes/world.py": (),
     "bench/scenes/render.py": ("bench.scenes.world",),
     "bench/scenes/facts.py": ("bench.scenes.world",),
