@@ -27,8 +27,8 @@ sys.path.insert(0, str(ROOT))
 
 from bench.models.generate import ROWS  # noqa: E402
 from bench.models.hf import HFModel  # noqa: E402
-from bench.types import Answer, Request  # noqa: E402
-from tests.tiny_models import OBJECTS, llama_tokenizer  # noqa: E402
+from bench.types import Request  # noqa: E402
+from tests.tiny_models import OBJECTS, llama_tokenizer, randomise  # noqa: E402
 
 SUFFIX = "\nAnswer the question using a single word or phrase."
 SIZES = {
@@ -56,6 +56,8 @@ def make_model(folder: Path, size: str, dtype: torch.dtype) -> Path:
     )
     torch.manual_seed(0)
     model = hf.LlavaForConditionalGeneration(config).to(dtype)
+    model.generation_config = hf.GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    randomise(model, 0)  # else every answer would be the same
     model.save_pretrained(folder)
     images = hf.CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
     hf.LlavaProcessor(
@@ -85,9 +87,12 @@ def make_requests(folder: Path, images: int, questions: int) -> list[Request]:
     return requests
 
 
-def by_generate(model: HFModel, requests: list[Request], rows: int) -> dict[str, list[int]]:
-    """Generated ids by request, `rows` prompts at a time, each with its own image as usual harnesses have it."""
-    answers: dict[str, list[int]] = {}
+Result = dict[str, tuple[str, float]]
+
+
+def by_generate(model: HFModel, requests: list[Request], rows: int) -> Result:
+    """(text, P(yes)) by request, `rows` prompts at a time, each with its own image as usual harnesses have it."""
+    answers: Result = {}
     with torch.inference_mode():
         for start in range(0, len(requests), rows):
             part = requests[start : start + rows]
@@ -102,14 +107,19 @@ def by_generate(model: HFModel, requests: list[Request], rows: int) -> dict[str,
                 pixel_values=pixels.to(model.device, model.dtype),
                 do_sample=False,
                 max_new_tokens=2,
+                return_dict_in_generate=True,
+                output_logits=True,
             )
-            answers |= {r.key: row[longest:].tolist() for r, row in zip(part, output, strict=True)}
+            p_yes = output.logits[0].float().softmax(-1)[:, list(model.settings.yes)].sum(-1).tolist()
+            texts = [model.spoken(row, None, None)[0] for row in output.sequences[:, longest:].tolist()]
+            answers |= {r.key: pair for r, pair in zip(part, zip(texts, p_yes, strict=True), strict=True)}
     return answers
 
 
-def by_engine(model: HFModel, requests: list[Request]) -> dict[str, Answer]:
-    """The engine's answers by request."""
-    return {request.key: answer for batch in model.answer(requests, frozenset()) for request, answer in batch}
+def by_engine(model: HFModel, requests: list[Request]) -> Result:
+    """(text, P(yes)) by request."""
+    batches = model.answer(requests, frozenset())
+    return {request.key: (answer.text, answer.p_yes or 0.0) for batch in batches for request, answer in batch}
 
 
 def main() -> None:
@@ -138,7 +148,7 @@ def main() -> None:
 
 def compare(model: HFModel, requests: list[Request], questions: int) -> None:
     """Times every way on the same requests, after one untimed image each."""
-    ways: dict[str, Callable[[list[Request]], dict]] = {
+    ways: dict[str, Callable[[list[Request]], Result]] = {
         "engine": lambda part: by_engine(model, part),
         f"generate, {ROWS} at a time": lambda part: by_generate(model, part, ROWS),
         "generate, one at a time": lambda part: by_generate(model, part, 1),
@@ -149,20 +159,15 @@ def compare(model: HFModel, requests: list[Request], questions: int) -> None:
         started = time.perf_counter()
         results[name] = way(requests)
         seconds[name] = time.perf_counter() - started
-    texts = {
-        name: {
-            key: model.spoken(value, None, None)[0] if isinstance(value, list) else value.text
-            for key, value in r.items()
-        }
-        for name, r in results.items()
-    }
-    alone = texts["generate, one at a time"]
+    alone = results["generate, one at a time"]
+    spread = np.ptp([np.log(p) for _, p in alone.values()])
+    print(f"{questions} questions an image; ln P(yes) spreads over {spread:.2f}")
     for name, spent in seconds.items():
-        same = sum(texts[name][key] == alone[key] for key in alone)
-        ratio = spent / seconds["engine"]
+        same = sum(results[name][key][0] == alone[key][0] for key in alone)
+        off = max(abs(np.log(results[name][key][1] / alone[key][1])) for key in alone)
         print(
-            f"{questions:3} questions an image  {name:24} {spent / len(requests) * 1000:8.1f} ms a question"
-            f"  {ratio:5.2f} × engine  {same}/{len(alone)} answers as one at a time"
+            f"  {name:24} {spent / len(requests) * 1000:8.1f} ms a question {spent / seconds['engine']:6.2f} × engine"
+            f"  {same}/{len(alone)} answers as one at a time, ln P(yes) within {off:.0e}"
         )
 
 
