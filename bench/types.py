@@ -109,9 +109,6 @@ class Data(Protocol):
     def file(self, relative: str) -> Path:
         """The path of an official file. Raises DataError where it is missing."""
 
-    def has(self, relative: str) -> bool:
-        """Whether the official file is there."""
-
     def digests(self) -> dict[str, str]:
         """The sha256 of every official file that was asked for so far."""
 

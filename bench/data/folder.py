@@ -27,10 +27,6 @@ class Folder:
         if images is not None and not images.is_dir():
             raise DataError(f"There is no folder {images}.", "--images must be a folder.", "Check the path.")
 
-    def has(self, relative: str) -> bool:
-        """Whether the official file is there."""
-        return (self.root / relative).is_file()
-
     def file(self, relative: str) -> Path:
         """The path of an official file. Raises DataError where it is missing."""
         path = self.root / relative

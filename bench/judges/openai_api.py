@@ -19,6 +19,7 @@ from bench.types import Answer, Sample, Verdict
 MAX_TOKENS = 1024
 TIMEOUT = 120.0
 RETRIES = 6
+AT_ONCE = 8
 
 
 class OpenAIJudge:
@@ -32,7 +33,6 @@ class OpenAIJudge:
                 f"openai:{spec} names no judge.", "The form is openai:MODEL or openai:MODEL@URL.", "Give both in full."
             )
         self.rubric = Rubric(options.get("template"))
-        self.concurrency = int(options.get("concurrency") or 8)
 
     def describe(self) -> dict[str, Any]:
         """Model, server (without credentials), prompt digest and decoding."""
@@ -51,7 +51,7 @@ class OpenAIJudge:
         if not items:
             return
         client = self._client()
-        pool = ThreadPoolExecutor(self.concurrency)
+        pool = ThreadPoolExecutor(AT_ONCE)
         try:
             verdicts = pool.map(lambda item: self._ask(client, *item), items)
             for (sample, _), verdict in zip(items, verdicts, strict=True):

@@ -125,9 +125,14 @@ class HFModel:
         assert path is not None
         try:
             image = read_image(path)
+            if not self.refusal:
+                return self.prompter.encode(image, [request.prompt for request in group])
+            self.prompter.whole(self.prompter.prepare(image), group[0].prompt)  # `generate` prepares it again
+            return image
         except DataError as error:
             return f"{error.fact} {error.reason}"
-        return image if self.refusal else self.prompter.encode(image, [request.prompt for request in group])
+        except (ValueError, RuntimeError, ZeroDivisionError) as error:  # a processor's limits on size or shape
+            return f"image {path.name} cannot be prepared ({type(error).__name__}: {str(error)[:120]})"
 
     def _answer(self, batch: Sequence[Sequence[Request]], encoded: Sequence[Encoded | Image.Image | str]) -> Batch:
         started = time.perf_counter()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from bench.data.images import read_image
 from bench.models import hf
@@ -156,6 +157,16 @@ def test_a_broken_image_costs_its_own_questions_only(tiny, tmp_path):
             assert "cannot be read" in answers[request.key].error
         else:
             assert answers[request.key].text == sound[request.key].text
+
+
+def test_an_image_that_the_processor_refuses_costs_its_own_questions_only(tiny, tmp_path):
+    """Qwen's processor takes no side ratio of 200 or more."""
+    requests = requests_for(tmp_path, images=2)
+    Image.new("RGB", (2400, 11)).save(requests[0].path)
+    answers = answers_of(HFModel(str(tiny("qwen2_5_vl")), {}), requests)
+    for request in requests:
+        refused = request.path == requests[0].path
+        assert ("cannot be prepared (ValueError" in (answers[request.key].error or "")) == refused
 
 
 def test_images_are_split_where_they_have_more_questions_than_fit():
