@@ -70,7 +70,11 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         "command": [_without_secret(word) for word in command],
         "benchmark": {"name": job.benchmark.name, "version": job.benchmark.version},
         "data": {"samples": len(asked.samples), "sha256": asked.sha256, "files": data.digests()},
-        "source": {"data": _absolute(job.data), "images": job.images and _absolute(str(job.images))},
+        "source": {
+            "data": _absolute(job.data),
+            "images": job.images and _absolute(str(job.images)),
+            "replayed": recorded is not None,
+        },
         "prompt": {"suffix": suffix},
         "limit": job.limit,
         "model": job.model.describe(),
@@ -107,8 +111,8 @@ def rescore(path: Path, judge: Judge | None) -> tuple[Benchmark, Outcome, str]:
     if judge is not None and not benchmark.judged:
         raise BenchError(f"{benchmark.title} takes no judge.", "Its answers are scored by rule.", "Use `bench score`.")
     with store.locked():
-        answered = tuple(store.answered_images())
         source = record["source"]
+        answered = tuple(store.answered_images()) if source["replayed"] else None
         data = open_data(source["data"], source["images"] and Path(source["images"]), benchmark.name, answered)
         max_tokens = benchmark.max_tokens
         asked = runner.prepare(benchmark, data, record["prompt"]["suffix"], max_tokens, record["limit"])

@@ -144,6 +144,21 @@ def test_missing_and_broken_images_are_unscored_and_can_be_repaired(tiny, pictur
     assert changed.returncode == 2 and "street.png has changed since it was answered" in changed.stderr
 
 
+def test_scenes_with_a_broken_picture_can_be_scored_again(tiny, tmp_path):
+    """CHAIR takes the images at hand: the broken one stays a sample, and unscored, when the run is scored again."""
+    data = tmp_path / "data"
+    assert bench("data", "scenes", "--out", data, "--n", 8, "--split", "validation").returncode == 0
+    broken = sorted((data / "images" / "scenes").iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:200])
+    done = bench("run", "--model", tiny("llava"), "--suite", "chair", "--data", data, "--out", tmp_path / "run")
+    assert done.returncode == 3 and f"image {broken.name} cannot be read" in done.stderr
+    before = metrics(tmp_path / "run" / "chair")
+    assert (before["chair_s", "all"]["n"], before["chair_s", "all"]["unscored"]) == (7, 1)
+    again = bench("score", tmp_path / "run" / "chair")
+    assert again.returncode == 3 and "1 unscored: not answered" in again.stderr
+    assert metrics(tmp_path / "run" / "chair") == before
+
+
 def test_bad_input_is_one_clear_error(tiny, pictures, tmp_path):
     import shutil
 
