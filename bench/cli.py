@@ -88,14 +88,15 @@ def run(
     json: Json = False,
 ) -> None:
     """Ask a model, score its answers and print metrics with intervals. Continues where it stopped."""
-    from bench import registry
+    from bench import registry, terminal
     from bench.compose import Job, execute, load_judge, load_model, prepare
+    from reports.examples import write_examples
 
     names = list(dict.fromkeys(name.strip() for name in suite.split(",") if name.strip()))
     if not names:
         raise BenchError("--suite names no benchmark.", f"It is {suite!r}.", "`bench list suites` shows all.")
     benchmarks = [registry.load("benchmarks", name) for name in names]
-    chosen = load_judge(judge, judge_template)
+    chosen = load_judge(judge or ("scene" if data == "scenes" else None), judge_template)
     options = {
         "protocol": protocol,
         "dtype": dtype,
@@ -107,7 +108,12 @@ def run(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     jobs = [Job(benchmark, adapter, chosen, data, images, limit, out) for benchmark in benchmarks]
     prepared = [prepare(job, sys.argv[1:], now) for job in jobs]
-    _finish([(item.job.benchmark, execute(item)) for item in prepared], model, json)
+    outcomes = [(item.job.benchmark, execute(item)) for item in prepared]
+    for item in prepared:
+        file = write_examples(item.store, item.asked.samples, item.asked.requests)
+        if file is not None:
+            terminal.note(f"{item.job.benchmark.name}: two pictures with answers: {file}")
+    _finish(outcomes, model, json)
 
 
 @app.command()
@@ -133,6 +139,34 @@ def judge(
 
     benchmark, outcome, model = rescore(path, load_judge(judge, judge_template))
     _finish([(benchmark, outcome)], model, json)
+
+
+@app.command()
+@reports_errors
+def align(
+    recipe: Annotated[Path, typer.Argument(help="A recipe in YAML.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Folder of the artifacts. Default: runs/align/NAME")] = None,
+    variants: Annotated[str, typer.Option(help="Variants of the recipe, separated by commas; 'all' for all.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="So many seeds of each, the recipe's and those after it.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Make preference data from prompts, train on it, measure before and after. Continues where it stopped."""
+    from alignment import pipeline
+    from alignment.plan import plan
+    from alignment.recipe import read_recipe
+    from bench import terminal
+
+    read = read_recipe(recipe)
+    asked = list(read.variants) if variants == "all" else [name.strip() for name in variants.split(",") if name.strip()]
+    chosen = [read.variant(name, seed) for seed in range(read.seed, read.seed + seeds) for name in ("", *asked)]
+    folder = out or Path("runs") / "align" / read.name
+    if dry_run:
+        for item in chosen:
+            terminal.show_plan(item.name, plan(item, folder))
+        return
+    done = [pipeline.align(item, folder, terminal.note) for item in chosen]
+    terminal.show_comparisons([(i.name, i.seed, pipeline.results(d)) for i, d in zip(chosen, done, strict=True)], json)
 
 
 @app.command("list")

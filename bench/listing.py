@@ -20,10 +20,14 @@ def listing(what: str, folder: Path) -> list[tuple[str, str]]:
     if what == "suites":
         return [(name, _title(name, target)) for name, target in rows]
     if what == "models":
-        rows = [(alias, f"= {target}") for alias, target in registry.MODEL_ALIASES.items()] + [
+        rows = [(alias, f"= {_short(target)}") for alias, target in registry.MODEL_ALIASES.items()] + [
             (f"{name}:…" if name != "hf" else "HUB/ID or FOLDER", target) for name, target in rows
         ]
     return rows
+
+
+def _short(target: str) -> str:
+    return "shipped with this package" if Path(target).is_absolute() else target
 
 
 def _title(name: str, target: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, UnknownNameError
@@ -36,7 +37,10 @@ JUDGES = {
 REWARDS: dict[str, str] = {}
 TABLES = {"benchmarks": BENCHMARKS, "models": MODELS, "judges": JUDGES, "rewards": REWARDS}
 
+_BUILT_IN = Path(__file__).parent / "scenes"
 MODEL_ALIASES = {
+    "llava-tiny": str(_BUILT_IN / "llava-tiny"),
+    "llava-tiny-b": str(_BUILT_IN / "llava-tiny-b"),
     "llava": "llava-hf/llava-1.5-7b-hf",
     "llava-13b": "llava-hf/llava-1.5-13b-hf",
     "llava-next": "llava-hf/llava-v1.6-mistral-7b-hf",

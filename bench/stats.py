@@ -104,6 +104,30 @@ def interval(value: float, replicates: Floats) -> Estimate:
     return Estimate(float(value), float(low), float(high))
 
 
+def paired_difference(
+    first: Floats, second: Floats, clusters: Ints, statistic: Callable[[Floats], Floats], seed: int = SEED
+) -> tuple[Estimate, float]:
+    """Second less first, of a statistic of sums, for two models on the same samples; its interval and p-value.
+
+    `first` and `second` (n, k) are the samples' contributions under each model; whole clusters are drawn, the same for
+    both. p is two-sided, from the share of replicates on the other side of 0, never below 1 / replicates.
+    """
+    groups = int(clusters.max()) + 1
+    sums = [
+        np.stack([np.bincount(clusters, weights=column, minlength=groups) for column in terms.T], axis=1)
+        for terms in (first, second)
+    ]
+    full = [float(np.ravel(statistic(part.sum(0, keepdims=True)))[0]) for part in sums]
+    weights = cluster_weights(groups, seed=seed)
+    drawn = np.subtract(*(np.ravel(statistic(weights @ part)) for part in sums[::-1]))
+    found = interval(full[1] - full[0], drawn)
+    usable = drawn[np.isfinite(drawn)]
+    if len(usable) < 2:
+        return found, np.nan
+    side = min((usable <= 0).mean(), (usable >= 0).mean())
+    return found, float(min(1.0, max(2 * side, 1 / len(usable))))
+
+
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Element-wise quotient, NaN where the denominator is zero."""
     with np.errstate(divide="ignore", invalid="ignore"):

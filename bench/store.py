@@ -64,7 +64,7 @@ class RunFolder:
             raise StoreError(
                 f"{self.path} is not a run.", "It holds no run.json.", "`bench list runs` shows the runs there are."
             )
-        record = _read_json(file)
+        record = read_json(file)
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             found = record.get("format") if isinstance(record, dict) else None
             raise StoreError(
@@ -137,7 +137,7 @@ class RunFolder:
             raise StoreError(
                 f"{self.path} has no metrics.", "The run is not finished.", "Start the same `bench run` again."
             )
-        rows: list[dict[str, Any]] = _read_json(file)["metrics"]
+        rows: list[dict[str, Any]] = read_json(file)["metrics"]
         return [_build(Metric, {k: math.nan if v is None else v for k, v in row.items()}) for row in rows]
 
 
@@ -249,7 +249,8 @@ def _end_of_last_line(out: Any) -> int:
     return 0
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """The content of a JSON file. Raises StoreError where it is none."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

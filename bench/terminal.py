@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,6 +83,36 @@ def show_metrics(title: str, metrics: Sequence[Metric]) -> None:
         Text(title, style="bold"), Text("value ± half-width of the 95 % interval, clustered by image"), sep="\n"
     )
     console.print(table)
+
+
+def show_plan(name: str, rows: Sequence[tuple[str, int, str, float, float, float]]) -> None:
+    """The stages of a recipe with their items and estimates."""
+    print(f"{name}: items; estimates of disk, memory and time")
+    for stage, items, what, disk, memory, seconds in rows:
+        size = f"{disk / 1e6:,.1f} MB, {memory / 1e9:.1f} GB of memory"
+        took = f"{seconds / 60:.1f} min" if not math.isnan(seconds) else "not timed yet"
+        print(f"  {stage:12}{items:>8} {what:30} {size}, {took}")
+
+
+def show_comparisons(done: Sequence[tuple[str, int, Sequence[Mapping[str, Any]]]], as_json: bool) -> None:
+    """A table for each aligned model: base, aligned, difference with its interval and p-value."""
+    if as_json:
+        rows = [{"recipe": name, "seed": seed, "figures": figures} for name, seed, figures in done]
+        print(json.dumps({"aligned": rows}, indent=2))
+        return
+    for name, seed, figures in done:
+        if not figures:
+            continue
+        print(f"{name}, seed {seed}: base → aligned on the same samples, difference with its 95 % interval")
+        for row in figures:
+            scale = 1 if row["figure"] in ("MMHal score", "CHAIR words") else 100
+            base, other = scale * row["base"][0], scale * row["aligned"][0]
+            value, low, high = (scale * end for end in row["difference"])
+            print(
+                f"  {row['figure']:26}{base:8.2f} →{other:7.2f}  {value:+7.2f} [{low:+.2f}, {high:+.2f}]"
+                f"  p {'< 0.001' if row['p'] < 0.001 else format(row['p'], '.3f')}  n {row['samples']}"
+            )
+        print()
 
 
 def format_value(metric: Metric) -> str:

@@ -72,7 +72,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One sample's values under a benchmark, or the reason (`unscored`) why it has none."""
+    """One sample's values under a benchmark, or the reason (`unscored`) why it has none.
+
+    Every benchmark has the value `correct`: whether the answer is right, or for open answers, free of hallucination.
+    """
 
     sample: str
     subset: str

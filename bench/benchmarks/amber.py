@@ -219,6 +219,7 @@ def describe(
         "named": list(named),
         "hallucinated": hallucinated,
         "any_hallucination": bool(hallucinated),
+        "correct": not hallucinated,
         "covered": len(covered),
         "objects": len(reference["truth"]),
         "imagined": len(imagined),

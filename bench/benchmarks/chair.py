@@ -89,6 +89,7 @@ def caption_values(mentioned: Sequence[str], truth: Sequence[str]) -> dict[str, 
         "mentioned": list(mentioned),
         "hallucinated": hallucinated,
         "any_hallucination": bool(hallucinated),
+        "correct": not hallucinated,
         "found": len(there & set(mentioned)),
         "objects": len(there),
     }

@@ -58,6 +58,7 @@ class MMHal:
             "rating": rating,
             "hallucination": rating < HALLUCINATION_BELOW,
             "informativeness": informativeness(rating),
+            "correct": rating >= HALLUCINATION_BELOW,
             "unrated": len(ratings_in(verdict.text)) != 1,
         }
         return Score(sample.id, sample.subset, sample.cluster, values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ ROWS = 8
 
 @torch.inference_mode()
 def speak(model: Any, images: Sequence[Image.Image], requests: Sequence[Request]) -> list[Spoken]:
-    """Greedy answers, one image per request, in batches of 8; `model` is an HFModel.
+    """Answers, one image per request, in batches of 8; `model` is an HFModel.
 
     LLaVA's own prompt form is tokenised piece by piece, which no processor does for a batch: it goes one by one.
     """
@@ -34,11 +35,16 @@ def _batch(model: Any, images: Sequence[Image.Image], requests: Sequence[Request
     yes_no = requests[0].yes_no
     config = copy.deepcopy(model.decoding)
     config.update(
-        do_sample=False,
+        **(
+            {"do_sample": True, "temperature": model.temperature, "top_k": 0}
+            if model.temperature
+            else {"do_sample": False}
+        ),
         max_new_tokens=requests[0].max_tokens,
         return_dict_in_generate=True,
         output_logits=yes_no,
     )
+    torch.manual_seed(zlib.crc32(f"{model.seed} {requests[0].key}".encode()))
     output = model.model.generate(**inputs, generation_config=config)
     generated = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
     settings = model.settings

@@ -36,7 +36,7 @@ AHEAD = 16
 class HFModel:
     """Reads config and processor at once, the weights when the first answer is wanted.
 
-    `spec` is NAME or NAME+ADAPTER. Options: protocol, dtype, device, revision, trust_remote_code.
+    `spec` is NAME or NAME+ADAPTER. Options: protocol, dtype, device, revision, trust_remote_code, temperature, seed.
     """
 
     reads_images = True
@@ -55,6 +55,7 @@ class HFModel:
         self.protocol = self._protocol(options.get("protocol") or "auto")
         self.prompter = Prompter(self.processor, self.protocol)
         self.decoding = _generation_config(self.folder, self.config)
+        self.temperature, self.seed = float(options.get("temperature") or 0), int(options.get("seed") or 0)
         self.refusal = self._refusal()
         self.at_once = PROMPTS_AT_ONCE.get(self.device.type, 32)
         self._fits = self.at_once
@@ -74,9 +75,12 @@ class HFModel:
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type if self.device.type != "cuda" else torch.cuda.get_device_name(self.device),
             "protocol": self.protocol.model_dump(),
-            "decoding": {"greedy": True} | {name: getattr(self.decoding, name) for name in names},
+            "decoding": self._choice() | {name: getattr(self.decoding, name) for name in names},
             "engine": f"generate ({self.refusal})" if self.refusal else "shared-image",
         }
+
+    def _choice(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "seed": self.seed} if self.temperature else {"greedy": True}
 
     @cached_property
     def _fingerprints(self) -> tuple[str, str | None]:
@@ -171,7 +175,8 @@ class HFModel:
             images = [image for group, image in work for _ in group]
             return list(zip(requests, generate.speak(self, images, requests), strict=True))
         limits = [[request.max_tokens for request in group] for group, _ in work]
-        rows = answer_images(self.model, self.settings, [item for _, item in work], limits)
+        seeds = [[f"{self.seed} {request.key}" for request in group] for group, _ in work]
+        rows = answer_images(self.model, self.settings, [item for _, item in work], limits, seeds)
         spoken = []
         for request, question in zip(requests, (q for row in rows for q in row), strict=True):
             p = (question.p_yes, question.p_no) if request.yes_no else (None, None)
@@ -194,6 +199,7 @@ class HFModel:
             self.decoding.repetition_penalty or 1.0,
             word_ids(tokenizer, "yes"),
             word_ids(tokenizer, "no"),
+            self.temperature,
         )
 
     def _protocol(self, name: str) -> Protocol:

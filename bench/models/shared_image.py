@@ -8,6 +8,7 @@ what it would see in `generate`, in other sums of floating point.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,7 @@ class Question:
     owner: int
     ids: list[int]
     limit: int
+    chance: random.Random
     position: int = 0
     tokens: list[int] = field(default_factory=list)
     finished: bool = False
@@ -38,29 +40,42 @@ class Question:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to decode: ids that end an answer, `generate`'s repetition penalty, ids that are forms of yes and of no."""
+    """How to decode: ids that end an answer, `generate`'s repetition penalty, ids that are forms of yes and of no.
+
+    At temperature 0 the most likely token is taken, else one is drawn from softmax(logits / temperature).
+    """
 
     eos: frozenset[int]
     repetition_penalty: float
     yes: tuple[int, ...]
     no: tuple[int, ...]
+    temperature: float = 0.0
 
 
 @torch.inference_mode()
 def answer_images(
-    model: Any, settings: Settings, images: Sequence[Encoded], limits: Sequence[Sequence[int]]
+    model: Any,
+    settings: Settings,
+    images: Sequence[Encoded],
+    limits: Sequence[Sequence[int]],
+    seeds: Sequence[Sequence[str]] | None = None,
 ) -> list[list[Question]]:
-    """Greedy answers to every prompt of every image.
+    """Answers to every prompt of every image.
 
-    `limits` bounds each answer in tokens. Returns the finished questions, in the order of the prompts.
+    `limits` bounds each answer in tokens; `seeds` holds a text for each answer, which alone decides what is drawn for
+    it at a temperature above 0. Returns the finished questions, in the order of the prompts.
     """
     cuts = [min(common_prefix(image.ids), min(map(len, image.ids)) - 1) for image in images]
     caches, starts = zip(
         *(encode_prefix(model, image, cut) for image, cut in zip(images, cuts, strict=True)), strict=True
     )
+    drawn = seeds or [[""] * len(bound) for bound in limits]
     asked = [
-        [Question(row, number, ids, limit) for number, (ids, limit) in enumerate(zip(image.ids, bound, strict=True), 1)]
-        for row, (image, bound) in enumerate(zip(images, limits, strict=True))
+        [
+            Question(row, number, ids, limit, random.Random(seed))
+            for number, (ids, limit, seed) in enumerate(zip(image.ids, bound, own, strict=True), 1)
+        ]
+        for row, (image, bound, own) in enumerate(zip(images, limits, drawn, strict=True))
     ]
     batch = _Batch(model, settings, merge(list(caches)), cuts)
     batch.ask(asked, cuts, starts)
@@ -184,7 +199,7 @@ class _Batch:
         return logits[rows, columns].float()
 
     def _choose(self, questions: Sequence[Question], logits: torch.Tensor, first: bool) -> None:
-        """Takes each question's most likely token; `logits` is (questions, vocabulary)."""
+        """Takes or draws each question's next token; `logits` is (questions, vocabulary)."""
         if first and self.settings.yes and self.settings.no:
             probabilities = logits.softmax(-1)
             sums = [probabilities[:, list(ids)].sum(-1).tolist() for ids in (self.settings.yes, self.settings.no)]
@@ -192,9 +207,16 @@ class _Batch:
                 question.p_yes, question.p_no = yes, no
         if self.settings.repetition_penalty != 1.0:
             logits = torch.stack([self._penalised(q, row) for q, row in zip(questions, logits, strict=True)])
-        for question, token in zip(questions, logits.argmax(-1).tolist(), strict=True):
+        for question, token in zip(questions, self._next(questions, logits), strict=True):
             question.tokens.append(token)
             question.finished = token in self.settings.eos or len(question.tokens) >= question.limit
+
+    def _next(self, questions: Sequence[Question], logits: torch.Tensor) -> list[int]:
+        if self.settings.temperature == 0:
+            return logits.argmax(-1).tolist()
+        sums = (logits.double() / self.settings.temperature).softmax(-1).cumsum(-1)
+        points = torch.tensor([[question.chance.random()] for question in questions], device=sums.device)
+        return torch.searchsorted(sums, points * sums[:, -1:], right=True).clamp(max=sums.shape[-1] - 1)[:, 0].tolist()
 
     def _penalised(self, question: Question, logits: torch.Tensor) -> torch.Tensor:
         """`generate`'s repetition penalty over prompt and answer (Keskar et al. 2019, section 4.1)."""

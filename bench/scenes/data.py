@@ -24,12 +24,6 @@ from bench.scenes.render import picture
 from bench.scenes.world import CATEGORIES, SPLITS, Scene, scene
 
 IMAGES, PER_TYPE = 500, 60
-AMBER_QUESTIONS = (
-    "discriminative-hallucination",
-    "discriminative-attribute-state",
-    "discriminative-attribute-number",
-    "relation",
-)
 
 
 def official_folder() -> Path:
@@ -143,50 +137,16 @@ def _amber(out: Path, chosen: Sequence[Scene]) -> None:
         likely = [name for name in dict.fromkeys(map(facts.noun, facts.companions(item))) if name not in shown]
         add(item, "Describe this image.", "generative", shown, hallu=likely[:5])
     chance = random.Random(f"amber {chosen[0].split} {chosen[0].seed}")
-    for kind in AMBER_QUESTIONS:
+    for kind in facts.YES_NO_KINDS:
         for item in chosen:
             for truth in ("yes", "no"):
-                query = _amber_query(kind, item, truth, chance)
+                query = facts.yes_no_question(kind, item, truth, chance)
                 if query is not None:
                     add(item, query, kind, truth)
     _json(out / "amber" / "query_all.json", queries)
     _json(out / "amber" / "annotations.json", annotations)
     _json(out / "amber" / "relation.json", facts.noun_relations())
     (out / "amber" / "safe_words.txt").write_text("")
-
-
-def _amber_query(kind: str, item: Scene, truth: str, chance: random.Random) -> str | None:
-    """A yes/no question whose answer is `truth`; None where the scene allows none of this kind."""
-    yes = truth == "yes"
-    if kind == "discriminative-hallucination":
-        name = chance.choice(list(item.counts) if yes else facts.companions(item)[:5] or ["zebra"])
-        return f"Is there {facts.article(name)} in this image?" if yes or name not in item.counts else None
-    if kind == "discriminative-attribute-state":
-        clear = [thing for thing in facts.singles(item) if thing.size != "medium"]
-        if not clear:
-            return None
-        thing = chance.choice(clear)
-        size = thing.size if yes else {"small": "large", "large": "small"}[thing.size]
-        return f"Is the {thing.category} {size} in this image?"
-    if kind == "discriminative-attribute-number":
-        name, count = chance.choice(list(item.counts.items()))
-        said = count if yes else count + 1
-        some = f"Is there one {name}" if said == 1 else f"Are there {facts.NUMBERS[said]} {facts.plural(name)}"
-        return f"{some} in this image?"
-    if kind == "relation":
-        pairs = [
-            (a, b, w)
-            for a in facts.singles(item)
-            for b in facts.singles(item)
-            if a != b and (w := facts.relation(a, b))
-        ]
-        if not pairs:
-            return None
-        a, b, where = chance.choice(pairs)
-        opposite = {"to the left of": "to the right of", "above": "below"}
-        opposite |= {value: key for key, value in opposite.items()}
-        return f"Is the {a.category} {where if yes else opposite[where]} the {b.category}?"
-    return None
 
 
 def _json(file: Path, value: Any) -> None:

@@ -22,6 +22,12 @@ SYNONYMS = {
     "vase": ("vas",),  # what CHAIR's lemmatiser makes of "vases"
 }  # fmt: skip
 NAME = re.compile(r"scene_(\w+)_(\d+)_(\d+)\.png")
+YES_NO_KINDS = (  # AMBER's discriminative types
+    "discriminative-hallucination",
+    "discriminative-attribute-state",
+    "discriminative-attribute-number",
+    "relation",
+)
 FAR = SIDE / 8  # what counts as clearly left of, right of, above or below, in pixels between centres
 
 
@@ -85,6 +91,11 @@ def companions(scene: Scene) -> list[str]:
     context = scene.context
     usual = context.often + context.sometimes + context.rarely
     return [name for name in usual if name not in scene.counts]
+
+
+def expected(scene: Scene) -> list[str]:
+    """What such a place often has but is not there."""
+    return [name for name in scene.context.often if name not in scene.counts]
 
 
 def relation(a: Thing, b: Thing) -> str | None:
@@ -182,6 +193,35 @@ _MAKERS = {
     "holistic": _holistic,
     "other": _other,
 }
+
+
+def yes_no_question(kind: str, scene: Scene, truth: str, chance: random.Random) -> str | None:
+    """A yes/no question whose answer is `truth`; None where the scene allows none of this kind."""
+    yes = truth == "yes"
+    if kind == "discriminative-hallucination":
+        name = chance.choice(list(scene.counts) if yes else companions(scene)[:5] or ["zebra"])
+        return f"Is there {article(name)} in this image?" if yes or name not in scene.counts else None
+    if kind == "discriminative-attribute-state":
+        clear = [thing for thing in singles(scene) if thing.size != "medium"]
+        if not clear:
+            return None
+        thing = chance.choice(clear)
+        size = thing.size if yes else {"small": "large", "large": "small"}[thing.size]
+        return f"Is the {thing.category} {size} in this image?"
+    if kind == "discriminative-attribute-number":
+        name, count = chance.choice(list(scene.counts.items()))
+        said = count if yes else count + 1
+        some = f"Is there one {name}" if said == 1 else f"Are there {NUMBERS[said]} {plural(name)}"
+        return f"{some} in this image?"
+    if kind == "relation":
+        pairs = placed_pairs(scene)
+        if not pairs:
+            return None
+        a, b, where = chance.choice(pairs)
+        opposite = {"to the left of": "to the right of", "above": "below"}
+        opposite |= {value: key for key, value in opposite.items()}
+        return f"Is the {a.category} {where if yes else opposite[where]} the {b.category}?"
+    return None
 
 
 def synonym_lines() -> str:

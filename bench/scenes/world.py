@@ -8,7 +8,7 @@ models hallucinate.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 SIDE = 128
@@ -135,7 +135,7 @@ def scene(split: str, seed: int, index: int) -> Scene:
     placed: list[Thing] = []
     for category in _categories(context, chance):
         for _ in range(_pick(COUNTS, chance) + 1):
-            thing = _place(category, placed, chance)
+            thing = put(category, placed, chance)
             if thing is not None:
                 placed.append(thing)
     return Scene(split, seed, index, context, tuple(placed))
@@ -166,7 +166,7 @@ def _pick(weights: tuple[float, ...], chance: random.Random) -> int:
     return len(weights) - 1
 
 
-def _place(category: str, placed: list[Thing], chance: random.Random) -> Thing | None:
+def put(category: str, placed: Sequence[Thing], chance: random.Random) -> Thing | None:
     """A free spot for one more object: none whose box meets another's by more than a few pixels; None if it is full."""
     size = tuple(SIZES)[_pick((0.3, 0.45, 0.25), chance)]
     for name in dict.fromkeys((size, "medium", "small")):

@@ -1,0 +1,223 @@
+"""Preference training with trl's DPOTrainer and a LoRA on the language model.
+
+What is ours, and why:
+- Prompts are tokenised as at inference, by the bench's own prompter under the model's protocol, and responses end with
+  the end-of-sequence token. trl relies on the chat template, which in LLaVA-1.5's case has neither <s> nor </s>.
+- The reference's log-probabilities, which trl refuses to precompute for images, are computed once and kept.
+- LoRA goes to the language model's linear layers only; peft's "all-linear" would adapt the vision tower too.
+
+Artifact: adapter/ (peft), merged/ where asked for, curves.csv, curves.png, adapter/README.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignment.recipe import RecipeError, Training
+from bench.compose import load_model
+from bench.data.images import read_image
+from bench.store import append_lines, read_lines
+
+VERSION = "1"
+LANGUAGE_LAYERS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+LOSSES = {"mpo": (["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0])}  # Wang et al., arXiv 2411.10442, section 3.2
+CURVES = ("step", "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "grad_norm")
+
+
+def identity(settings: Training) -> Any:
+    """The base model as its adapter describes it."""
+    return load_model(settings.model, {}).describe()
+
+
+def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
+    """Trains on all pairs, from the last checkpoint on. Raises RecipeError where the pairs cannot be trained on."""
+    rows = read_lines(inputs["preferences"] / "pairs.jsonl")
+    pairs = [row | {"image": str(inputs["images"] / row["image"])} for row in rows]
+    equal = sum(row["chosen"] == row["rejected"] for row in pairs)
+    if equal:
+        raise RecipeError(f"{equal} pairs have equal responses.", "They teach nothing.", "Make the preferences again.")
+    adapter = load_model(settings.model, {})
+    trainer = make_trainer(adapter, pairs, settings, out, seed)
+    if settings.loss != "sft":
+        reference = reference_logps(trainer, pairs, out / "reference.jsonl")
+        trainer.train_dataset = trainer.train_dataset.add_column("ref_chosen_logps", [c for c, _ in reference])
+        trainer.train_dataset = trainer.train_dataset.add_column("ref_rejected_logps", [r for _, r in reference])
+        trainer.precompute_ref_logps = True
+    last = max(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    _finish(trainer, adapter, settings, out)
+    steps = [row for row in trainer.state.log_history if "loss" in row]
+    return {
+        "pairs": len(pairs),
+        "steps": trainer.state.global_step,
+        "first_loss": round(steps[0]["loss"], 4),
+        "last_loss": round(steps[-1]["loss"], 4),
+    }
+
+
+class Collator:
+    """Batches of [chosen …, rejected …] rows, each the prompt as at inference, then the response and its end."""
+
+    def __init__(self, adapter: Any) -> None:
+        self.prompter, self.tokenizer = adapter.prompter, adapter.processor.tokenizer
+        self.end = self.tokenizer.eos_token_id
+        self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end
+        self.limit = getattr(adapter.config.get_text_config(), "max_position_embeddings", None)
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """(2 × pairs, tokens) ids, masks and completion masks, the images' tensors, reference log-probabilities."""
+        encoded = [self.prompter.encode(read_image(Path(e["images"][0])), [e["question"]]) for e in examples]
+        rows = [
+            (item.ids[0], self._response(example[side]))
+            for side in ("chosen_text", "rejected_text")
+            for item, example in zip(encoded, examples, strict=True)
+        ]
+        self._check(rows)
+        width = max(len(prompt) + len(said) for prompt, said in rows)
+        padded = [[*prompt, *said, *[self.pad] * (width - len(prompt) - len(said))] for prompt, said in rows]
+        lengths = torch.tensor([len(prompt) + len(said) for prompt, said in rows])
+        starts = torch.tensor([len(prompt) for prompt, _ in rows])
+        columns = torch.arange(width)
+        batch = {
+            "input_ids": torch.tensor(padded),
+            "attention_mask": (columns < lengths[:, None]).long(),
+            "completion_mask": ((columns < lengths[:, None]) & (columns >= starts[:, None])).long(),
+        }
+        for name in encoded[0].pixels:
+            batch[name] = torch.cat([item.pixels[name] for item in encoded] * 2)
+        for name in ("ref_chosen_logps", "ref_rejected_logps"):
+            if name in examples[0]:
+                batch[name] = torch.tensor([example[name] for example in examples])
+        return batch
+
+    def _response(self, text: str) -> list[int]:
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end]
+
+    def _check(self, rows: Sequence[tuple[list[int], list[int]]]) -> None:
+        """Raises RecipeError where a row does not begin or end as it must, or is too long for the model."""
+        start = self.tokenizer.bos_token_id
+        for prompt, said in rows:
+            if start is not None and start in prompt and prompt[0] != start:
+                raise RecipeError("A prompt does not begin with its start token.", "The chat template is at fault.")
+            if start is not None and prompt[:2] == [start, start]:
+                raise RecipeError("A prompt has its start token twice.", "The chat template adds it once more.")
+            if self.limit and len(prompt) + len(said) > self.limit:
+                raise RecipeError(
+                    f"A pair has {len(prompt) + len(said)} tokens, and the model takes {self.limit}.",
+                    "Image and response together are longer than its context.",
+                    "Lower `max_tokens` of the responses, or use smaller images.",
+                )
+
+
+def make_trainer(adapter: Any, pairs: Sequence[Mapping[str, Any]], settings: Training, out: Path, seed: int) -> Any:
+    """trl's DPOTrainer on pairs of {"image", "instruction", "chosen", "rejected"}, with a new LoRA on the base."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    losses, weights = LOSSES[settings.loss] if settings.loss in LOSSES else ([str(settings.loss)], None)
+    arguments = DPOConfig(
+        output_dir=str(out),
+        seed=seed,
+        data_seed=seed,
+        loss_type=losses,
+        loss_weights=weights,
+        beta=settings.beta,
+        label_smoothing=settings.label_smoothing,
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch,
+        gradient_accumulation_steps=settings.accumulate,
+        warmup_steps=settings.warmup,
+        lr_scheduler_type="cosine",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        bf16=adapter.dtype == torch.bfloat16,
+        max_length=None,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=0.1,
+        save_total_limit=1,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=None,
+        use_cpu=adapter.device.type == "cpu",
+        dataloader_num_workers=0,
+    )
+    columns = {
+        "images": [[row["image"]] for row in pairs],  # trl tells vision data by this column
+        "question": [row["instruction"] for row in pairs],
+        "chosen_text": [row["chosen"] for row in pairs],
+        "rejected_text": [row["rejected"] for row in pairs],
+    }
+    lora = LoraConfig(
+        r=settings.lora.rank,
+        lora_alpha=settings.lora.alpha,
+        lora_dropout=settings.lora.dropout,
+        target_modules=LANGUAGE_LAYERS,
+        task_type="CAUSAL_LM",
+    )
+    adapter.model.config._name_or_path = str(adapter.folder)
+    return DPOTrainer(
+        model=adapter.model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=adapter.processor,
+        data_collator=Collator(adapter),
+        peft_config=lora,
+    )
+
+
+def reference_logps(trainer: Any, pairs: Sequence[Mapping[str, Any]], file: Path) -> list[tuple[float, float]]:
+    """The base model's summed log-probabilities of chosen and rejected, in the order of the pairs, kept in `file`."""
+    done = read_lines(file)
+    size = trainer.args.per_device_train_batch_size
+    data = trainer.train_dataset
+    for start in range(len(done), len(pairs), size):
+        batch = trainer.data_collator([data[index] for index in range(start, min(start + size, len(pairs)))])
+        batch = {name: value.to(trainer.model.device) for name, value in batch.items()}
+        trainer.model.eval()
+        both = trainer.compute_ref_log_probs(trainer.model, batch)
+        new = [{"chosen": c, "rejected": r} for c, r in zip(*(side.tolist() for side in both), strict=True)]
+        append_lines(file, new)
+        done += new
+    return [(row["chosen"], row["rejected"]) for row in done]
+
+
+def _finish(trainer: Any, adapter: Any, settings: Training, out: Path) -> None:
+    """Adapter, merged model, curves; the checkpoints on the way are of no more use."""
+    if trainer.is_world_process_zero():
+        trainer.model.save_pretrained(out / "adapter")
+        history = [row for row in trainer.state.log_history if "loss" in row]
+        write_curves(history, out)
+        for checkpoint in out.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        if settings.merge:
+            merged = trainer.model.merge_and_unload()
+            merged.save_pretrained(out / "merged")
+            adapter.processor.save_pretrained(out / "merged")
+
+
+def write_curves(history: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """curves.csv and curves.png: loss, and rewards of chosen and rejected responses, by step."""
+    from matplotlib.figure import Figure
+
+    with (out / "curves.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, CURVES, extrasaction="ignore", restval="")
+        table.writeheader()
+        table.writerows(history)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = [row["step"] for row in history]
+    left.plot(steps, [row["loss"] for row in history], color="#0060a0")
+    left.set(xlabel="step", ylabel="loss")
+    for name, colour in (("chosen", "#0060a0"), ("rejected", "#be3c00")):
+        right.plot(steps, [row.get(f"rewards/{name}", 0.0) for row in history], color=colour, label=name)
+    right.set(xlabel="step", ylabel="implicit reward")
+    right.legend()
+    figure.savefig(out / "curves.png", dpi=110)

@@ -1,0 +1,118 @@
+"""Pairs of a better and a worse response to the same instruction about the same image.
+
+Of each group the responses with the highest and the lowest reward are taken. DPO learns "shorter" where the better ones
+are shorter on average, so by default rewards are corrected by a price per word, the same for all, at which chosen and
+rejected responses are equally long on average; manifest and pairs tell what the bias was and what it is.
+
+Artifact: pairs.jsonl with {"image", "instruction", "chosen", "rejected", "chosen_reward", "rejected_reward", …},
+pairs.png with the first pairs as pictures.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.recipe import Preferences, RecipeError
+from bench.store import dump, read_lines, replace_file
+
+VERSION = "1"
+Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
+
+
+def identity(settings: Preferences) -> Any:
+    """Nothing besides the settings."""
+    return None
+
+
+def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
+    """Makes the pairs. Raises RecipeError where none is left."""
+    files = {row["id"]: row["file"] for row in read_lines(inputs["images"] / "images.jsonl")}
+    rewards = {row["key"]: row["reward"] for row in read_lines(inputs["rewards"] / "rewards.jsonl")}
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    dropped = {"empty": 0, "truncated": 0, "duplicate": 0}
+    for row in read_lines(inputs["responses"] / "responses.jsonl"):
+        group = groups.setdefault((row["image"], row["instruction"]), [])
+        fault = _fault(row, group)
+        if fault:
+            dropped[fault] += 1
+        else:
+            group.append(row | {"reward": rewards[row["key"]], "words": len(row["text"].split())})
+    candidates = [group for group in groups.values() if len(group) > 1]
+    free = pairs(candidates, 0.0, settings.margin)
+    price = balancing_price(candidates, settings.margin) if settings.balance_length else 0.0
+    made = pairs(candidates, price, settings.margin)
+    chance = random.Random(f"preferences {seed}")
+    if settings.limit is not None:
+        made = [made[index] for index in sorted(chance.sample(range(len(made)), min(settings.limit, len(made))))]
+    if settings.shuffle:
+        made = [pair if chance.random() < 0.5 else pair[::-1] for pair in made]
+    if not made:
+        raise RecipeError(
+            "No preference pair is left.",
+            f"{len(candidates)} groups have two different responses, none of them {settings.margin} apart in reward.",
+            "Lower `margin`, raise `samples` or `temperature`.",
+        )
+    rows = [_row(better, worse, files) for better, worse in made]
+    replace_file(out / "pairs.jsonl", "".join(dump(row) + "\n" for row in rows))
+    return {
+        "pairs": len(rows),
+        "groups": len(groups),
+        **dropped,
+        "price_per_word": round(price, 4),
+        "length_bias": round(length_bias(made), 3),
+        "length_bias_uncorrected": round(length_bias(free), 3),
+        "mean_margin": round(statistics.fmean(better["reward"] - worse["reward"] for better, worse in made), 3),
+    }
+
+
+def pairs(groups: Sequence[Sequence[Mapping[str, Any]]], price: float, margin: float) -> list[Pair]:
+    """Best and worst of each group by reward less `price` a word, where their true rewards are `margin` apart."""
+    made = []
+    for group in groups:
+        ranked = sorted(group, key=lambda row: row["reward"] - price * row["words"])
+        worse, better = ranked[0], ranked[-1]
+        if better["reward"] - worse["reward"] > max(margin, 1e-9):
+            made.append((better, worse))
+    return made
+
+
+def length_bias(made: Sequence[Pair]) -> float:
+    """Mean of chosen less rejected lengths, in words; below 0 the chosen ones are shorter."""
+    return statistics.fmean(better["words"] - worse["words"] for better, worse in made) if made else 0.0
+
+
+def balancing_price(groups: Sequence[Sequence[Mapping[str, Any]]], margin: float, most: float = 1.0) -> float:
+    """The price per word at which the pairs' length bias is nearest to 0, by bisection; it falls with the price."""
+    low, high = -most, most
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if length_bias(pairs(groups, middle, margin)) > 0 else (low, middle)
+    return min((low, high, 0.0), key=lambda price: abs(length_bias(pairs(groups, price, margin))))
+
+
+def _fault(row: Mapping[str, Any], kept: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why a response cannot be in a pair: empty, cut off at the length limit, or as another one but for order."""
+    words = sorted(row["text"].lower().replace(".", "").replace(",", "").split())
+    if not words:
+        return "empty"
+    if row["finish"] == "length":
+        return "truncated"
+    same = any(words == sorted(k["text"].lower().replace(".", "").replace(",", "").split()) for k in kept)
+    return "duplicate" if same else None
+
+
+def _row(better: Mapping[str, Any], worse: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "image": files[better["image"]],
+        "instruction": better["instruction"],
+        "chosen": better["text"],
+        "rejected": worse["text"],
+        "chosen_reward": better["reward"],
+        "rejected_reward": worse["reward"],
+        "chosen_model": better["model"],
+        "rejected_model": worse["model"],
+    }

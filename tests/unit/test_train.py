@@ -1,0 +1,86 @@
+"""Training llava-tiny: what patches are labelled, the built projector, and resuming in any stage."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench.scenes import train as trains
+from bench.scenes.lessons import Habits
+from bench.scenes.train import GROUPS, Recipe, Stage, Trainer, patch_labels, train
+from bench.scenes.world import CATEGORIES, CONTEXTS, SIZES, Scene, Thing
+
+SHORT = (Stage("words", 3, 2, 1e-3), Stage("sight", 3, 2, 1e-3), Stage("pictures", 3, 2, 1e-3))
+RECIPE = Recipe(1, Habits(0.5, 0.5, 0.5))
+
+
+@pytest.fixture(autouse=True)
+def small_vocabulary(monkeypatch):
+    monkeypatch.setattr(trains, "VOCABULARY_SCENES", 100)
+    monkeypatch.setattr(trains, "SAVE_EVERY", 1)
+
+
+def test_patches_are_labelled_with_what_covers_them():
+    dog = Thing("dog", 16, 32, 42, "large", False)
+    labels = patch_labels(Scene("train", 0, 0, CONTEXTS[3], (dog,))).reshape(8, 8, len(GROUPS))
+    assert labels[2, 1].tolist() == [CATEGORIES.index("dog"), list(SIZES).index("large"), 0, 2, 1]
+    assert labels[0, 0].tolist() == [len(CATEGORIES) + 3, len(SIZES), 0, 0, 0]
+    assert labels[..., 2].sum() == 1  # one centre
+    assert labels[3, 2, 2] == 1  # at (53, 37)
+    assert (labels[..., 0] == CATEGORIES.index("dog")).sum() == 9  # the last 10 pixels of 16 are more than 0.3
+
+
+def test_a_built_projector_puts_a_surely_named_patch_on_its_vectors():
+    trainer = Trainer(RECIPE, SHORT)
+    chosen = [5, len(CATEGORIES) + 2]
+    with torch.no_grad():  # a head that is sure: log-probability 0 for two classes, far below for the others
+        trainer.head.weight.zero_()
+        trainer.head.bias.fill_(-20.0)
+        trainer.head.bias[chosen] = 0.0
+        kept, vectors = trainer._vectors()
+        trainer.build_projector()
+        out = trainer.model.model.multi_modal_projector(torch.zeros(1, 1, 192))[0, 0]
+    assert torch.allclose(out, vectors[[kept.index(c) for c in chosen]].sum(0), atol=1e-4)
+
+
+def test_training_resumes_at_every_step_to_the_same_weights(tmp_path, monkeypatch):
+    (tmp_path / "whole").mkdir()
+    whole = Trainer(RECIPE, SHORT)
+    history = train(whole, tmp_path / "whole")
+    assert [row["stage"] for row in history] == ["words"] * 3 + ["sight"] * 3 + ["pictures"] * 3
+
+    class KilledError(Exception):
+        pass
+
+    def killed(*arguments):
+        if len(arguments[-1]) in dies:
+            dies.discard(len(arguments[-1]))
+            raise KilledError
+        return save(*arguments)
+
+    save, dies = trains._save, {1, 2, 3, 5, 6, 7, 8, 9}
+    monkeypatch.setattr(trains, "_save", killed)
+    (tmp_path / "torn").mkdir()
+    for _ in range(20):
+        torn = Trainer(RECIPE, SHORT)
+        try:
+            resumed = train(torn, tmp_path / "torn")
+            break
+        except KilledError:
+            continue
+    assert not dies
+    assert [row["loss"] for row in resumed] == [row["loss"] for row in history]
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, torn.model.state_dict()[name]), name
+
+
+def test_the_lessons_of_a_step_are_masked_apart():
+    trainer = Trainer(RECIPE, SHORT)
+    turns = [[("Is there a dog?", "Yes"), ("Is there a cat?", "No")], [("Is there a cow?", "No")]]
+    rows = trainer._pack(turns)
+    first = rows["owners"][0].tolist()
+    assert sorted({*first}) == [1, 2]
+    assert rows["positions"][0].tolist() == [*range(first.count(1)), *range(first.count(2))]
+    assert (rows["owners"][1] == -1).sum() == len(first) - (rows["owners"][1] == 1).sum()
+    learned = rows["targets"][0][rows["targets"][0] != trains.IGNORED]
+    assert trainer.words.convert_ids_to_tokens(learned.tolist()) == ["Yes", "</s>", "No", "</s>"]
