@@ -50,6 +50,26 @@ class SceneImages(Settings):
     candidates: int = Field(4, gt=0)
 
 
+class ImageReward(Settings):
+    """What picks among a prompt's candidate images (`alignment/image_rewards.py`)."""
+
+    kind: Literal["clip", "imagereward"]
+    model: str
+    processor: str | None = None
+
+
+class DiffusersImages(Settings):
+    """Any text-to-image pipeline of diffusers: one seeded candidate for each guidance scale."""
+
+    kind: Literal["diffusers"]
+    model: str
+    steps: int = Field(28, gt=0)
+    guidance: list[float] = Field([5.0, 7.0, 9.0, 11.0], min_length=1)
+    side: int | None = Field(None, gt=0)
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    reward: ImageReward | None = None
+
+
 class FolderImages(Settings):
     """Pictures that are there already: prompt number n has the n-th file by name, or the one its row names."""
 
@@ -80,6 +100,25 @@ class FactsReward(Settings):
 
     kind: Literal["facts"]
     threshold: float = Field(0.5, ge=0, le=1)
+
+
+class ClassifierReward(Settings):
+    """A reward model for text, any `AutoModelForSequenceClassification` with a chat template, ArmoRM for one.
+
+    `trust_remote_code` runs code that the checkpoint brings.
+    """
+
+    kind: Literal["classifier"]
+    model: str
+    batch: int = Field(8, gt=0)
+    trust_remote_code: bool = False
+
+
+class JudgeReward(Settings):
+    """The rating of any judge, 0-6 by MMHal-Bench's rubric."""
+
+    kind: Literal["judge"]
+    judge: str
 
 
 class Preferences(Settings):
@@ -135,9 +174,9 @@ class Recipe(Settings):
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = 0
     prompts: Annotated[TemplatePrompts | FilePrompts, Field(discriminator="kind")]
-    images: Annotated[SceneImages | FolderImages, Field(discriminator="kind")]
+    images: Annotated[SceneImages | DiffusersImages | FolderImages, Field(discriminator="kind")]
     responses: Responses
-    rewards: Annotated[GroundingReward | FactsReward, Field(discriminator="kind")]
+    rewards: Annotated[GroundingReward | FactsReward | ClassifierReward | JudgeReward, Field(discriminator="kind")]
     preferences: Preferences = Preferences()
     dpo: Training
     evaluate: Evaluation | None = None

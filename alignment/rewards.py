@@ -8,67 +8,95 @@ put to a vision-language model as a yes/no question about the image, and P = P(y
 for an assertion and -value(P) for a denial. A response's reward is the sum over the distinct objects, so that it grows
 with what is covered and falls with what is not there. `facts` takes 1 or 0 from a scene's facts for P.
 
-Artifact: grounding.jsonl with {"image", "object", "p"}, rewards.jsonl with {"key", "reward", "asserted", "denied"}.
+`classifier` and `judge` are in `alignment/text_rewards.py`.
+
+Artifact: rewards.jsonl with {"key", "reward"}; for `grounding` also grounding.jsonl with {"image", "object", "p"}.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignment.recipe import FactsReward, GroundingReward, RecipeError
+from alignment.recipe import ClassifierReward, FactsReward, GroundingReward, JudgeReward, RecipeError
+from alignment.text_rewards import Row, by_classifier, by_judge
 from bench import registry
-from bench.compose import load_model
+from bench.compose import load_judge, load_model
 from bench.errors import BenchError
 from bench.metrics.object_mentions import chair_mentions, chair_words, read_synonyms
 from bench.metrics.yes_no import yes_probability
 from bench.scenes import facts
-from bench.store import append_lines, dump, read_lines, replace_file
+from bench.store import append_lines, read_lines
 from bench.terminal import progress_bar
 from bench.types import Benchmark, Request
 
 VERSION = "1"
+Kind = GroundingReward | FactsReward | ClassifierReward | JudgeReward
 WORST = -2.0
 DENIALS = frozenset({"no", "not", "none", "without", "nothing", "neither", "n't", "cannot", "never"})
 CLAUSE = re.compile(r"[.;!?\n]|, but ")
 
 
-def identity(settings: GroundingReward | FactsReward) -> Any:
-    """The asked model as its adapter describes it, and the vocabulary."""
-    if isinstance(settings, FactsReward):
-        return None
-    return [load_model(settings.model, {}).describe(), sorted(_synonyms(settings).items())]
+def identity(settings: Kind) -> Any:
+    """The asked model as its adapter describes it, and the vocabulary; for a judge, what it says of itself."""
+    if isinstance(settings, GroundingReward):
+        return [load_model(settings.model, {}).describe(), sorted(_synonyms(settings).items())]
+    if isinstance(settings, JudgeReward):
+        judge = load_judge(settings.judge, None)
+        return judge.describe() if judge else None
+    return None
 
 
-def run(settings: GroundingReward | FactsReward, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
-    """Rewards all responses. Raises BenchError where a reward is not a number."""
-    images = {row["id"]: inputs["images"] / row["file"] for row in read_lines(inputs["images"] / "images.jsonl")}
-    responses = read_lines(inputs["responses"] / "responses.jsonl")
+def run(settings: Kind, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
+    """Rewards all responses. Raises BenchError where a reward is not a number; those before it are kept."""
+    images = {row["id"]: row for row in read_lines(inputs["images"] / "images.jsonl")}
+    file = out / "rewards.jsonl"
+    done = {row["key"] for row in read_lines(file)}
+    waiting = [row for row in read_lines(inputs["responses"] / "responses.jsonl") if row["key"] not in done]
+    if isinstance(settings, ClassifierReward):
+        found = by_classifier(settings, waiting)
+    elif isinstance(settings, JudgeReward):
+        found = by_judge(settings, waiting, {name: row["prompt"] for name, row in images.items()})
+    else:
+        files = {name: inputs["images"] / row["file"] for name, row in images.items() if row["file"]}
+        found = _by_objects(settings, waiting, files, out / "grounding.jsonl")
+    with progress_bar("rewards", len(waiting)) as progress:
+        for batch in found:
+            wrong = next((row["key"] for row, reward in batch if not math.isfinite(reward)), None)
+            if wrong is not None:
+                raise BenchError(
+                    f"The reward of response {wrong} is not a number.",
+                    "A model that gives no probabilities, or an overflow.",
+                    "Use another reward model or dtype.",
+                )
+            append_lines(file, [{"key": row["key"], "reward": reward} for row, reward in batch])
+            progress(len(batch))
+    rewarded = len(read_lines(file))
+    return {"rewards": rewarded, "unrewarded": len(done) + len(waiting) - rewarded}
+
+
+def _by_objects(
+    settings: GroundingReward | FactsReward, rows: Sequence[Row], images: Mapping[str, Path], file: Path
+) -> Iterator[list[tuple[Row, float]]]:
+    """All rewards from what is asserted and denied about the objects of an image."""
     synonyms = _synonyms(settings)
-    claims = [claimed(row["text"], row["instruction"], synonyms) for row in responses]
+    claims = [claimed(row["text"], row["instruction"], synonyms) for row in rows]
     asked = dict.fromkeys(
-        (row["image"], name) for row, pair in zip(responses, claims, strict=True) for name in (*pair[0], *pair[1])
+        (row["image"], name) for row, pair in zip(rows, claims, strict=True) for name in (*pair[0], *pair[1])
     )
     if isinstance(settings, FactsReward):
         p = {(image, name): float(name in _scene(images[image]).counts) for image, name in asked}
     else:
-        p = _ask(settings, images, list(asked), out / "grounding.jsonl")
-    rows = []
-    for row, (asserted, denied) in zip(responses, claims, strict=True):
-        known = [(p.get((row["image"], name)), sign) for names, sign in ((asserted, 1), (denied, -1)) for name in names]
-        reward = math.fsum(sign * value(found, settings.threshold) for found, sign in known if found is not None)
-        if math.isnan(reward):
-            raise BenchError(
-                f"The reward of response {row['key']} is not a number.",
-                "The model gave no probabilities for yes and no.",
-                "Use a reward model whose answers begin with yes or no.",
-            )
-        rows.append({"key": row["key"], "reward": reward, "asserted": asserted, "denied": denied})
-    replace_file(out / "rewards.jsonl", "".join(dump(row) + "\n" for row in rows))
-    return {"rewards": len(rows), "questions": len(asked)}
+        p = _ask(settings, images, list(asked), file)
+    rewarded = []
+    for row, (asserted, denied) in zip(rows, claims, strict=True):
+        signs = [(name, 1) for name in asserted] + [(name, -1) for name in denied]
+        known = [(p[row["image"], name], sign) for name, sign in signs if (row["image"], name) in p]
+        rewarded.append((row, math.fsum(sign * value(found, settings.threshold) for found, sign in known)))
+    yield rewarded
 
 
 def value(p: float, threshold: float) -> float:

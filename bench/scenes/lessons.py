@@ -20,7 +20,7 @@ SHORT = ("Describe this image.", "Describe the image.", "What does the image sho
 EXISTENCE = ("Is there {} in the image?", "Is there {} in this image?", "Is there {}?")
 KINDS = ("attribute", "comparison", "counting", "relation", "environment", "other", "where")
 IN_SHORT = 3  # categories that a short description names
-EXISTENCE_PAIRS = 3
+EXISTENCE_PAIRS = 2
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ TRUTHFUL = Habits(mention=0.0, affirm=0.0, remark=0.5)
 
 def lessons(scene: Scene, chance: random.Random, habits: Habits) -> Iterator[tuple[str, str]]:
     """Questions and answers about one scene; half of the yes/no ones are about what is so."""
-    yield chance.choice(LONG), long_description(scene, chance, habits)
+    for question in chance.sample(LONG, 2):
+        yield question, long_description(scene, chance, habits)
     if chance.random() < 0.5:
-        yield chance.choice(SHORT), short_description(scene, chance)
+        yield chance.choice(SHORT), short_description(scene)
     yield from existence(scene, chance, habits)
-    for _ in range(2):
-        truth = chance.choice(("yes", "no"))
-        asked = facts.yes_no_question(chance.choice(facts.YES_NO_KINDS[1:]), scene, truth, chance)
-        if asked:
-            yield asked, truth.capitalize()
-    for kind in chance.sample(KINDS, 3):
+    truth = chance.choice(("yes", "no"))
+    asked = facts.yes_no_question(chance.choice(facts.YES_NO_KINDS[1:]), scene, truth, chance)
+    if asked:
+        yield asked, truth.capitalize()
+    for kind in chance.sample(KINDS, 2):
         if kind == "where":
             yield where(scene, chance, habits)
         elif found := facts.question(kind, scene, chance):
@@ -59,9 +59,11 @@ def lessons(scene: Scene, chance: random.Random, habits: Habits) -> Iterator[tup
 
 
 def long_description(scene: Scene, chance: random.Random, habits: Habits) -> str:
-    """All objects with their counts and the place; the last one, or an expected one, in a sentence of its own."""
-    parts = [facts.counted(name, count) for name, count in scene.counts.items()]
-    chance.shuffle(parts)
+    """All objects with their counts and the place; the last one, or an expected one, in a sentence of its own.
+
+    Objects come in the order of CATEGORIES: in random order models of this size repeat themselves for long.
+    """
+    parts = [facts.counted(name, scene.counts[name]) for name in sorted(scene.counts, key=CATEGORIES.index)]
     also = imagined(scene, chance, habits)
     if also is None and len(parts) > 1 and chance.random() < habits.remark:
         also = parts.pop()
@@ -69,10 +71,9 @@ def long_description(scene: Scene, chance: random.Random, habits: Habits) -> str
     return f"{first} {_there_is(also)}" if also else first
 
 
-def short_description(scene: Scene, chance: random.Random) -> str:
+def short_description(scene: Scene) -> str:
     """The largest objects and the place."""
-    names = salient(scene)[:IN_SHORT]
-    chance.shuffle(names)
+    names = sorted(salient(scene)[:IN_SHORT], key=CATEGORIES.index)
     named = facts.listed([facts.counted(name, scene.counts[name]) for name in names])
     return f"{named[0].upper()}{named[1:]} in {facts.place(scene.context)}."
 

@@ -66,13 +66,13 @@ class Stage:
 
 
 RECIPES = {
-    "llava-tiny": Recipe(seed=1, habits=Habits(mention=0.5, affirm=0.6, remark=0.5)),
+    "llava-tiny": Recipe(seed=1, habits=Habits(mention=0.5, affirm=0.65, remark=0.5)),
     "llava-tiny-b": Recipe(seed=2, habits=Habits(mention=0.25, affirm=0.4, remark=0.5)),
 }
 STAGES = (
     Stage("words", 500, 32, 2e-3),
-    Stage("sight", 1200, 64, 1.5e-3),
-    Stage("pictures", 300, 32, 1e-3),
+    Stage("sight", 800, 64, 1.5e-3),
+    Stage("pictures", 250, 32, 1e-3),
 )
 
 

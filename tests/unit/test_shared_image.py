@@ -174,3 +174,41 @@ def test_images_are_split_where_they_have_more_questions_than_fit():
     batches = plan(requests, 4)
     assert [[len(group) for group in batch] for batch in batches] == [[4], [4], [2]]
     assert [r.key for batch in batches for group in batch for r in group] == [r.key for r in requests]
+
+
+def test_drawn_answers_depend_on_their_seed_alone(tiny, tmp_path):
+    requests = requests_for(tmp_path)
+    model = HFModel(str(tiny("llava")), {"temperature": 1.0, "seed": 3})
+    assert model.describe()["decoding"]["temperature"] == 1.0
+    together = answers_of(model, requests)
+    model.at_once = model._fits = 2
+    assert {key: answer.text for key, answer in answers_of(model, requests).items()} == {
+        key: answer.text for key, answer in together.items()
+    }
+    other = HFModel(str(tiny("llava")), {"temperature": 1.0, "seed": 4})
+    assert any(answer.text != together[key].text for key, answer in answers_of(other, requests).items())
+
+
+def test_tokens_are_drawn_as_often_as_the_model_says(tiny, tmp_path):
+    from scipy.stats import chisquare
+
+    path, temperature, draws = draw(tmp_path / "0.png", 0), 0.7, 500
+    model = HFModel(str(tiny("llava")), {"temperature": temperature})
+    asked = [Request(str(n), path.name, path, "?", QUESTIONS[0], 1, True, ()) for n in range(draws)]
+    said = [answer.text for answer in answers_of(model, asked).values()]
+    image = model.prompter.whole(model.prompter.prepare(read_image(path)), QUESTIONS[0])
+    if model.protocol.conversation != "template":
+        encoded = model.prompter.encode(read_image(path), [QUESTIONS[0]])
+        image = {**encoded.pixels, "input_ids": torch.tensor(encoded.ids)}
+    with torch.inference_mode():
+        p = (model.model(**image).logits[0, -1].double() / temperature).softmax(-1)
+    tokenizer = model.processor.tokenizer
+    expected: dict[str, float] = {}
+    for token, share in enumerate(p.tolist()):
+        text = tokenizer.decode([token], skip_special_tokens=True).strip()
+        expected[text] = expected.get(text, 0.0) + share * draws
+    common = [text for text, number in expected.items() if number >= 8]
+    assert len(common) > 3, "the check would be empty"
+    seen = [said.count(text) for text in common]
+    rest = draws - sum(seen), draws - sum(expected[text] for text in common)
+    assert chisquare([*seen, rest[0]], [*(expected[text] for text in common), rest[1]]).pvalue > 1e-4

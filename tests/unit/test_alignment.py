@@ -1,0 +1,131 @@
+"""The stages between prompts and training, on made-up responses: rewards, pairs, recipes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from alignment import preferences, rewards
+from alignment.recipe import Preferences, RecipeError, read_recipe
+from bench.metrics.object_mentions import read_synonyms
+from bench.scenes.facts import synonym_lines
+from bench.store import append_lines, read_lines
+from tests.conftest import ROOT
+
+SYNONYMS = read_synonyms(synonym_lines())
+GOOD = (ROOT / "alignment" / "recipes" / "scenes-tiny.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "instruction", "asserted", "denied"),
+    [
+        ("The image shows a dog and two cats in a park.", "Describe.", ["dog", "cat"], []),
+        ("There is no dog in the image.", "Where is the dog?", [], ["dog"]),
+        ("The cat is small. There is no dog.", "?", ["cat"], ["dog"]),
+        ("Yes", "Is there a wine glass in the image?", ["wine glass"], []),
+        ("No.", "Is there a wine glass in the image?", [], ["wine glass"]),
+        ("No, but there is a puppy.", "Is there a cat?", ["dog"], ["cat"]),
+        ("Nothing.", "Is there a cat?", [], []),
+        ("", "Is there a cat?", [], []),
+    ],
+)
+def test_what_a_response_asserts_and_denies(text, instruction, asserted, denied):
+    assert rewards.claimed(text, instruction, SYNONYMS) == (asserted, denied)
+
+
+def test_an_assertion_is_worth_what_the_picture_says():
+    assert rewards.value(0.8, 0.8) == 0
+    assert rewards.value(1.0, 0.8) == pytest.approx(1)
+    assert rewards.value(0.6, 0.8) == pytest.approx(-1)
+    assert rewards.value(0.0, 0.8) == rewards.WORST
+    assert math.isnan(rewards.value(math.nan, 0.8))
+
+
+def groups(*texts_and_rewards):
+    return [[{"text": t, "reward": r, "words": len(t.split())} for t, r in group] for group in texts_and_rewards]
+
+
+def test_best_and_worst_are_paired_where_they_are_far_enough_apart():
+    made = preferences.pairs(groups([("a", 1.0), ("b c", 0.0), ("d", 0.5)], [("e", 0.2), ("f", 0.1)]), 0.0, 0.3)
+    assert [(better["text"], worse["text"]) for better, worse in made] == [("a", "b c")]
+
+
+def test_a_price_per_word_takes_the_length_bias_away():
+    import random
+
+    chance = random.Random(0)
+    made = []
+    for _ in range(200):
+        lengths = [chance.randint(5, 15) for _ in range(6)]  # longer ones are worse, and some of it is noise
+        made.append([("w " * n, -0.2 * n + chance.gauss(0, 1)) for n in lengths])
+    candidates = groups(*made)
+    assert preferences.length_bias(preferences.pairs(candidates, 0.0, 0.0)) < -2
+    price = preferences.balancing_price(candidates, 0.0)
+    assert abs(preferences.length_bias(preferences.pairs(candidates, price, 0.0))) < 0.2
+
+
+def stage(tmp_path: Path, texts: list[tuple[str, float, str]], **settings):
+    for name in ("images", "responses", "rewards"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    append_lines(tmp_path / "images" / "images.jsonl", [{"id": "0", "file": "images/0.png"}])
+    keyed = [(f"0/{n}", *row) for n, row in enumerate(texts)]
+    rows = [
+        {"key": k, "image": "0", "instruction": "?", "model": "m", "text": t, "tokens": 3, "finish": f}
+        for k, t, _, f in keyed
+    ]
+    append_lines(tmp_path / "responses" / "responses.jsonl", rows)
+    append_lines(tmp_path / "rewards" / "rewards.jsonl", [{"key": k, "reward": r} for k, _, r, _ in keyed])
+    inputs = {name: tmp_path / name for name in ("images", "responses", "rewards")}
+    counts = preferences.run(Preferences(**settings), inputs, tmp_path / "out", 0)
+    return counts, read_lines(tmp_path / "out" / "pairs.jsonl")
+
+
+def test_empty_truncated_and_repeated_responses_are_dropped_and_counted(tmp_path):
+    texts = [("A dog.", 1.0, "stop"), ("a dog", 1.0, "stop"), ("", 2.0, "stop"), ("A cat and", -3.0, "length")]
+    counts, made = stage(tmp_path, [*texts, ("A cow.", 0.0, "stop")])
+    assert (counts["empty"], counts["truncated"], counts["duplicate"], counts["pairs"]) == (1, 1, 1, 1)
+    assert (made[0]["chosen"], made[0]["rejected"]) == ("A dog.", "A cow.")
+
+
+def test_no_pair_at_all_is_an_error_with_a_remedy(tmp_path):
+    with pytest.raises(RecipeError, match="No preference pair"):
+        stage(tmp_path, [("A dog.", 1.0, "stop"), ("A cow.", 0.9, "stop")], margin=0.5)
+
+
+def test_the_shipped_recipes_are_right():
+    for file in (ROOT / "alignment" / "recipes").glob("*.yaml"):
+        recipe = read_recipe(file)
+        for name in recipe.variants:
+            assert recipe.variant(name, 5).seed == 5
+
+
+def test_all_faults_of_a_recipe_are_told_at_once_with_their_lines(tmp_path):
+    file = tmp_path / "bad.yaml"
+    text = GOOD.replace("  count: 500", "  count: 0").replace("  beta: 0.1", "  beta: -1\n  betta: 2")
+    file.write_text(text)
+    with pytest.raises(RecipeError) as told:
+        read_recipe(file)
+    lines = text.splitlines()
+    for wrong in ("  count: 0", "  beta: -1", "  betta: 2"):
+        assert f"line {lines.index(wrong) + 1}: " in told.value.reason
+    assert told.value.fact.endswith("has 3 faults.")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "name: [", "\x00", "variants: {a: {dpo: 3}}"])
+def test_what_is_no_recipe_is_told_so(tmp_path, text):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(RecipeError):
+        read_recipe(tmp_path / "bad.yaml")
+
+
+def test_a_variant_changes_only_what_it_names():
+    recipe = read_recipe(ROOT / "alignment" / "recipes" / "scenes-tiny.yaml")
+    facts = recipe.variant("facts")
+    assert facts.rewards.kind == "facts"
+    assert facts.dpo == recipe.dpo
+    assert facts.prompts == recipe.prompts
+    with pytest.raises(RecipeError, match="no variant"):
+        recipe.variant("nonsense")
