@@ -12,6 +12,7 @@ Artifact: adapter/ (peft), merged/ where asked for, curves.csv, curves.png, adap
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from alignment.recipe import RecipeError, Training
 from bench.compose import load_model
 from bench.data.images import read_image
 from bench.store import append_lines, read_lines
+from bench.terminal import progress_bar
+from bench.types import Progress
 
 VERSION = "1"
 LANGUAGE_LAYERS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
@@ -50,7 +53,9 @@ def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) ->
         trainer.train_dataset = trainer.train_dataset.add_column("ref_rejected_logps", [r for _, r in reference])
         trainer.precompute_ref_logps = True
     last = max(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    with progress_bar("dpo", _steps(trainer)) as progress:
+        trainer.add_callback(_progress(progress))
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     _finish(trainer, adapter, settings, out)
     steps = [row for row in trainer.state.log_history if "loss" in row]
     return {
@@ -59,6 +64,26 @@ def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) ->
         "first_loss": round(steps[0]["loss"], 4),
         "last_loss": round(steps[-1]["loss"], 4),
     }
+
+
+def _steps(trainer: Any) -> int:
+    batches = math.ceil(len(trainer.train_dataset) / trainer.args.train_batch_size)
+    updates = math.ceil(batches / trainer.args.gradient_accumulation_steps)
+    return math.ceil(updates * float(trainer.args.num_train_epochs))
+
+
+def _progress(advance: Progress) -> Any:
+    """A trainer callback that moves our progress bar."""
+    from transformers import TrainerCallback
+
+    class Bar(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            advance(state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            advance(1)
+
+    return Bar()
 
 
 class Collator:
@@ -119,6 +144,7 @@ def make_trainer(adapter: Any, pairs: Sequence[Mapping[str, Any]], settings: Tra
     """trl's DPOTrainer on pairs of {"image", "instruction", "chosen", "rejected"}, with a new LoRA on the base."""
     from datasets import Dataset
     from peft import LoraConfig
+    from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer
 
     losses, weights = LOSSES[settings.loss] if settings.loss in LOSSES else ([str(settings.loss)], None)
@@ -145,7 +171,7 @@ def make_trainer(adapter: Any, pairs: Sequence[Mapping[str, Any]], settings: Tra
         save_total_limit=1,
         remove_unused_columns=False,
         report_to="none",
-        disable_tqdm=None,
+        disable_tqdm=True,
         use_cpu=adapter.device.type == "cpu",
         dataloader_num_workers=0,
     )
@@ -163,7 +189,7 @@ def make_trainer(adapter: Any, pairs: Sequence[Mapping[str, Any]], settings: Tra
         task_type="CAUSAL_LM",
     )
     adapter.model.config._name_or_path = str(adapter.folder)
-    return DPOTrainer(
+    trainer = DPOTrainer(
         model=adapter.model,
         args=arguments,
         train_dataset=Dataset.from_dict(columns),
@@ -171,6 +197,8 @@ def make_trainer(adapter: Any, pairs: Sequence[Mapping[str, Any]], settings: Tra
         data_collator=Collator(adapter),
         peft_config=lora,
     )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def reference_logps(trainer: Any, pairs: Sequence[Mapping[str, Any]], file: Path) -> list[tuple[float, float]]:

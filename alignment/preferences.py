@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from alignment.recipe import Preferences, RecipeError
+from alignment.sheet import write_sheet
 from bench.store import dump, read_lines, replace_file
 
 VERSION = "1"
+SHOWN = 24
 Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
@@ -31,16 +33,16 @@ def identity(settings: Preferences) -> Any:
 def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Makes the pairs. Raises RecipeError where none is left."""
     files = {row["id"]: row["file"] for row in read_lines(inputs["images"] / "images.jsonl")}
-    rewards = {row["key"]: row["reward"] for row in read_lines(inputs["rewards"] / "rewards.jsonl")}
+    rewards = {row["key"]: row for row in read_lines(inputs["rewards"] / "rewards.jsonl")}
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    dropped = {"empty": 0, "truncated": 0, "duplicate": 0}
+    dropped = {"unrewarded": 0, "empty": 0, "truncated": 0, "duplicate": 0}
     for row in read_lines(inputs["responses"] / "responses.jsonl"):
         group = groups.setdefault((row["image"], row["instruction"]), [])
-        fault = _fault(row, group)
+        fault = _fault(row, group) if row["key"] in rewards else "unrewarded"
         if fault:
             dropped[fault] += 1
         else:
-            group.append(row | {"reward": rewards[row["key"]], "words": len(row["text"].split())})
+            group.append(row | rewards[row["key"]] | {"words": len(row["text"].split())})
     candidates = [group for group in groups.values() if len(group) > 1]
     free = pairs(candidates, 0.0, settings.margin)
     price = balancing_price(candidates, settings.margin) if settings.balance_length else 0.0
@@ -58,6 +60,7 @@ def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int)
         )
     rows = [_row(better, worse, files) for better, worse in made]
     replace_file(out / "pairs.jsonl", "".join(dump(row) + "\n" for row in rows))
+    write_sheet(rows[:SHOWN], inputs["images"], out / "pairs.png")
     return {
         "pairs": len(rows),
         "groups": len(groups),
@@ -115,4 +118,6 @@ def _row(better: Mapping[str, Any], worse: Mapping[str, Any], files: Mapping[str
         "rejected_reward": worse["reward"],
         "chosen_model": better["model"],
         "rejected_model": worse["model"],
+        "chosen_doubtful": better.get("doubtful", []),
+        "rejected_doubtful": worse.get("doubtful", []),
     }

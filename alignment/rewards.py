@@ -10,7 +10,8 @@ with what is covered and falls with what is not there. `facts` takes 1 or 0 from
 
 `classifier` and `judge` are in `alignment/text_rewards.py`.
 
-Artifact: rewards.jsonl with {"key", "reward"}; for `grounding` also grounding.jsonl with {"image", "object", "p"}.
+Artifact: rewards.jsonl with {"key", "reward", "doubtful"}, the last being asserted objects of negative value; for
+`grounding` also grounding.jsonl with {"image", "object", "p"}.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.recipe import ClassifierReward, FactsReward, GroundingReward, JudgeReward, RecipeError
-from alignment.text_rewards import Row, by_classifier, by_judge
+from alignment.text_rewards import Rewarded, Row, by_classifier, by_judge
 from bench import registry
 from bench.compose import load_judge, load_model
 from bench.errors import BenchError
@@ -65,14 +66,14 @@ def run(settings: Kind, inputs: Mapping[str, Path], out: Path, seed: int) -> dic
         found = _by_objects(settings, waiting, files, out / "grounding.jsonl")
     with progress_bar("rewards", len(waiting)) as progress:
         for batch in found:
-            wrong = next((row["key"] for row, reward in batch if not math.isfinite(reward)), None)
+            wrong = next((row["key"] for row, reward, _ in batch if not math.isfinite(reward)), None)
             if wrong is not None:
                 raise BenchError(
                     f"The reward of response {wrong} is not a number.",
                     "A model that gives no probabilities, or an overflow.",
                     "Use another reward model or dtype.",
                 )
-            append_lines(file, [{"key": row["key"], "reward": reward} for row, reward in batch])
+            append_lines(file, [{"key": row["key"], "reward": reward, "doubtful": d} for row, reward, d in batch])
             progress(len(batch))
     rewarded = len(read_lines(file))
     return {"rewards": rewarded, "unrewarded": len(done) + len(waiting) - rewarded}
@@ -80,7 +81,7 @@ def run(settings: Kind, inputs: Mapping[str, Path], out: Path, seed: int) -> dic
 
 def _by_objects(
     settings: GroundingReward | FactsReward, rows: Sequence[Row], images: Mapping[str, Path], file: Path
-) -> Iterator[list[tuple[Row, float]]]:
+) -> Iterator[list[Rewarded]]:
     """All rewards from what is asserted and denied about the objects of an image."""
     synonyms = _synonyms(settings)
     claims = [claimed(row["text"], row["instruction"], synonyms) for row in rows]
@@ -93,9 +94,13 @@ def _by_objects(
         p = _ask(settings, images, list(asked), file)
     rewarded = []
     for row, (asserted, denied) in zip(rows, claims, strict=True):
-        signs = [(name, 1) for name in asserted] + [(name, -1) for name in denied]
-        known = [(p[row["image"], name], sign) for name, sign in signs if (row["image"], name) in p]
-        rewarded.append((row, math.fsum(sign * value(found, settings.threshold) for found, sign in known)))
+        worth = {
+            name: value(p[row["image"], name], settings.threshold)
+            for name in (*asserted, *denied)
+            if (row["image"], name) in p
+        }
+        signed = [worth[name] if name in asserted else -worth[name] for name in worth]
+        rewarded.append((row, math.fsum(signed), [name for name in asserted if worth.get(name, 0) < 0]))
     yield rewarded
 
 

@@ -11,10 +11,11 @@ from bench.metrics.ratings import official_rating
 from bench.types import Answer, Sample
 
 Row = Mapping[str, Any]
+Rewarded = tuple[Row, float, list[str]]  # a response, its reward, asserted objects that are doubtful
 TOGETHER = 32  # responses judged between two writes
 
 
-def by_classifier(settings: ClassifierReward, rows: Sequence[Row]) -> Iterator[list[tuple[Row, float]]]:
+def by_classifier(settings: ClassifierReward, rows: Sequence[Row]) -> Iterator[list[Rewarded]]:
     """Batches of (response, score). A model's own `score` is taken where it has one (ArmoRM), else its first logit."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -53,12 +54,10 @@ def by_classifier(settings: ClassifierReward, rows: Sequence[Row]) -> Iterator[l
         with torch.inference_mode():
             output = model(**inputs)
         scores = output.score if getattr(output, "score", None) is not None else output.logits[:, 0]
-        yield list(zip(part, scores.float().flatten().tolist(), strict=True))
+        yield [(row, score, []) for row, score in zip(part, scores.float().flatten().tolist(), strict=True)]
 
 
-def by_judge(
-    settings: JudgeReward, rows: Sequence[Row], prompts: Mapping[str, str]
-) -> Iterator[list[tuple[Row, float]]]:
+def by_judge(settings: JudgeReward, rows: Sequence[Row], prompts: Mapping[str, str]) -> Iterator[list[Rewarded]]:
     """Batches of (response, rating 0-6); the image's prompt is what the judge knows of it. Without a verdict: none."""
     judge = load_judge(settings.judge, None)
     assert judge is not None
@@ -74,4 +73,4 @@ def by_judge(
             )  # fmt: skip
             items.append((sample, Answer(row["text"])))
         for batch in judge.judge(items):
-            yield [(about[s.id], float(official_rating(v.text))) for s, v in batch if v.error is None]
+            yield [(about[s.id], float(official_rating(v.text)), []) for s, v in batch if v.error is None]

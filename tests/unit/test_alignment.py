@@ -77,7 +77,9 @@ def stage(tmp_path: Path, texts: list[tuple[str, float, str]], **settings):
         for k, t, _, f in keyed
     ]
     append_lines(tmp_path / "responses" / "responses.jsonl", rows)
-    append_lines(tmp_path / "rewards" / "rewards.jsonl", [{"key": k, "reward": r} for k, _, r, _ in keyed])
+    append_lines(
+        tmp_path / "rewards" / "rewards.jsonl", [{"key": k, "reward": r, "doubtful": []} for k, _, r, _ in keyed]
+    )
     inputs = {name: tmp_path / name for name in ("images", "responses", "rewards")}
     counts = preferences.run(Preferences(**settings), inputs, tmp_path / "out", 0)
     return counts, read_lines(tmp_path / "out" / "pairs.jsonl")
