@@ -1,0 +1,188 @@
+"""Training: our batches give trl's own losses, its traps are told, and a killed training ends as an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from alignment import dpo
+from alignment.recipe import Lora, RecipeError, Training
+from bench.data.images import read_image
+from bench.models.hf import HFModel
+from bench.scenes.render import picture
+from bench.scenes.world import scenes
+from bench.store import append_lines
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A llava-tiny with random weights."""
+    from bench.scenes import tiny, train
+
+    trainer = train.Trainer(train.RECIPES["llava-tiny"], ())
+    with torch.no_grad():
+        for weight in trainer.model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(3)
+    folder = tmp_path_factory.mktemp("untrained")
+    trainer.model.save_pretrained(folder)
+    tiny.processor(trainer.words).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Stage folders with pictures and six pairs of unequal length."""
+    root = tmp_path_factory.mktemp("stages")
+    (root / "images" / "images").mkdir(parents=True)
+    (root / "preferences").mkdir()
+    rows = []
+    for number, item in enumerate(scenes("train", 3, 6)):
+        picture(item).save(root / "images" / "images" / item.name)
+        said = "The image shows a dog and a cat in a park." + " There is also a person." * (number % 2)
+        rows.append(
+            {
+                "image": f"images/{item.name}",
+                "instruction": "Describe the image in detail." if number % 3 else "What does the image show?",
+                "chosen": said,
+                "rejected": "A dog in a park.",
+            }
+        )
+    append_lines(root / "preferences" / "pairs.jsonl", rows)
+    return {"images": root / "images", "preferences": root / "preferences"}
+
+
+def settings(checkpoint, **more):
+    values = {"model": str(checkpoint), "batch": 2, "learning_rate": 1e-3, "lora": Lora(rank=4, alpha=8)} | more
+    return Training(**values)
+
+
+def pairs_of(inputs):
+    rows = [json.loads(line) for line in (inputs["preferences"] / "pairs.jsonl").read_text().splitlines()]
+    return [row | {"image": str(inputs["images"] / row["image"])} for row in rows]
+
+
+def moved(trainer):
+    """The trainer's adapter away from its start, where policy and reference are one."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.05, generator=generator)
+    return trainer
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo", "hinge", "robust", "mpo", "sft"])
+def test_losses_are_those_of_trl_on_its_own_batches(checkpoint, inputs, tmp_path, loss):
+    from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+
+    pairs = pairs_of(inputs)[:4]
+    asked = settings(checkpoint, loss=loss, batch=4, label_smoothing=0.1 if loss == "robust" else 0.0)
+    adapter = HFModel(str(checkpoint), {})
+    trainer = moved(dpo.make_trainer(adapter, pairs, asked, tmp_path, 0))
+    theirs = DataCollatorForVisionPreference(adapter.processor)(
+        [
+            {
+                "images": [read_image(Path(row["image"]))],
+                "prompt": [{"role": "user", "content": row["instruction"]}],
+                "chosen": [{"role": "assistant", "content": row["chosen"]}],
+                "rejected": [{"role": "assistant", "content": row["rejected"]}],
+            }
+            for row in pairs
+        ]
+    )
+    expected = trainer.compute_loss(trainer.model, dict(theirs)).item()
+    reference = dpo.reference_logps(trainer, pairs, tmp_path / "reference.jsonl")
+    trainer.precompute_ref_logps = True
+    data = trainer.train_dataset.add_column("ref_chosen_logps", [c for c, _ in reference])
+    data = data.add_column("ref_rejected_logps", [r for _, r in reference])
+    ours = trainer.data_collator([data[index] for index in range(4)])
+    assert trainer.compute_loss(trainer.model, ours).item() == pytest.approx(expected, abs=1e-4)
+    assert expected != pytest.approx(0.6931, abs=1e-3), "policy and reference must differ for the check to mean much"
+
+
+def test_prompts_are_those_of_inference_and_responses_end(checkpoint, inputs, tmp_path):
+    adapter = HFModel(str(checkpoint), {})
+    pairs = pairs_of(inputs)
+    trainer = dpo.make_trainer(adapter, pairs, settings(checkpoint), tmp_path, 0)
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(3)])
+    tokenizer = adapter.processor.tokenizer
+    for row, ids in enumerate(batch["input_ids"]):
+        said = ids[batch["completion_mask"][row] == 1]
+        side = "chosen" if row < 3 else "rejected"
+        assert said[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(said, skip_special_tokens=True) == pairs[row % 3][side]
+        start = int(batch["completion_mask"][row].argmax())
+        asked = adapter.prompter.encode(read_image(Path(pairs[row % 3]["image"])), [pairs[row % 3]["instruction"]])
+        assert ids[:start].tolist() == asked.ids[0]
+
+
+def test_only_the_language_model_is_adapted(checkpoint, inputs, tmp_path):
+    trainer = dpo.make_trainer(HFModel(str(checkpoint), {}), pairs_of(inputs), settings(checkpoint), tmp_path, 0)
+    trained = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    assert len(trained) == 4 * 7 * 2
+    assert all("language_model" in name and "lora_" in name for name in trained)
+
+
+def test_a_pair_longer_than_the_context_is_told(checkpoint, inputs, tmp_path):
+    pairs = [row | {"chosen": "a dog " * 600} for row in pairs_of(inputs)]
+    trainer = dpo.make_trainer(HFModel(str(checkpoint), {}), pairs, settings(checkpoint), tmp_path, 0)
+    with pytest.raises(RecipeError, match="the model takes 1024"):
+        trainer.data_collator([trainer.train_dataset[0]])
+
+
+def test_equal_responses_are_told(checkpoint, inputs, tmp_path):
+    folder = tmp_path / "preferences"
+    folder.mkdir()
+    append_lines(folder / "pairs.jsonl", [{"image": "x", "instruction": "?", "chosen": "a", "rejected": "a"}])
+    with pytest.raises(RecipeError, match="equal responses"):
+        dpo.run(settings(checkpoint), {**inputs, "preferences": folder}, tmp_path, 0)
+
+
+def test_training_leaves_an_adapter_that_answers_and_curves(checkpoint, inputs, tmp_path):
+    counts = dpo.run(settings(checkpoint, epochs=2, merge=True), inputs, tmp_path, 0)
+    assert counts["steps"] == 6
+    assert counts["last_loss"] < counts["first_loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert len((tmp_path / "curves.csv").read_text().splitlines()) == 7
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+    adapted = HFModel(f"{checkpoint}+{tmp_path / 'adapter'}", {})
+    merged = HFModel(str(tmp_path / "merged"), {})
+    tokens = torch.arange(10, 40)[None]
+    with torch.inference_mode():
+        states = [model.model(input_ids=tokens).logits for model in (adapted, merged)]
+    assert torch.allclose(*states, atol=1e-3)
+
+
+def test_a_killed_training_ends_as_an_undisturbed_one(checkpoint, inputs, tmp_path, monkeypatch):
+    for name in ("whole", "torn"):
+        (tmp_path / name).mkdir()
+    asked = settings(checkpoint, epochs=4)
+    whole = dpo.run(asked, inputs, tmp_path / "whole", 0)
+
+    class KilledError(Exception):
+        pass
+
+    def dies(advance):
+        bar = progress(advance)
+        step = bar.on_step_end
+
+        def at_seven(args, state, control, **more):
+            if state.global_step == 7:
+                raise KilledError
+            step(args, state, control, **more)
+
+        bar.on_step_end = at_seven
+        return bar
+
+    progress = dpo._progress
+    monkeypatch.setattr(dpo, "_progress", dies)
+    with pytest.raises(KilledError):
+        dpo.run(asked, inputs, tmp_path / "torn", 0)
+    monkeypatch.setattr(dpo, "_progress", progress)
+    assert dpo.run(asked, inputs, tmp_path / "torn", 0) == whole
+    weights = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("whole", "torn")]
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[0])
