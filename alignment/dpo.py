@@ -69,8 +69,8 @@ def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) ->
 def _steps(trainer: Any) -> int:
     batches = math.ceil(len(trainer.train_dataset) / trainer.args.train_batch_size)
     updates = math.ceil(batches / trainer.args.gradient_accumulation_steps)
-    epochs: float = trainer.args.num_train_epochs
-    return math.ceil(updates * epochs)
+    steps: int = math.ceil(updates * trainer.args.num_train_epochs)
+    return steps
 
 
 def _progress(advance: Progress) -> Any:

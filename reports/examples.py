@@ -14,7 +14,7 @@ from bench.store import RunFolder, read_lines
 from bench.types import Request, Sample
 
 PICTURES, PER_MARK = 2, 3
-SIDE, TEXT, MARGIN, COLUMNS = 384, 620, 16, 76
+SIDE, MARGIN, COLUMNS = 384, 16, 76
 RIGHT, WRONG = (0, 96, 160), (190, 60, 0)  # told apart by colour-blind readers too, and by their words
 
 
@@ -48,7 +48,7 @@ def write_examples(store: RunFolder, samples: Sequence[Sample], requests: Sequen
     panels = [panel for path in chosen if (panel := _panel(path, pictures[path])) is not None]
     if not panels:
         return None
-    sheet = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)), "white")
+    sheet = Image.new("RGB", (max(panel.width for panel in panels), sum(panel.height for panel in panels)), "white")
     for number, panel in enumerate(panels):
         sheet.paste(panel, (0, sum(above.height for above in panels[:number])))
     file = store.path / "examples.png"
@@ -79,7 +79,8 @@ def _panel(path: Path, shown: Sequence[Shown]) -> Image.Image | None:
     lines = _lines(shown)
     font = ImageFont.load_default(15)
     height = max(picture.height, 21 * len(lines)) + 2 * MARGIN
-    panel = Image.new("RGB", (SIDE + TEXT + 3 * MARGIN, height), "white")
+    wide = max((font.getlength(line) for line, _ in lines), default=0)
+    panel = Image.new("RGB", (SIDE + round(wide) + 3 * MARGIN, height), "white")
     panel.paste(picture, (MARGIN, MARGIN))
     draw = ImageDraw.Draw(panel)
     for number, (line, colour) in enumerate(lines):
@@ -99,4 +100,4 @@ def _lines(shown: Sequence[Shown]) -> list[tuple[str, tuple[int, int, int] | str
         if not item.correct:
             lines += [(line, "gray") for line in textwrap.wrap(f"it should be: {item.reference}", COLUMNS)[:2]]
         lines.append(("", "black"))
-    return lines
+    return lines[:-1]

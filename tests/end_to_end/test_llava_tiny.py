@@ -79,7 +79,7 @@ def test_the_first_command_of_the_readme_in_small(tmp_path):
         file = tmp_path / name / "examples.png"
         assert str(file) in done.stderr
         with Image.open(file) as sheet:
-            assert sheet.width > 800
+            assert sheet.width > 600
 
 
 @pytest.mark.slow

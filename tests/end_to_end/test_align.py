@@ -1,0 +1,168 @@
+"""`bench align` from prompts to a measured adapter: on scenes, and the 7B recipe on tiny models of its kind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+from alignment import pipeline
+from alignment.recipe import read_recipe
+from bench.errors import StoreError
+from bench.store import read_lines
+from tests.conftest import ROOT, bench
+
+RECIPES = ROOT / "alignment" / "recipes"
+
+
+def recipe_in(folder: Path, name: str, **changes) -> Path:
+    """A shipped recipe with parts changed, as a file in `folder`."""
+    content = yaml.safe_load((RECIPES / name).read_text())
+    for part, change in changes.items():
+        content[part] = change if not isinstance(change, dict) or "kind" in change else content[part] | change
+    file = folder / name
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return file
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The scenes recipe, made small, and the folder of its finished artifacts."""
+    folder = tmp_path_factory.mktemp("align")
+    file = recipe_in(
+        folder, "scenes-tiny.yaml", prompts={"count": 12, "per_prompt": 3}, responses={"samples": 3},
+        preferences={"margin": 0.1}, dpo={"batch": 4}, evaluate={"suite": ["pope", "chair"], "limit": 24},
+    )  # fmt: skip
+    done = bench("align", file, "--out", folder / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    return file, folder / "out", json.loads(done.stdout)
+
+
+def test_it_ends_in_a_paired_comparison(small):
+    _, _, told = small
+    figures = {row["figure"]: row for row in told["aligned"][0]["figures"]}
+    assert {"POPE accuracy", "CHAIRs", "CHAIR recall", "CHAIR words"} <= figures.keys()
+    for row in figures.values():
+        assert row["difference"][0] == pytest.approx(row["aligned"][0] - row["base"][0])
+        assert row["difference"][1] <= row["difference"][0] <= row["difference"][2]
+
+
+def test_every_stage_leaves_its_artifact_and_where_it_came_from(small):
+    _, out, _ = small
+    manifests = {m["stage"]: m for m in (json.loads(f.read_text()) for f in out.glob("*/manifest.json"))}
+    assert manifests.keys() == pipeline.STAGES.keys()
+    for name, (_, sources) in pipeline.STAGES.items():
+        assert manifests[name]["inputs"] == {source: manifests[source]["sha256"] for source in sources}
+    assert (next(out.glob("preferences-*")) / "pairs.png").stat().st_size > 5000
+
+
+def test_nothing_is_done_twice(small):
+    file, out, told = small
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/manifest.json")}
+    again = bench("align", file, "--out", out, "--json")
+    assert json.loads(again.stdout) == told
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/manifest.json")} == before
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(small, tmp_path):
+    file, out, _ = small
+    done = bench("align", file, "--out", tmp_path / "none", "--variants", "all", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "responses        216 responses" in done.stdout
+    assert "scenes-tiny-shuffled" in done.stdout
+    assert not (tmp_path / "none").exists()
+    assert "not timed yet" not in bench("align", file, "--out", out, "--dry-run").stdout
+
+
+def test_variants_share_the_stages_that_they_have_in_common(small):
+    file, out, _ = small
+    base, facts = read_recipe(file), read_recipe(file).variant("facts")
+    made = [pipeline.align(recipe.model_copy(update={"evaluate": None}), out, print) for recipe in (base, facts)]
+    assert made[0]["responses"].folder == made[1]["responses"].folder
+    assert made[0]["rewards"].folder != made[1]["rewards"].folder
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_vanished_or_changed_input_is_named(small, tmp_path, damage):
+    file, out, _ = small
+    copy = shutil.copytree(out, tmp_path / "copy")
+    shutil.rmtree(next(copy.glob("preferences-*")))
+    lines = next(copy.glob("responses-*")) / "responses.jsonl"
+    lines.unlink() if damage == "gone" else lines.write_text(lines.read_text() + "{}\n")
+    with pytest.raises(StoreError, match=r"responses\.jsonl (is gone|was changed)"):
+        pipeline.align(read_recipe(file), copy, print)
+
+
+@pytest.mark.parametrize("stage", ["images", "responses", "rewards"])
+def test_a_stage_stopped_in_its_middle_goes_on_to_the_same_artifact(small, tmp_path, stage, monkeypatch):
+    file, out, _ = small
+    recipe = read_recipe(file).model_copy(update={"evaluate": None})
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    for name in list(pipeline.STAGES)[list(pipeline.STAGES).index(stage) :]:
+        for folder in copy.glob(f"{name}-*"):
+            shutil.rmtree(folder)
+    module = pipeline.STAGES[stage][0]
+    written = module.append_lines
+
+    def dies(path, rows):
+        if path.exists() and path.stat().st_size > 300:
+            path.write_bytes(path.read_bytes() + b'{"torn')
+            raise OSError(28, "No space left on device", str(path))
+        written(path, rows)
+
+    monkeypatch.setattr(module, "append_lines", dies)
+    with pytest.raises(StoreError, match=r"Stage .* stopped|cannot be written"):
+        pipeline.align(recipe, copy, print)
+    monkeypatch.setattr(module, "append_lines", written)
+    with pytest.warns(UserWarning, match="torn"):
+        made = pipeline.align(recipe, copy, print)
+    for name in ("images", "responses", "rewards", "preferences"):
+        first = json.loads((next(out.glob(f"{made[name].folder.name}")) / "manifest.json").read_text())
+        assert made[name].manifest["sha256"] == first["sha256"], name
+
+
+def brief(checkpoint: Path, folder: Path) -> Path:
+    """A copy of a random checkpoint whose answers end after some tokens, as trained models' do."""
+    shutil.copytree(checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    end = json.loads((folder / "config.json").read_text())["text_config"]["eos_token_id"]
+    head = next(name for name in weights if name.endswith("lm_head.weight"))
+    weights[head][end] *= 4
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_the_7b_recipe_runs_on_tiny_models_of_its_architectures(tiny, tmp_path):
+    from tests.tiny_pipelines import clip_model, reward_model, sd3_pipeline
+
+    (tmp_path / "prompts.jsonl").write_text(
+        "".join(
+            json.dumps({"prompt": f"a {name} on a table", "instructions": ["What is on the table?", "Describe it."]})
+            + "\n"
+            for name in ("dog", "cup", "book", "cat")
+        )
+    )
+    file = recipe_in(
+        tmp_path, "synthalign-llava-7b.yaml",
+        prompts={"path": str(tmp_path / "prompts.jsonl")},
+        images={
+            "kind": "diffusers", "model": str(sd3_pipeline(tmp_path / "sd3")), "steps": 2, "side": 32,
+            "guidance": [5.0, 7.0], "reward": {"kind": "clip", "model": str(clip_model(tmp_path / "clip"))},
+        },
+        responses={"models": [str(brief(tiny("llava_next"), tmp_path / "brief"))], "samples": 3, "max_tokens": 48},
+        rewards={"kind": "classifier", "model": str(reward_model(tmp_path / "reward"))},
+        dpo={"model": str(tiny("llava")), "batch": 2, "accumulate": 1, "gradient_checkpointing": True},
+        evaluate=None,
+    )  # fmt: skip
+    done = bench("align", file, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    images = read_lines(next(out.glob("images-*")) / "images.jsonl")
+    assert [len(row["candidates"]) for row in images] == [2] * 4
+    assert all(max(c["score"] for c in row["candidates"]) != 0 for row in images)
+    assert (next(out.glob("dpo-*")) / "adapter" / "adapter_model.safetensors").is_file()
