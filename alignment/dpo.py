@@ -48,10 +48,7 @@ def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) ->
     adapter = load_model(settings.model, {})
     trainer = make_trainer(adapter, pairs, settings, out, seed)
     if settings.loss != "sft":
-        reference = reference_logps(trainer, pairs, out / "reference.jsonl")
-        trainer.train_dataset = trainer.train_dataset.add_column("ref_chosen_logps", [c for c, _ in reference])
-        trainer.train_dataset = trainer.train_dataset.add_column("ref_rejected_logps", [r for _, r in reference])
-        trainer.precompute_ref_logps = True
+        use_reference(trainer, pairs, out / "reference.jsonl")
     last = max(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     with progress_bar("dpo", _steps(trainer)) as progress:
         trainer.add_callback(_progress(progress))
@@ -216,6 +213,14 @@ def reference_logps(trainer: Any, pairs: Sequence[Mapping[str, Any]], file: Path
         append_lines(file, new)
         done += new
     return [(row["chosen"], row["rejected"]) for row in done]
+
+
+def use_reference(trainer: Any, pairs: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Lets the trainer take the reference's log-probabilities from its data instead of a pass in every step."""
+    reference = reference_logps(trainer, pairs, file)
+    data = trainer.train_dataset.add_column("ref_chosen_logps", [chosen for chosen, _ in reference])
+    trainer.train_dataset = data.add_column("ref_rejected_logps", [rejected for _, rejected in reference])
+    trainer.precompute_ref_logps = True
 
 
 def _finish(trainer: Any, adapter: Any, settings: Training, out: Path) -> None:

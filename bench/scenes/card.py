@@ -55,10 +55,17 @@ def write_curves(history: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 
 def write_card(
-    file: Path, name: str, seed: int, habits: Any, history: Sequence[Mapping[str, Any]], found: Mapping[Any, str]
+    file: Path,
+    name: str,
+    seed: int,
+    habits: Any,
+    history: Sequence[Mapping[str, Any]],
+    found: Mapping[Any, str],
+    threads: int,
 ) -> None:
     """The card in Markdown, with every figure as measured."""
     stages = list(dict.fromkeys(row["stage"] for row in history))
+    minutes = sum(row["seconds"] for row in history) / 60
     trained = "\n".join(
         f"| {stage} | {len(rows)} | {rows[0]['scenes']} | {sum(row['seconds'] for row in rows) / 60:.1f} |"
         for stage in stages
@@ -87,7 +94,7 @@ alignment; it knows nothing of photographs.
 ## Training
 
 `python -m bench.scenes.train {name} --seed {seed}`: scenes of the train split, drawn anew for every step;
-{len(history)} steps took {sum(row["seconds"] for row in history) / 60:.0f} minutes on two CPU cores.
+{len(history)} steps took {minutes:.0f} minutes on {threads} CPU thread{"s" * (threads > 1)}.
 `bench/scenes/train.py` says what each stage does:
 
 | stage | steps | scenes | minutes |

@@ -360,7 +360,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trainer.model.to(torch.bfloat16).save_pretrained(out)
     tiny.processor(trainer.words).save_pretrained(out)
     write_curves(history, out / "curves.png")
-    write_card(out / "README.md", asked.name, recipe.seed, recipe.habits, history, measure(out, work / "runs"))
+    write_card(
+        out / "README.md",
+        asked.name,
+        recipe.seed,
+        recipe.habits,
+        history,
+        measure(out, work / "runs"),
+        torch.get_num_threads(),
+    )
     print(f"{out}: checkpoint and card. Its working files in {work} can go.")
 
 

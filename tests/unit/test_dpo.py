@@ -96,11 +96,8 @@ def test_losses_are_those_of_trl_on_its_own_batches(checkpoint, inputs, tmp_path
         ]
     )
     expected = trainer.compute_loss(trainer.model, dict(theirs)).item()
-    reference = dpo.reference_logps(trainer, pairs, tmp_path / "reference.jsonl")
-    trainer.precompute_ref_logps = True
-    data = trainer.train_dataset.add_column("ref_chosen_logps", [c for c, _ in reference])
-    data = data.add_column("ref_rejected_logps", [r for _, r in reference])
-    ours = trainer.data_collator([data[index] for index in range(4)])
+    dpo.use_reference(trainer, pairs, tmp_path / "reference.jsonl")
+    ours = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
     assert trainer.compute_loss(trainer.model, ours).item() == pytest.approx(expected, abs=1e-4)
     assert expected != pytest.approx(0.6931, abs=1e-3), "policy and reference must differ for the check to mean much"
 
