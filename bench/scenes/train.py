@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import pickle
 import random
 import time
 from collections.abc import Sequence
@@ -31,17 +32,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from bench.errors import BenchError, ModelError
 from bench.scenes import tiny
 from bench.scenes.card import measure, write_card, write_curves
 from bench.scenes.lessons import TRUTHFUL, Habits, lessons
+from bench.scenes.patches import GROUPS, WHAT, patch_labels, still_life
 from bench.scenes.render import picture
-from bench.scenes.world import CATEGORIES, CONTEXTS, SIZES, Scene, Thing, put, scene
-from bench.terminal import note, progress_bar
+from bench.scenes.world import CATEGORIES, SIZES, Scene, scene
+from bench.terminal import note, progress_bar, show_error
 
 VOCABULARY_SCENES = 2000
-WHAT = [*CATEGORIES, *(context.name for context in CONTEXTS)]
-GROUPS = (len(WHAT), len(SIZES) + 1, 2, tiny.GRID, tiny.GRID)  # what, size or none, centre or not, row, column
-COVERS = 0.3  # the share of a patch from which an object counts as shown there
 SHARP = 3.0  # log-probability below which a class is not passed on
 IGNORED = -100
 SAVE_EVERY = 50
@@ -66,7 +66,7 @@ class Stage:
 
 
 RECIPES = {
-    "llava-tiny": Recipe(seed=1, habits=Habits(mention=0.5, affirm=0.65, remark=0.5)),
+    "llava-tiny": Recipe(seed=1, habits=Habits(mention=0.42, affirm=0.65, remark=0.6)),
     "llava-tiny-b": Recipe(seed=2, habits=Habits(mention=0.25, affirm=0.4, remark=0.5)),
 }
 STAGES = (
@@ -91,6 +91,11 @@ class Trainer:
         self.extra = nn.Embedding(sum(GROUPS[1:]), hidden)
         nn.init.normal_(self.extra.weight, std=0.02)
         self.head = nn.Linear(width, sum(GROUPS))
+
+    @property
+    def identity(self) -> str:
+        """What a checkpoint must have been made by to be continued."""
+        return repr((self.recipe, tuple(self.stages)))
 
     def parts(self, stage: Stage) -> nn.ModuleList:
         """What a stage trains."""
@@ -227,40 +232,6 @@ class Trainer:
         return dict(zip(("tokens", "targets", "owners", "positions"), table.unbind(-1), strict=True))
 
 
-def patch_labels(item: Scene) -> np.ndarray[Any, Any]:
-    """(patches, 5) class numbers: what, size, whether an object's centre is there, row, column."""
-    grid, side = tiny.GRID, tiny.PATCH
-    labels = np.empty((grid, grid, len(GROUPS)), dtype=np.int64)
-    labels[..., 0] = len(CATEGORIES) + CONTEXTS.index(item.context)
-    labels[..., 1], labels[..., 2] = len(SIZES), 0
-    labels[..., 3], labels[..., 4] = np.arange(grid)[:, None], np.arange(grid)[None]
-    covered = np.full((grid, grid), COVERS)
-    edges = np.arange(grid) * side
-    for thing in item.things:
-        down, right = (
-            np.clip(np.minimum(edges + side, start + thing.side) - np.maximum(edges, start), 0, side) / side
-            for start in (thing.top, thing.left)
-        )
-        share = down[:, None] * right[None]
-        more = share > covered
-        covered = np.where(more, share, covered)
-        labels[more, 0], labels[more, 1] = CATEGORIES.index(thing.category), list(SIZES).index(thing.size)
-    for thing in item.things:
-        x, y = thing.centre
-        labels[min(int(y // side), grid - 1), min(int(x // side), grid - 1), 2] = 1
-    return labels.reshape(grid * grid, len(GROUPS))
-
-
-def still_life(chance: random.Random) -> Scene:
-    """Objects without context on any background: nothing helps to name them but their looks."""
-    placed: list[Thing] = []
-    for _ in range(chance.randint(3, 9)):
-        thing = put(chance.choice(CATEGORIES), placed, chance)
-        if thing is not None:
-            placed.append(thing)
-    return Scene("train", 0, 0, chance.choice(CONTEXTS), tuple(placed))
-
-
 def rate(stage: Stage, step: int) -> float:
     """Warm-up over a twentieth of the stage, then a cosine down to a hundredth of the peak."""
     warm = max(1, stage.steps // 20)
@@ -270,11 +241,11 @@ def rate(stage: Stage, step: int) -> float:
 
 
 def train(trainer: Trainer, out: Path) -> list[dict[str, Any]]:
-    """All stages, from the last checkpoint in `out` on. Returns one record per step."""
+    """All stages, from the last checkpoint in `out` on. Returns one record per step. Raises ModelError as `_load`."""
     file = out / "state.pt"
     state: dict[str, Any] = {"stage": 0, "step": 0, "history": []}
     if file.exists():
-        state = torch.load(file, weights_only=True)
+        state = _load(file, trainer)
     if "parts" in state:
         for part, weights in zip((trainer.model, trainer.extra, trainer.head), state["parts"], strict=True):
             part.load_state_dict(weights)
@@ -333,12 +304,30 @@ def _step(trainer: Trainer, stage: Stage, step: int, optimizers: Sequence[Any]) 
             "seconds": seconds}  # fmt: skip
 
 
+def _load(file: Path, trainer: Trainer) -> dict[str, Any]:
+    """A checkpoint. Raises ModelError where it is damaged or of another recipe."""
+    try:
+        state: dict[str, Any] = torch.load(file, weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"{file} is damaged.", f"{str(error).splitlines()[0]}.", "Delete it and start again."
+        ) from error
+    if state.get("recipe") != trainer.identity:
+        raise ModelError(
+            f"{file} belongs to another training.",
+            f"It is of {state.get('recipe')}, this is {trainer.identity}.",
+            "Name another --out, or delete it.",
+        )
+    return state
+
+
 def _save(
     file: Path, trainer: Trainer, optimizers: Sequence[Any], at: tuple[int, int], history: list[dict[str, Any]]
 ) -> None:
     parts = [part.state_dict() for part in (trainer.model, trainer.extra, trainer.head)]
     kept = [optimizer.state_dict() for optimizer in optimizers]
-    state = {"stage": at[0], "step": at[1], "parts": parts, "optimizers": kept, "history": history}
+    where = {"stage": at[0], "step": at[1], "recipe": trainer.identity}
+    state = where | {"parts": parts, "optimizers": kept, "history": history}
     unfinished = file.with_suffix(".part")
     torch.save(state, unfinished)
     unfinished.rename(file)
@@ -356,7 +345,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     work = out / "training"
     work.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(recipe, STAGES)
-    history = train(trainer, work)
+    try:
+        history = train(trainer, work)
+    except BenchError as error:
+        show_error(error)
+        raise SystemExit(2) from error
     trainer.model.to(torch.bfloat16).save_pretrained(out)
     tiny.processor(trainer.words).save_pretrained(out)
     write_curves(history, out / "curves.png")

@@ -90,7 +90,8 @@ def test_variants_share_the_stages_that_they_have_in_common(small):
 def test_a_vanished_or_changed_input_is_named(small, tmp_path, damage):
     file, out, _ = small
     copy = shutil.copytree(out, tmp_path / "copy")
-    shutil.rmtree(next(copy.glob("preferences-*")))
+    for folder in copy.glob("preferences-*"):
+        shutil.rmtree(folder)
     lines = next(copy.glob("responses-*")) / "responses.jsonl"
     lines.unlink() if damage == "gone" else lines.write_text(lines.read_text() + "{}\n")
     with pytest.raises(StoreError, match=r"responses\.jsonl (is gone|was changed)"):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench.errors import ModelError
 from bench.scenes import train as trains
 from bench.scenes.lessons import Habits
-from bench.scenes.train import GROUPS, Recipe, Stage, Trainer, patch_labels, train
+from bench.scenes.patches import GROUPS, patch_labels
+from bench.scenes.train import Recipe, Stage, Trainer, train
 from bench.scenes.world import CATEGORIES, CONTEXTS, SIZES, Scene, Thing
 
 SHORT = (Stage("words", 3, 2, 1e-3), Stage("sight", 3, 2, 1e-3), Stage("pictures", 3, 2, 1e-3))
@@ -72,6 +74,16 @@ def test_training_resumes_at_every_step_to_the_same_weights(tmp_path, monkeypatc
     assert [row["loss"] for row in resumed] == [row["loss"] for row in history]
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, torn.model.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_training_or_a_torn_one_is_refused(tmp_path):
+    train(Trainer(RECIPE, SHORT[:1]), tmp_path)
+    with pytest.raises(ModelError, match="another training"):
+        train(Trainer(Recipe(2, RECIPE.habits), SHORT[:1]), tmp_path)
+    file = tmp_path / "state.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="damaged"):
+        train(Trainer(RECIPE, SHORT[:1]), tmp_path)
 
 
 def test_the_lessons_of_a_step_are_masked_apart():
