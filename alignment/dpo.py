@@ -23,7 +23,7 @@ import torch
 from alignment.recipe import RecipeError, Training
 from bench.compose import load_model
 from bench.data.images import read_image
-from bench.store import append_lines, read_lines
+from bench.store import append_lines, read_json, read_lines, replace_file
 from bench.terminal import progress_bar
 from bench.types import Progress
 
@@ -41,7 +41,8 @@ def identity(settings: Training) -> Any:
 def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Trains on all pairs, from the last checkpoint on. Raises RecipeError where the pairs cannot be trained on."""
     rows = read_lines(inputs["preferences"] / "pairs.jsonl")
-    pairs = [row | {"image": str(inputs["images"] / row["image"])} for row in rows]
+    folder = inputs.get("images", inputs["preferences"])  # pairs from elsewhere bring their pictures
+    pairs = [row | {"image": str(folder / row["image"])} for row in rows]
     equal = sum(row["chosen"] == row["rejected"] for row in pairs)
     if equal:
         raise RecipeError(f"{equal} pairs have equal responses.", "They teach nothing.", "Make the preferences again.")
@@ -55,6 +56,10 @@ def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) ->
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     _finish(trainer, adapter, settings, out)
     steps = [row for row in trainer.state.log_history if "loss" in row]
+    if trainer.is_world_process_zero():
+        made = inputs["preferences"] / "manifest.json"
+        told = model_card(settings, seed, adapter.describe()["name"], steps, read_json(made) if made.exists() else {})
+        replace_file(out / "adapter" / "README.md", told)
     return {
         "pairs": len(pairs),
         "steps": trainer.state.global_step,
@@ -235,6 +240,40 @@ def _finish(trainer: Any, adapter: Any, settings: Training, out: Path) -> None:
             merged = trainer.model.merge_and_unload()
             merged.save_pretrained(out / "merged")
             adapter.processor.save_pretrained(out / "merged")
+
+
+def model_card(
+    settings: Training, seed: int, base: str, steps: Sequence[Mapping[str, Any]], made: Mapping[str, Any]
+) -> str:
+    """The adapter's card: what it was trained from, on and how; `made` is the manifest of its preferences."""
+    told = "\n".join(f"| {name} | {value} |" for name, value in settings.model_dump().items() if name != "lora")
+    counts = ", ".join(f"{name} {value}" for name, value in made.get("counts", {}).items())
+    sources = "\n".join(f"| {name} | `{digest}` |" for name, digest in made.get("inputs", {}).items())
+    return f"""---
+base_model: {base}
+library_name: peft
+pipeline_tag: image-text-to-text
+---
+
+# {base}, aligned
+
+A LoRA (rank {settings.lora.rank}, alpha {settings.lora.alpha}) on the language model of {base}, trained by preference
+optimisation (trl's DPOTrainer) for {len(steps)} steps with seed {seed}; loss {steps[0]["loss"]:.4f} →
+{steps[-1]["loss"]:.4f}. Use it as `bench run --model {base}+FOLDER`.
+
+| setting | value |
+|---|---|
+{told}
+
+## Data
+
+{counts or "Not recorded."}
+
+| made from | sha256 |
+|---|---|
+| preferences | `{made.get("sha256", "not recorded")}` |
+{sources}
+"""
 
 
 def write_curves(history: Sequence[Mapping[str, Any]], out: Path) -> None:

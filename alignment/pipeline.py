@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from alignment import dpo, evaluate, images, preferences, prompts, responses, rewards
+from alignment import dpo, evaluate, exchange, images, preferences, prompts, responses, rewards
 from alignment.recipe import Recipe
 from bench.environment import environment
 from bench.errors import StoreError
@@ -62,9 +62,11 @@ def align(recipe: Recipe, out: Path, told: Callable[[str], None]) -> dict[str, A
     made: dict[str, Artifact] = {}
     for name, (stage, sources) in STAGES.items():
         settings = getattr(recipe, name)
+        if name == "preferences" and recipe.pairs is not None:
+            stage, settings = exchange, recipe.pairs
         if settings is None:
             continue
-        inputs = {source: made[source] for source in sources}
+        inputs = {source: made[source] for source in sources if source in made}
         made[name] = _stage(name, stage, settings, inputs, out, recipe.seed, told)
     return made
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignment.exchange import read_released
 from alignment.pipeline import MANIFEST, STAGES
-from alignment.recipe import FilePrompts, Recipe
+from alignment.recipe import FilePrompts, GroundingReward, Recipe
 from bench.compose import load_model
 
 LINE = 400  # bytes of a response's line
-PIXELS = {"scenes": 5_000, "folder": 0}  # bytes of a picture
+PIXELS = {"scenes": 5_000, "diffusers": 1_500_000, "folder": 0}  # bytes of a picture
 ADAM = 16  # bytes of a trained weight: itself, its gradient and two moments in float32
 
 
@@ -30,36 +31,41 @@ class Planned(NamedTuple):
 
 def plan(recipe: Recipe, out: Path) -> list[Planned]:
     """All stages of a recipe. Memory is of weights and, in training, of optimizer and activations; an estimate."""
-    prompts = recipe.prompts
-    count = len(prompts.path.read_text().splitlines()) if isinstance(prompts, FilePrompts) else prompts.count
-    asked = count * prompts.per_prompt
-    responses = asked * len(recipe.responses.models) * recipe.responses.samples
-    pairs = min(asked, recipe.preferences.limit or asked)
+    rows, pairs = ([], len(read_released(recipe.pairs.path))) if recipe.pairs else _before_pairs(recipe)
+    rows.append(("preferences", pairs, "pairs at most", pairs * 2 * LINE, 0.0))
     steps = math.ceil(pairs * recipe.dpo.epochs / (recipe.dpo.batch * recipe.dpo.accumulate))
-    answering = max(_weights(name) for name in recipe.responses.models)
-    judging = _weights(recipe.rewards.model) if recipe.rewards.kind == "grounding" else 0
     trained, training = _training(recipe)
-    rows = [
-        ("prompts", count, "prompts", count * LINE, 0.0),
-        ("images", count, "images", count * (LINE + PIXELS[recipe.images.kind]), 0.0),
-        ("responses", responses, "responses", responses * LINE, answering),
-        ("rewards", responses, "rewards", responses * LINE, judging),
-        ("preferences", pairs, "pairs at most", pairs * 2 * LINE, 0.0),
-        ("dpo", steps, "steps", trained * 4 * (1 + 3), training),
-    ]
+    rows.append(("dpo", steps, "steps", trained * 4 * (1 + 3), training))
     if recipe.evaluate is not None:
-        rows.append(
-            ("evaluate", len(recipe.evaluate.suite), "benchmarks, base and aligned", 0.0, _weights(recipe.dpo.model))
-        )
+        suite = len(recipe.evaluate.suite)
+        rows.append(("evaluate", suite, "benchmarks, base and aligned", 0.0, _weights(recipe.dpo.model)))
     pace = _pace(out)
     return [Planned(*row, row[1] * pace.get(row[0], math.nan)) for row in rows]
+
+
+def _before_pairs(recipe: Recipe) -> tuple[list[tuple[str, int, str, float, float]], int]:
+    """Prompts, images, responses and rewards, and how many pairs they can give."""
+    prompts, images, responses, rewards = recipe.prompts, recipe.images, recipe.responses, recipe.rewards
+    assert prompts and images and responses and rewards
+    count = len(prompts.path.read_text().splitlines()) if isinstance(prompts, FilePrompts) else prompts.count
+    asked = count * prompts.per_prompt
+    said = asked * len(responses.models) * responses.samples
+    answering = max(_weights(name) for name in responses.models)
+    judging = _weights(rewards.model) if isinstance(rewards, GroundingReward) else 0.0
+    rows: list[tuple[str, int, str, float, float]] = [
+        ("prompts", count, "prompts", count * LINE, 0.0),
+        ("images", count, "images", count * (LINE + PIXELS[images.kind]), 0.0),
+        ("responses", said, "responses", said * LINE, answering),
+        ("rewards", said, "rewards", said * LINE, judging),
+    ]
+    return rows, min(asked, recipe.preferences.limit or asked)
 
 
 def _weights(spec: str) -> float:
     """Bytes of a model's weights in the dtype that it would be loaded in."""
     model: Any = load_model(spec, {})
     size = sum(file.stat().st_size for file in model.folder.glob("*.safetensors"))
-    stored = 2 if model.config.dtype in (None, "bfloat16") or "16" in str(model.config.dtype) else 4
+    stored = 2 if "16" in str(model.config.dtype) else 4
     return float(size / stored * model.dtype.itemsize)
 
 
@@ -73,7 +79,8 @@ def _training(recipe: Recipe) -> tuple[float, float]:
     shapes = [(wide, wide), (wide, shared), (wide, shared), (wide, wide), (wide, inner), (wide, inner), (inner, wide)]
     trained = text.num_hidden_layers * recipe.dpo.lora.rank * sum(a + b for a, b in shapes)
     image = getattr(model.config, "image_seq_length", None) or 576
-    tokens = 2 * recipe.dpo.batch * (image + 64 + recipe.responses.max_tokens / 4)
+    said = recipe.responses.max_tokens / 4 if recipe.responses else 128
+    tokens = 2 * recipe.dpo.batch * (image + 64 + said)
     per_layer = wide if recipe.dpo.gradient_checkpointing else 14 * wide + 4 * inner
     activations = tokens * model.dtype.itemsize * text.num_hidden_layers * per_layer
     return trained, _weights(recipe.dpo.model) + trained * ADAM + activations

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.errors import BenchError
 
@@ -134,6 +134,13 @@ class Preferences(Settings):
     limit: int | None = Field(None, gt=0)
 
 
+class Pairs(Settings):
+    """Preference pairs in the authors' released JSON; `images` is the folder that their paths start from."""
+
+    path: Path
+    images: Path | None = None
+
+
 class Lora(Settings):
     """LoRA on the language model's linear layers."""
 
@@ -169,18 +176,31 @@ class Evaluation(Settings):
 
 
 class Recipe(Settings):
-    """The whole way from prompts to an aligned, measured checkpoint."""
+    """The whole way from prompts to an aligned, measured checkpoint; or from `pairs` that are there already."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = 0
-    prompts: Annotated[TemplatePrompts | FilePrompts, Field(discriminator="kind")]
-    images: Annotated[SceneImages | DiffusersImages | FolderImages, Field(discriminator="kind")]
-    responses: Responses
-    rewards: Annotated[GroundingReward | FactsReward | ClassifierReward | JudgeReward, Field(discriminator="kind")]
+    pairs: Pairs | None = None
+    prompts: Annotated[TemplatePrompts | FilePrompts, Field(discriminator="kind")] | None = None
+    images: Annotated[SceneImages | DiffusersImages | FolderImages, Field(discriminator="kind")] | None = None
+    responses: Responses | None = None
+    rewards: (
+        Annotated[GroundingReward | FactsReward | ClassifierReward | JudgeReward, Field(discriminator="kind")] | None
+    ) = None
     preferences: Preferences = Preferences()
     dpo: Training
     evaluate: Evaluation | None = None
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Recipe:
+        made = ("prompts", "images", "responses", "rewards")
+        given = [name for name in made if getattr(self, name) is not None]
+        if self.pairs is not None and given:
+            raise ValueError(f"`pairs` takes the place of {', '.join(given)}")
+        if self.pairs is None and len(given) < len(made):
+            raise ValueError(f"{', '.join(name for name in made if name not in given)} missing, or `pairs`")
+        return self
 
     def variant(self, name: str, seed: int | None = None) -> Recipe:
         """The recipe with another seed and the settings of a variant ("" for none) over its own. Raises RecipeError."""

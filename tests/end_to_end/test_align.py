@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
 from alignment import pipeline
-from alignment.recipe import read_recipe
+from alignment.exchange import read_released, write_released, write_trl
+from alignment.recipe import RecipeError, read_recipe
 from bench.errors import StoreError
 from bench.store import read_lines
 from tests.conftest import ROOT, bench
@@ -167,3 +169,38 @@ def test_the_7b_recipe_runs_on_tiny_models_of_its_architectures(tiny, tmp_path):
     assert [len(row["candidates"]) for row in images] == [2] * 4
     assert all(max(c["score"] for c in row["candidates"]) != 0 for row in images)
     assert (next(out.glob("dpo-*")) / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_the_released_pairs_are_read_trained_on_and_written_again(shared, tiny, tmp_path):
+    source = shared / "images" / "synthetic" / "step3_sanity.json"
+    file = tmp_path / "released.yaml"
+    pairs = {"path": str(source), "images": str(shared / "images" / "synthetic")}
+    known = {row["image"].rsplit("/")[-1] for row in read_released(source)}
+    if not (Path(pairs["images"]) / "images").is_dir():  # they lie beside the file here, in images/ as released
+        (tmp_path / "pictures" / "images").mkdir(parents=True)
+        for name in known:
+            shutil.copy(shared / "images" / "synthetic" / name, tmp_path / "pictures" / "images" / name)
+        pairs["images"] = str(tmp_path / "pictures")
+    dpo = {"model": str(tiny("llava")), "batch": 2, "learning_rate": 1e-3, "lora": {"rank": 4, "alpha": 8}}
+    file.write_text(yaml.safe_dump({"name": "released", "pairs": pairs, "dpo": dpo}))
+    done = bench("align", file, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    made = next((tmp_path / "out").glob("preferences-*"))
+    rows = read_lines(made / "pairs.jsonl")
+    assert len(read_released(source)) == 10
+    assert len(rows) == 8  # two of the released rows have an empty rejected response
+    assert json.loads((made / "manifest.json").read_text())["counts"]["empty"] == 2
+    assert (next((tmp_path / "out").glob("dpo-*")) / "adapter" / "adapter_model.safetensors").is_file()
+    write_released(read_released(source), tmp_path / "again.json")
+    assert read_released(tmp_path / "again.json") == read_released(source)
+    write_trl(rows, made, tmp_path / "pairs.parquet")
+    loaded = Dataset.from_parquet(str(tmp_path / "pairs.parquet"))
+    assert loaded[0]["chosen"][0]["content"] == rows[0]["chosen"]
+    assert loaded[0]["images"][0].size[0] > 100
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[3]", '[{"id": 1}]', '[{"id": 1, "image": "a", "conversations": []}]'])
+def test_what_is_not_in_the_released_format_is_told(tmp_path, text):
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(RecipeError, match="released format"):
+        read_released(tmp_path / "bad.json")

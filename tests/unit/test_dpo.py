@@ -146,6 +146,9 @@ def test_training_leaves_an_adapter_that_answers_and_curves(checkpoint, inputs, 
     assert counts["last_loss"] < counts["first_loss"] == pytest.approx(0.6931, abs=1e-3)
     assert len((tmp_path / "curves.csv").read_text().splitlines()) == 7
     assert (tmp_path / "curves.png").stat().st_size > 5000
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert f"base_model: {checkpoint.name}" in card
+    assert "| beta | 0.1 |" in card
     adapted = HFModel(f"{checkpoint}+{tmp_path / 'adapter'}", {})
     merged = HFModel(str(tmp_path / "merged"), {})
     tokens = torch.arange(10, 40)[None]
