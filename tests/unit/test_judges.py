@@ -136,7 +136,8 @@ def test_the_official_reading_of_a_rating(review, rating):
 def test_unrated_reviews_are_zero_by_rule_and_counted():
     sample = samples(1)[0]
     score = MMHAL.score(sample, Answer("x"), Verdict("no figure here"))
-    assert score.values == {"rating": 0, "hallucination": True, "informativeness": 0, "unrated": True}
+    expected = {"rating": 0, "hallucination": True, "informativeness": 0, "correct": False, "unrated": True}
+    assert score.values == expected
     assert MMHAL.score(sample, Answer("x"), None).unscored == "not judged"
     assert "no verdict" in MMHAL.score(sample, Answer("x"), Verdict("", "down")).unscored
     assert [informativeness(rating) for rating in range(7)] == [0, 1, 2, 0, 1, 2, 3]
