@@ -7,8 +7,7 @@ p-value. The runs themselves lie beside the artifact, in OUT/runs, where the bas
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,41 +15,42 @@ import numpy as np
 
 from alignment.recipe import Evaluation
 from bench import registry
-from bench.compose import Job, execute, load_judge, load_model, prepare
+from bench.compose import judge_for, load_judge, load_model, run_suite
 from bench.stats import Floats, bootstrap_sums, labels, paired_difference, ratio
 from bench.store import dump, read_json, read_lines, write_json
+from bench.types import Unit
 
-VERSION = "1"
+VERSION = "2"
 
 
 class Figure(NamedTuple):
-    """A ratio of sums over scores: name, samples it is over, what a sample adds above and below the line."""
+    """A ratio of sums over scores: what a sample adds above and below the line, and which samples it is over."""
 
     name: str
     benchmark: str
-    over: Callable[[Mapping[str, Any]], bool]
     above: Callable[[Mapping[str, Any]], float]
-    below: Callable[[Mapping[str, Any]], float]
     better: str
-
-
-def _each(_: Mapping[str, Any]) -> float:
-    return 1.0
+    unit: Unit = "fraction"
+    below: Callable[[Mapping[str, Any]], float] = lambda v: 1.0
+    over: Callable[[Mapping[str, Any]], bool] = lambda v: True
 
 
 FIGURES = (
-    Figure("POPE accuracy", "pope", lambda v: True, lambda v: v["correct"], _each, "higher"),
-    Figure("POPE yes-ratio", "pope", lambda v: True, lambda v: v["answer"] == "yes", _each, "neither"),
-    Figure("MMHal score", "mmhal", lambda v: True, lambda v: v["rating"], _each, "higher"),
-    Figure("MMHal hallucination rate", "mmhal", lambda v: True, lambda v: v["hallucination"], _each, "lower"),
-    Figure("CHAIRs", "chair", lambda v: True, lambda v: v["any_hallucination"], _each, "lower"),
-    Figure("CHAIRi", "chair", lambda v: True, lambda v: len(v["hallucinated"]), lambda v: len(v["mentioned"]), "lower"),
-    Figure("CHAIR recall", "chair", lambda v: True, lambda v: v["found"], lambda v: v["objects"], "higher"),
-    Figure("CHAIR words", "chair", lambda v: True, lambda v: v["length"], _each, "neither"),
-    Figure("AMBER hallucination", "amber", lambda v: "covered" in v, lambda v: v["any_hallucination"], _each, "lower"),
-    Figure("AMBER Cover", "amber", lambda v: "covered" in v, lambda v: v["covered"], lambda v: v["objects"], "higher"),
-    Figure("AMBER accuracy", "amber", lambda v: "label" in v, lambda v: v["correct"], _each, "higher"),
-)
+    Figure("POPE accuracy", "pope", lambda v: v["correct"], "higher"),
+    Figure("POPE yes-ratio", "pope", lambda v: v["answer"] == "yes", "neither"),
+    Figure("MMHal score", "mmhal", lambda v: v["rating"], "higher", "rating"),
+    Figure("MMHal hallucination rate", "mmhal", lambda v: v["hallucination"], "lower"),
+    Figure("CHAIRs", "chair", lambda v: v["any_hallucination"], "lower"),
+    Figure("CHAIRi", "chair", lambda v: len(v["hallucinated"]), "lower", below=lambda v: len(v["mentioned"])),
+    Figure("CHAIR recall", "chair", lambda v: v["found"], "higher", below=lambda v: v["objects"]),
+    Figure("CHAIR words", "chair", lambda v: v["length"], "neither", "words"),
+    Figure("AMBER hallucination", "amber", lambda v: v["any_hallucination"], "lower", over=lambda v: "covered" in v),
+    Figure(
+        "AMBER Cover", "amber", lambda v: v["covered"], "higher",
+        below=lambda v: v["objects"], over=lambda v: "covered" in v,
+    ),
+    Figure("AMBER accuracy", "amber", lambda v: v["correct"], "higher", over=lambda v: "label" in v),
+)  # fmt: skip
 
 
 def identity(settings: Evaluation) -> Any:
@@ -70,25 +70,18 @@ def run(settings: Evaluation, inputs: Mapping[str, Path], out: Path, seed: int) 
 def measured(settings: Evaluation, spec: str, runs: Path) -> dict[str, Path]:
     """The folder of the finished run of every benchmark, for one model."""
     model = load_model(spec, {})
-    judge = load_judge(settings.judge or ("scene" if settings.data == "scenes" else None), None)
+    judge = load_judge(judge_for(settings.judge, settings.data), None)
     told = [model.describe(), settings.model_dump(mode="json")]
     folder = runs / hashlib.sha256(dump(told).encode()).hexdigest()[:10]
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    done = {}
-    for name in settings.suite:
-        job = Job(registry.load("benchmarks", name), model, judge, settings.data, None, settings.limit, folder)
-        done[name] = execute(prepare(job, [], now)).folder
-    return done
+    outcomes = run_suite(settings.suite, model, judge, settings.data, settings.limit, folder)
+    return {name: outcome.folder for name, outcome in outcomes.items()}
 
 
 def compare(base: Mapping[str, Path], other: Mapping[str, Path]) -> list[dict[str, Any]]:
     """A row for each figure that both runs allow, on the samples that both scored."""
-    rows = []
-    for figure in FIGURES:
-        if figure.benchmark in base and figure.benchmark in other:
-            row = _compared(figure, _scores(base[figure.benchmark]), _scores(other[figure.benchmark]))
-            rows += [row] if row else []
-    return rows
+    scored = {name: (_scores(base[name]), _scores(other[name])) for name in base if name in other}
+    compared = [_compared(figure, *scored[figure.benchmark]) for figure in FIGURES if figure.benchmark in scored]
+    return [row for row in compared if row]
 
 
 def _scores(folder: Path) -> dict[str, dict[str, Any]]:
@@ -109,6 +102,7 @@ def _compared(figure: Figure, first: Mapping[str, Any], second: Mapping[str, Any
     return {
         "figure": figure.name,
         "better": figure.better,
+        "unit": figure.unit,
         "samples": len(both),
         "base": values[0],
         "aligned": values[1],
@@ -119,13 +113,3 @@ def _compared(figure: Figure, first: Mapping[str, Any], second: Mapping[str, Any
 
 def _quotient(sums: Floats) -> Floats:
     return ratio(sums[:, 0], sums[:, 1])
-
-
-def relative(row: Mapping[str, Any]) -> float:
-    """The difference as a share of the base's value."""
-    return float(row["difference"][0] / row["base"][0])
-
-
-def total(rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    """The row of a figure."""
-    return next(row for row in rows if row["figure"] == name)

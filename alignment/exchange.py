@@ -7,15 +7,15 @@ the pictures in images/.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignment.images import keep_picture
 from alignment.recipe import Pairs, RecipeError
 from bench.data.images import read_image
 from bench.errors import DataError
-from bench.store import dump, replace_file, write_json
+from bench.store import replace_lines, write_json
 
 VERSION = "1"
 IMAGE = "<image>"
@@ -37,19 +37,15 @@ def run(settings: Pairs, inputs: Mapping[str, Path], out: Path, seed: int) -> di
         if fault:
             dropped[fault] += 1
             continue
-        source = (folder / row["image"]).resolve()
+        source = folder / row["image"]
         target = out / "images" / f"{number:06}-{source.name}"
-        target.unlink(missing_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:  # another file system
-            target.write_bytes(source.read_bytes())
+        keep_picture(source, target)
         rows.append(row | {"image": f"images/{target.name}"})
     if not rows:
         raise RecipeError(
             f"{settings.path} gives no pair.", f"Dropped: {dropped}.", "Check `images:`, the folder of its pictures."
         )
-    replace_file(out / "pairs.jsonl", "".join(dump(row) + "\n" for row in rows))
+    replace_lines(out / "pairs.jsonl", rows)
     return {"pairs": len(rows), **dropped}
 
 

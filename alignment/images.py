@@ -106,12 +106,17 @@ def _take(settings: FolderImages, row: Row, number: int, folder: Path) -> dict[s
     except DataError as error:
         return {"file": None, "candidates": [], "dropped": f"{error.fact} {error.reason}"}
     target = folder / f"{row['id']}-{source.name}"
+    keep_picture(source, target)
+    return {"file": f"images/{target.name}", "candidates": []}
+
+
+def keep_picture(source: Path, target: Path) -> None:
+    """Puts a picture into an artifact: a hard link where the file system allows it, else a copy."""
     target.unlink(missing_ok=True)
     try:
         os.link(source.resolve(), target)
     except OSError:  # another file system
         target.write_bytes(source.read_bytes())
-    return {"file": f"images/{target.name}", "candidates": []}
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from alignment.exchange import read_released
 from alignment.pipeline import MANIFEST, STAGES
 from alignment.recipe import FilePrompts, GroundingReward, Recipe
 from bench.compose import load_model
+from bench.store import read_json
 
 LINE = 400  # bytes of a response's line
 PIXELS = {"scenes": 5_000, "diffusers": 1_500_000, "folder": 0}  # bytes of a picture
@@ -90,9 +90,11 @@ def _pace(out: Path) -> Mapping[str, float]:
     """Seconds an item in the last finished artifact of each stage in `out`."""
     pace = {}
     for file in sorted(out.glob(f"*/{MANIFEST}"), key=lambda file: file.stat().st_mtime):
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = read_json(file)
         counts = [value for value in manifest.get("counts", {}).values() if isinstance(value, int)]
         items = manifest["counts"].get("steps") or (counts[0] if counts else 0)
+        if manifest.get("stage") == "evaluate":
+            items = len(manifest["settings"]["suite"])
         if manifest.get("stage") in STAGES and items:
-            pace[manifest["stage"]] = manifest["seconds"] / (2 if manifest["stage"] == "evaluate" else items)
+            pace[manifest["stage"]] = manifest["seconds"] / items
     return pace

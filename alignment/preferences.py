@@ -18,7 +18,7 @@ from typing import Any
 
 from alignment.recipe import Preferences, RecipeError
 from alignment.sheet import write_sheet
-from bench.store import dump, read_lines, replace_file
+from bench.store import read_lines, replace_lines
 
 VERSION = "1"
 SHOWN = 24
@@ -59,7 +59,7 @@ def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int)
             "Lower `margin`, raise `samples` or `temperature`.",
         )
     rows = [_row(better, worse, files) for better, worse in made]
-    replace_file(out / "pairs.jsonl", "".join(dump(row) + "\n" for row in rows))
+    replace_lines(out / "pairs.jsonl", rows)
     write_sheet(rows[:SHOWN], inputs["images"], out / "pairs.png")
     return {
         "pairs": len(rows),
@@ -99,13 +99,16 @@ def balancing_price(groups: Sequence[Sequence[Mapping[str, Any]]], margin: float
 
 def _fault(row: Mapping[str, Any], kept: Sequence[Mapping[str, Any]]) -> str | None:
     """Why a response cannot be in a pair: empty, cut off at the length limit, or as another one but for order."""
-    words = sorted(row["text"].lower().replace(".", "").replace(",", "").split())
+    words = _bag(row["text"])
     if not words:
         return "empty"
     if row["finish"] == "length":
         return "truncated"
-    same = any(words == sorted(k["text"].lower().replace(".", "").replace(",", "").split()) for k in kept)
-    return "duplicate" if same else None
+    return "duplicate" if any(words == _bag(other["text"]) for other in kept) else None
+
+
+def _bag(text: str) -> list[str]:
+    return sorted(text.lower().replace(".", "").replace(",", "").split())
 
 
 def _row(better: Mapping[str, Any], worse: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:

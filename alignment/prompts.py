@@ -14,7 +14,7 @@ from typing import Any
 from alignment.recipe import FilePrompts, RecipeError, TemplatePrompts
 from bench.scenes import facts
 from bench.scenes.world import CATEGORIES, CONTEXTS
-from bench.store import dump, replace_file
+from bench.store import replace_lines
 
 VERSION = "1"
 
@@ -30,7 +30,7 @@ def run(settings: TemplatePrompts | FilePrompts, inputs: Mapping[str, Path], out
     rows = _templates(settings, chance) if isinstance(settings, TemplatePrompts) else _file(settings, chance)
     for number, row in enumerate(rows):
         row["id"] = f"{number:06}"
-    replace_file(out / "prompts.jsonl", "".join(dump(row) + "\n" for row in rows))
+    replace_lines(out / "prompts.jsonl", rows)
     return {"prompts": len(rows), "instructions": sum(len(row["instructions"]) for row in rows)}
 
 

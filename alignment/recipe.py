@@ -218,7 +218,7 @@ class Recipe(Settings):
 
 
 def read_recipe(file: Path) -> Recipe:
-    """The recipe in a YAML file, paths in it relative to its folder. Raises RecipeError with all faults at once."""
+    """The recipe in a YAML file, paths in it as from the current folder. Raises RecipeError with all faults at once."""
     try:
         text = file.read_text(encoding="utf-8")
         content, tree = yaml.safe_load(text), yaml.compose(text)

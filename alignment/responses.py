@@ -43,7 +43,7 @@ def run(settings: Responses, inputs: Mapping[str, Path], out: Path, seed: int) -
         model = load_model(name, {"temperature": settings.temperature, "seed": seed})
         with progress_bar(f"responses of {name}", len(requests)) as progress:
             progress(len(done))
-            for batch in model.answer(requests, frozenset(done)):
+            for batch in model.answer(requests, done):
                 new = [(request, answer) for request, answer in batch if request.key not in done]
                 rows = [
                     about[r.key] | {"text": a.text, "tokens": a.tokens, "finish": a.finish}

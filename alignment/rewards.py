@@ -26,7 +26,9 @@ from alignment.recipe import ClassifierReward, FactsReward, GroundingReward, Jud
 from alignment.text_rewards import Rewarded, Row, by_classifier, by_judge
 from bench import registry
 from bench.compose import load_judge, load_model
+from bench.data.pope_questions import question_about
 from bench.errors import BenchError
+from bench.judges.scene import DENIALS
 from bench.metrics.object_mentions import chair_mentions, chair_words, read_synonyms
 from bench.metrics.yes_no import yes_probability
 from bench.scenes import facts
@@ -37,7 +39,6 @@ from bench.types import Benchmark, Request
 VERSION = "1"
 Kind = GroundingReward | FactsReward | ClassifierReward | JudgeReward
 WORST = -2.0
-DENIALS = frozenset({"no", "not", "none", "without", "nothing", "neither", "n't", "cannot", "never"})
 CLAUSE = re.compile(r"[.;!?\n]|, but ")
 
 
@@ -140,7 +141,7 @@ def _ask(
     for image, name in sorted(asked):
         key = f"{image}/{name}"
         about[key] = (image, name)
-        question = f"Is there {'an' if name[0] in 'aeiou' else 'a'} {name} in the image?"
+        question = question_about(name)
         prompt = f"{question}\n{suffix}" if suffix else question
         requests.append(Request(key, image, images[image], question, prompt, 1, True, ()))
     keys = frozenset(f"{image}/{name}" for image, name in done)

@@ -89,14 +89,14 @@ def run(
 ) -> None:
     """Ask a model, score its answers and print metrics with intervals. Continues where it stopped."""
     from bench import registry, terminal
-    from bench.compose import Job, execute, load_judge, load_model, prepare
+    from bench.compose import Job, execute, judge_for, load_judge, load_model, prepare
     from reports.examples import write_examples
 
     names = list(dict.fromkeys(name.strip() for name in suite.split(",") if name.strip()))
     if not names:
         raise BenchError("--suite names no benchmark.", f"It is {suite!r}.", "`bench list suites` shows all.")
     benchmarks = [registry.load("benchmarks", name) for name in names]
-    chosen = load_judge(judge or ("scene" if data == "scenes" else None), judge_template)
+    chosen = load_judge(judge_for(judge, data), judge_template)
     options = {
         "protocol": protocol,
         "dtype": dtype,

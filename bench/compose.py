@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,20 @@ def execute(prepared: Prepared) -> Outcome:
             with progress_bar(f"{job.benchmark.name}: judging", len(asked.samples)) as progress:
                 unjudged = runner.judge_answers(store, job.judge, asked, progress)
         return runner.summarise(store, job.benchmark, asked, store.record()["judge"], unanswered, unjudged)
+
+
+def run_suite(
+    names: Sequence[str], model: Model, judge: Judge | None, data: str, limit: int | None, out: Path
+) -> dict[str, Outcome]:
+    """One model on benchmarks by name, each in its folder under `out`, continued where it was begun before."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    jobs = [Job(registry.load("benchmarks", name), model, judge, data, None, limit, out) for name in names]
+    return {job.benchmark.name: execute(prepare(job, [], now)) for job in jobs}
+
+
+def judge_for(spec: str | None, data: str) -> str | None:
+    """The --judge text, or the oracle's on the built-in world, whose facts it knows."""
+    return spec or ("scene" if data == "scenes" else None)
 
 
 def rescore(path: Path, judge: Judge | None) -> tuple[Benchmark, Outcome, str]:

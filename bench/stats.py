@@ -86,7 +86,7 @@ def bootstrap_sums(
         width = np.atleast_2d(statistic(np.zeros((1, terms.shape[1])))).shape[-1]
         return [NOTHING] * width
     groups = int(clusters.max()) + 1
-    sums = np.stack([np.bincount(clusters, weights=column, minlength=groups) for column in terms.T], axis=1)
+    sums = _cluster_sums(terms, clusters, groups)
     full = np.atleast_1d(_columns(statistic(sums.sum(0, keepdims=True)))[0])
     replicates = _columns(statistic(cluster_weights(groups, seed=seed) @ sums))
     return [interval(value, column) for value, column in zip(full, replicates.T, strict=True)]
@@ -113,10 +113,7 @@ def paired_difference(
     both. p is two-sided, from the share of replicates on the other side of 0, never below 1 / replicates.
     """
     groups = int(clusters.max()) + 1
-    sums = [
-        np.stack([np.bincount(clusters, weights=column, minlength=groups) for column in terms.T], axis=1)
-        for terms in (first, second)
-    ]
+    sums = [_cluster_sums(terms, clusters, groups) for terms in (first, second)]
     full = [float(np.ravel(statistic(part.sum(0, keepdims=True)))[0]) for part in sums]
     weights = cluster_weights(groups, seed=seed)
     drawn = np.subtract(*(np.ravel(statistic(weights @ part)) for part in sums[::-1]))
@@ -132,6 +129,11 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Element-wise quotient, NaN where the denominator is zero."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(denominator == 0, np.nan, numerator / denominator)
+
+
+def _cluster_sums(terms: Floats, clusters: Ints, groups: int) -> Floats:
+    """The samples' contributions (n, k) added up by cluster, shape (groups, k)."""
+    return np.stack([np.bincount(clusters, weights=column, minlength=groups) for column in terms.T], axis=1)
 
 
 def _columns(values: Floats) -> Floats:

@@ -126,8 +126,7 @@ class RunFolder:
 
     def write_results(self, scores: Sequence[Score], metrics: Sequence[Metric]) -> None:
         """Replaces scores.jsonl and metrics.json."""
-        lines = "".join(dump(asdict(score)) + "\n" for score in scores)
-        replace_file(self.path / "scores.jsonl", lines)
+        replace_lines(self.path / "scores.jsonl", map(asdict, scores))
         write_json(self.path / "metrics.json", {"metrics": [metric_row(metric) for metric in metrics]})
 
     def metrics(self) -> list[Metric]:
@@ -229,6 +228,11 @@ def replace_file(file: Path, text: str) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise _cannot_write(file, error) from error
+
+
+def replace_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replaces `file` by `rows` as JSON lines."""
+    replace_file(file, "".join(dump(row) + "\n" for row in rows))
 
 
 def write_json(file: Path, value: Any) -> None:

@@ -105,7 +105,7 @@ def show_comparisons(done: Sequence[tuple[str, int, Sequence[Mapping[str, Any]]]
             continue
         print(f"{name}, seed {seed}: base → aligned on the same samples, difference with its 95 % interval")
         for row in figures:
-            scale = 1 if row["figure"] in ("MMHal score", "CHAIR words") else 100
+            scale = 100 if row["unit"] == "fraction" else 1
             base, other = scale * row["base"][0], scale * row["aligned"][0]
             value, low, high = (scale * end for end in row["difference"])
             print(

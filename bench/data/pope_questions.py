@@ -103,8 +103,12 @@ def _absent(name: str, candidates: Sequence[str], vocabulary: Sequence[str], use
 
 
 def _question(number: int, image: str, item: str, label: str) -> dict[str, Any]:
-    article = "an" if item[0] in "aeiou" else "a"
-    return {"question_id": number, "image": image, "text": f"Is there {article} {item} in the image?", "label": label}
+    return {"question_id": number, "image": image, "text": question_about(item), "label": label}
+
+
+def question_about(item: str) -> str:
+    """POPE's question whether an object is there."""
+    return f"Is there {'an' if item[0] in 'aeiou' else 'a'} {item} in the image?"
 
 
 def write(subsets: dict[str, list[dict[str, Any]]], out: Path) -> list[Path]:

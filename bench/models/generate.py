@@ -44,7 +44,8 @@ def _batch(model: Any, images: Sequence[Image.Image], requests: Sequence[Request
         return_dict_in_generate=True,
         output_logits=yes_no,
     )
-    torch.manual_seed(zlib.crc32(f"{model.seed} {requests[0].key}".encode()))
+    if model.temperature:
+        torch.manual_seed(zlib.crc32(f"{model.seed} {requests[0].key}".encode()))
     output = model.model.generate(**inputs, generation_config=config)
     generated = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
     settings = model.settings

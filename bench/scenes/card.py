@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import registry
-from bench.compose import Job, execute, load_judge, load_model, prepare
+from bench.compose import load_judge, load_model, run_suite
 from bench.terminal import format_value
 
 SUITE = ("pope", "mmhal", "chair", "amber")
@@ -26,13 +24,8 @@ WINDOW = 20
 
 def measure(checkpoint: Path, runs: Path) -> dict[tuple[str, str, str], str]:
     """All four benchmarks on the test split: (benchmark, metric, subset) → "value ±half-width" as tables print it."""
-    model, judge = load_model(str(checkpoint), {}), load_judge("scene", None)
-    found: dict[tuple[str, str, str], str] = {}
-    for name in SUITE:
-        job = Job(registry.load("benchmarks", name), model, judge, "scenes", None, None, runs)
-        outcome = execute(prepare(job, [], datetime.now(UTC).isoformat(timespec="seconds")))
-        found |= {(name, metric.name, metric.subset): format_value(metric) for metric in outcome.metrics}
-    return found
+    outcomes = run_suite(SUITE, load_model(str(checkpoint), {}), load_judge("scene", None), "scenes", None, runs)
+    return {(name, m.name, m.subset): format_value(m) for name, outcome in outcomes.items() for m in outcome.metrics}
 
 
 def write_curves(history: Sequence[Mapping[str, Any]], file: Path) -> None:
