@@ -4,6 +4,7 @@ What is ours, and why:
 - Prompts are tokenised as at inference, by the bench's own prompter under the model's protocol, and responses end with
   the end-of-sequence token. trl relies on the chat template, which in LLaVA-1.5's case has neither <s> nor </s>.
 - The reference's log-probabilities, which trl refuses to precompute for images, are computed once and kept.
+- `launch` trains in several processes, by `accelerate launch`; each computes its share of the reference's.
 - LoRA goes to the language model's linear layers only; peft's "all-linear" would adapt the vision tower too.
 
 Artifact: adapter/ (peft), merged/ where asked for, curves.csv, curves.png, adapter/README.md.
@@ -13,8 +14,14 @@ from __future__ import annotations
 
 import csv
 import math
+import os
+import shlex
 import shutil
+import subprocess
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +30,12 @@ import torch
 from alignment.recipe import RecipeError, Training
 from bench.compose import load_model
 from bench.data.images import read_image
-from bench.store import append_lines, read_json, read_lines, replace_file
-from bench.terminal import progress_bar
+from bench.errors import BenchError
+from bench.store import append_lines, read_json, read_lines, replace_file, write_json
+from bench.terminal import progress_bar, show_error
 from bench.types import Progress
 
-VERSION = "1"
+VERSION = "2"
 LANGUAGE_LAYERS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 LOSSES = {"mpo": (["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0])}  # Wang et al., arXiv 2411.10442, section 3.2
 CURVES = ("step", "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "grad_norm")
@@ -40,23 +48,33 @@ def identity(settings: Training) -> Any:
 
 def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Trains on all pairs, from the last checkpoint on. Raises RecipeError where the pairs cannot be trained on."""
+    if settings.launch:
+        return _launched(settings, inputs, out, seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' among themselves
+        return _train(settings, inputs, out, seed)
+
+
+def _train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     rows = read_lines(inputs["preferences"] / "pairs.jsonl")
     folder = inputs.get("images", inputs["preferences"])  # pairs from elsewhere bring their pictures
     pairs = [row | {"image": str(folder / row["image"])} for row in rows]
     equal = sum(row["chosen"] == row["rejected"] for row in pairs)
     if equal:
         raise RecipeError(f"{equal} pairs have equal responses.", "They teach nothing.", "Make the preferences again.")
-    adapter = load_model(settings.model, {})
+    place = os.environ.get("LOCAL_RANK")
+    adapter = load_model(settings.model, {"device": f"cuda:{place}"} if place and torch.cuda.is_available() else {})
     trainer = make_trainer(adapter, pairs, settings, out, seed)
     if settings.loss != "sft":
-        use_reference(trainer, pairs, out / "reference.jsonl")
+        use_reference(trainer, pairs, out)
     last = max(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    with progress_bar("dpo", _steps(trainer)) as progress:
+    first = trainer.is_world_process_zero()
+    with progress_bar("dpo", _steps(trainer)) if first else nullcontext(lambda amount: None) as progress:
         trainer.add_callback(_progress(progress))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     _finish(trainer, adapter, settings, out)
     steps = [row for row in trainer.state.log_history if "loss" in row]
-    if trainer.is_world_process_zero():
+    if first:
         made = inputs["preferences"] / "manifest.json"
         told = model_card(settings, seed, adapter.describe()["name"], steps, read_json(made) if made.exists() else {})
         replace_file(out / "adapter" / "README.md", told)
@@ -68,8 +86,43 @@ def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) ->
     }
 
 
+def _launched(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
+    """The same in the processes that `accelerate launch` starts with the arguments of `launch`."""
+    job, done = out / "job.json", out / "done.json"
+    folders = {name: str(path.resolve()) for name, path in inputs.items()}
+    write_json(job, {"settings": settings.model_dump(mode="json"), "inputs": folders, "out": str(out), "seed": seed})
+    words = ["-m", "accelerate.commands.launch", *shlex.split(settings.launch), "-m", __name__, str(job)]
+    code = subprocess.run([sys.executable, *words], check=False).returncode
+    if code or not done.exists():
+        raise RecipeError(
+            f"The training in several processes ended with exit code {code}.",
+            "The processes' own messages are above.",
+            "Mend what they name, or `launch:`, and start the same command again: it goes on at the last checkpoint.",
+        )
+    counts: dict[str, Any] = read_json(done)
+    job.unlink()
+    done.unlink()
+    return counts
+
+
+def main() -> None:
+    """One process of a training that `_launched` started."""
+    job = read_json(Path(sys.argv[1]))
+    settings = Training.model_validate(job["settings"] | {"launch": ""})
+    try:
+        counts = run(
+            settings, {name: Path(path) for name, path in job["inputs"].items()}, Path(job["out"]), job["seed"]
+        )
+    except BenchError as error:
+        show_error(error)
+        raise SystemExit(2) from error
+    if int(os.environ.get("RANK", 0)) == 0:
+        write_json(Path(job["out"]) / "done.json", counts)
+
+
 def _steps(trainer: Any) -> int:
-    batches = math.ceil(len(trainer.train_dataset) / trainer.args.train_batch_size)
+    at_once = trainer.args.train_batch_size * trainer.args.world_size
+    batches = math.ceil(len(trainer.train_dataset) / at_once)
     updates = math.ceil(batches / trainer.args.gradient_accumulation_steps)
     steps: int = math.ceil(updates * trainer.args.num_train_epochs)
     return steps
@@ -204,25 +257,32 @@ def make_trainer(adapter: Any, pairs: Sequence[Mapping[str, Any]], settings: Tra
     return trainer
 
 
-def reference_logps(trainer: Any, pairs: Sequence[Mapping[str, Any]], file: Path) -> list[tuple[float, float]]:
-    """The base model's summed log-probabilities of chosen and rejected, in the order of the pairs, kept in `file`."""
-    done = read_lines(file)
+def reference_logps(trainer: Any, pairs: Sequence[Mapping[str, Any]], out: Path) -> list[tuple[float, float]]:
+    """The base model's summed log-probabilities of chosen and rejected, in the order of the pairs, kept in `out`.
+
+    Of several processes each computes its share, pair after pair in turn.
+    """
+    rank, world = trainer.args.process_index, trainer.args.world_size
+    files = [out / f"reference-{place}-of-{world}.jsonl" for place in range(world)]
+    done = len(read_lines(files[rank]))
     size = trainer.args.per_device_train_batch_size
-    data = trainer.train_dataset
-    for start in range(len(done), len(pairs), size):
-        batch = trainer.data_collator([data[index] for index in range(start, min(start + size, len(pairs)))])
+    mine = range(rank, len(pairs), world)[done:]
+    trainer.model.eval()
+    for start in range(0, len(mine), size):
+        batch = trainer.data_collator([trainer.train_dataset[index] for index in mine[start : start + size]])
         batch = {name: value.to(trainer.model.device) for name, value in batch.items()}
-        trainer.model.eval()
         both = trainer.compute_ref_log_probs(trainer.model, batch)
-        new = [{"chosen": c, "rejected": r} for c, r in zip(*(side.tolist() for side in both), strict=True)]
-        append_lines(file, new)
-        done += new
-    return [(row["chosen"], row["rejected"]) for row in done]
+        sides = zip(*(side.tolist() for side in both), strict=True)
+        append_lines(files[rank], [{"chosen": chosen, "rejected": rejected} for chosen, rejected in sides])
+    trainer.accelerator.wait_for_everyone()
+    found = [read_lines(file) for file in files]
+    kept = [found[index % world][index // world] for index in range(len(pairs))]
+    return [(row["chosen"], row["rejected"]) for row in kept]
 
 
-def use_reference(trainer: Any, pairs: Sequence[Mapping[str, Any]], file: Path) -> None:
+def use_reference(trainer: Any, pairs: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Lets the trainer take the reference's log-probabilities from its data instead of a pass in every step."""
-    reference = reference_logps(trainer, pairs, file)
+    reference = reference_logps(trainer, pairs, out)
     data = trainer.train_dataset.add_column("ref_chosen_logps", [chosen for chosen, _ in reference])
     trainer.train_dataset = data.add_column("ref_rejected_logps", [rejected for _, rejected in reference])
     trainer.precompute_ref_logps = True
@@ -294,3 +354,7 @@ def write_curves(history: Sequence[Mapping[str, Any]], out: Path) -> None:
     right.set(xlabel="step", ylabel="implicit reward")
     right.legend()
     figure.savefig(out / "curves.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

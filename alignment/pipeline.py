@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,14 +89,15 @@ def _stage(
     seed: int,
     told: Callable[[str], None],
 ) -> Artifact:
-    asked = {
-        "stage": name,
-        "version": stage.VERSION,
-        "settings": settings.model_dump(mode="json"),
-        "identity": stage.identity(settings),
-        "seed": seed,
-        "inputs": {source: artifact.manifest["sha256"] for source, artifact in inputs.items()},
-    }
+    with _stops(name):
+        asked = {
+            "stage": name,
+            "version": stage.VERSION,
+            "settings": _settings(settings),
+            "identity": stage.identity(settings),
+            "seed": seed,
+            "inputs": {source: artifact.manifest["sha256"] for source, artifact in inputs.items()},
+        }
     folder = out / f"{name}-{hashlib.sha256(dump(asked).encode()).hexdigest()[:10]}"
     if (folder / MANIFEST).is_file():
         told(f"{name}: done before, {folder}")
@@ -103,15 +105,9 @@ def _stage(
     for artifact in inputs.values():
         check(artifact)
     started = time.perf_counter()
-    try:
+    with _stops(name):
         folder.mkdir(parents=True, exist_ok=True)
         counts = stage.run(settings, {source: a.folder for source, a in inputs.items()}, folder, seed)
-    except OSError as error:
-        raise StoreError(
-            f"Stage {name} stopped.",
-            f"{error.strerror or error}: {error.filename or folder}.",
-            "Free space or mend the permissions, then start the same command again: it goes on where it stopped.",
-        ) from error
     files = {file.relative_to(folder).as_posix(): _digest(file) for file in _files(folder)}
     manifest = asked | {
         "counts": counts,
@@ -123,6 +119,25 @@ def _stage(
     write_json(folder / MANIFEST, manifest)
     told(f"{name}: {', '.join(f'{k} {v}' for k, v in counts.items())}; {manifest['seconds']:.0f} s, {folder}")
     return Artifact(folder, manifest)
+
+
+@contextmanager
+def _stops(name: str) -> Iterator[None]:
+    """Tells a file that is missing or cannot be written, and a full disk, as errors of the stage."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"Stage {name} stopped.",
+            f"{error.strerror or error}: {error.filename or 'a file of the stage'}.",
+            "Mend the path or free space, then start the same command again: it goes on where it stopped.",
+        ) from error
+
+
+def _settings(settings: Any) -> dict[str, Any]:
+    """All settings but where files lie: their contents are in the stage's identity."""
+    kept: dict[str, Any] = settings.model_dump(mode="json")
+    return {name: value for name, value in kept.items() if not isinstance(getattr(settings, name), Path)}
 
 
 def _finished(folder: Path) -> Artifact:

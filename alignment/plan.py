@@ -51,7 +51,7 @@ def _before_pairs(recipe: Recipe) -> tuple[list[tuple[str, int, str, float, floa
     asked = count * prompts.per_prompt
     said = asked * len(responses.models) * responses.samples
     answering = max(_weights(name) for name in responses.models)
-    judging = _weights(rewards.model) if isinstance(rewards, GroundingReward) else 0.0
+    judging = max(map(_weights, rewards.models)) if isinstance(rewards, GroundingReward) else 0.0
     rows: list[tuple[str, int, str, float, float]] = [
         ("prompts", count, "prompts", count * LINE, 0.0),
         ("images", count, "images", count * (LINE + PIXELS[images.kind]), 0.0),

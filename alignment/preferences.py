@@ -1,8 +1,9 @@
 """Pairs of a better and a worse response to the same instruction about the same image.
 
 Of each group the responses with the highest and the lowest reward are taken. DPO learns "shorter" where the better ones
-are shorter on average, so by default rewards are corrected by a price per word, the same for all, at which chosen and
-rejected responses are equally long on average; manifest and pairs tell what the bias was and what it is.
+are shorter on average, so by default rewards are corrected by a price per word at which chosen and rejected responses
+are equally long on average; descriptions and short answers, told apart by the quarter of lengths to which a group
+belongs, have a price each, or one would pay for the other. The manifest tells what the bias was and what it is.
 
 Artifact: pairs.jsonl with {"image", "instruction", "chosen", "rejected", "chosen_reward", "rejected_reward", …},
 pairs.png with the first pairs as pictures.
@@ -20,8 +21,10 @@ from alignment.recipe import Preferences, RecipeError
 from alignment.sheet import write_sheet
 from bench.store import read_lines, replace_lines
 
-VERSION = "1"
+VERSION = "2"
 SHOWN = 24
+QUARTERS = 4
+Group = Sequence[Mapping[str, Any]]
 Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
@@ -44,9 +47,9 @@ def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int)
         else:
             group.append(row | rewards[row["key"]] | {"words": len(row["text"].split())})
     candidates = [group for group in groups.values() if len(group) > 1]
-    free = pairs(candidates, 0.0, settings.margin)
-    price = balancing_price(candidates, settings.margin) if settings.balance_length else 0.0
-    made = pairs(candidates, price, settings.margin)
+    free = pairs(candidates, [0.0] * len(candidates), settings.margin)
+    prices = balancing_prices(candidates, settings.margin) if settings.balance_length else [0.0] * len(candidates)
+    made = pairs(candidates, prices, settings.margin)
     chance = random.Random(f"preferences {seed}")
     if settings.limit is not None:
         made = [made[index] for index in sorted(chance.sample(range(len(made)), min(settings.limit, len(made))))]
@@ -65,17 +68,17 @@ def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int)
         "pairs": len(rows),
         "groups": len(groups),
         **dropped,
-        "price_per_word": round(price, 4),
+        "prices_per_word": sorted({round(price, 4) for price in prices}),
         "length_bias": round(length_bias(made), 3),
         "length_bias_uncorrected": round(length_bias(free), 3),
         "mean_margin": round(statistics.fmean(better["reward"] - worse["reward"] for better, worse in made), 3),
     }
 
 
-def pairs(groups: Sequence[Sequence[Mapping[str, Any]]], price: float, margin: float) -> list[Pair]:
-    """Best and worst of each group by reward less `price` a word, where their true rewards are `margin` apart."""
+def pairs(groups: Sequence[Group], prices: Sequence[float], margin: float) -> list[Pair]:
+    """Best and worst of each group by reward less its price a word, where their true rewards are `margin` apart."""
     made = []
-    for group in groups:
+    for group, price in zip(groups, prices, strict=True):
         ranked = sorted(group, key=lambda row: row["reward"] - price * row["words"])
         worse, better = ranked[0], ranked[-1]
         if better["reward"] - worse["reward"] > max(margin, 1e-9):
@@ -88,13 +91,30 @@ def length_bias(made: Sequence[Pair]) -> float:
     return statistics.fmean(better["words"] - worse["words"] for better, worse in made) if made else 0.0
 
 
-def balancing_price(groups: Sequence[Sequence[Mapping[str, Any]]], margin: float, most: float = 1.0) -> float:
-    """The price per word at which the pairs' length bias is nearest to 0, by bisection; it falls with the price."""
+def balancing_prices(groups: Sequence[Group], margin: float) -> list[float]:
+    """For each group the price per word at which the pairs of its quarter, by mean length, have no length bias."""
+    means = [statistics.fmean(row["words"] for row in group) for group in groups]
+    ranked = sorted(range(len(groups)), key=means.__getitem__)
+    prices = [0.0] * len(groups)
+    for part in range(QUARTERS):
+        members = ranked[len(ranked) * part // QUARTERS : len(ranked) * (part + 1) // QUARTERS]
+        price = _balancing_price([groups[index] for index in members], margin)
+        for index in members:
+            prices[index] = price
+    return prices
+
+
+def _balancing_price(groups: Sequence[Group], margin: float, most: float = 1.0) -> float:
+    """The price at which the pairs' length bias is nearest to 0, by bisection; it falls with the price."""
+
+    def bias(price: float) -> float:
+        return length_bias(pairs(groups, [price] * len(groups), margin))
+
     low, high = -most, most
     for _ in range(24):
         middle = (low + high) / 2
-        low, high = (middle, high) if length_bias(pairs(groups, middle, margin)) > 0 else (low, middle)
-    return min((low, high, 0.0), key=lambda price: abs(length_bias(pairs(groups, price, margin))))
+        low, high = (middle, high) if bias(middle) > 0 else (low, middle)
+    return min((0.0, low, high), key=lambda price: abs(bias(price)))
 
 
 def _fault(row: Mapping[str, Any], kept: Sequence[Mapping[str, Any]]) -> str | None:

@@ -1,6 +1,7 @@
 """Prompts for images, each with the instructions that will be put to models about its image.
 
-Artifact: prompts.jsonl with {"id", "prompt", "place", "objects", "instructions"}; place and objects only where known.
+Artifact: prompts.jsonl with {"id", "prompt", "place", "objects", "instructions"}; place and objects only where known. A
+language model may write the templates' prompts in its own words; its replies are kept in written.jsonl.
 """
 
 from __future__ import annotations
@@ -11,27 +12,57 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignment.prompt_writer import writer, written
 from alignment.recipe import FilePrompts, RecipeError, TemplatePrompts
 from bench.scenes import facts
 from bench.scenes.world import CATEGORIES, CONTEXTS
-from bench.store import replace_lines
+from bench.store import append_lines, read_lines, replace_lines
+from bench.terminal import progress_bar
 
-VERSION = "1"
+VERSION = "2"
 
 
 def identity(settings: TemplatePrompts | FilePrompts) -> Any:
-    """A prompt file's text."""
-    return settings.path.read_text(encoding="utf-8") if isinstance(settings, FilePrompts) else None
+    """A prompt file's text, or the language model that writes."""
+    if isinstance(settings, FilePrompts):
+        return settings.path.read_text(encoding="utf-8")
+    return writer(settings.writer).describe() if settings.writer else None
 
 
 def run(settings: TemplatePrompts | FilePrompts, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
-    """Writes all prompts. Raises RecipeError for a file without any or with a broken line."""
+    """Writes all prompts. Raises RecipeError for a file without any or a broken line, or a mute writer."""
     chance = random.Random(f"prompts {seed}")
     rows = _templates(settings, chance) if isinstance(settings, TemplatePrompts) else _file(settings, chance)
     for number, row in enumerate(rows):
         row["id"] = f"{number:06}"
+    planned = len(rows)
+    if isinstance(settings, TemplatePrompts) and settings.writer:
+        rows = _rewritten(settings, settings.writer, rows, out / "written.jsonl", seed)
     replace_lines(out / "prompts.jsonl", rows)
-    return {"prompts": len(rows), "instructions": sum(len(row["instructions"]) for row in rows)}
+    asked = sum(len(row["instructions"]) for row in rows)
+    return {"prompts": len(rows), "instructions": asked, "unwritten": planned - len(rows)}
+
+
+def _rewritten(
+    settings: TemplatePrompts, spec: str, rows: Sequence[dict[str, Any]], file: Path, seed: int
+) -> list[dict[str, Any]]:
+    """The rows in the writer's words, kept in `file` as they come; instructions of the recipe stand before its own."""
+    done = {row["id"]: row for row in read_lines(file)}
+    waiting = [row for row in rows if row["id"] not in done]
+    with progress_bar("prompts", len(rows)) as progress:
+        progress(len(done))
+        for row in written(writer(spec), waiting, settings.per_prompt, seed):
+            if row is not None:
+                append_lines(file, [row])
+                done[row["id"]] = row
+            progress(1)
+    if not done:
+        raise RecipeError(
+            f"{spec} wrote no prompt.", f"None of {len(rows)} replies held the JSON asked for.", "Use another model."
+        )
+    own = {row["id"]: row["instructions"] for row in rows if settings.instructions}
+    return [done[row["id"]] | {"instructions": own.get(row["id"], done[row["id"]]["instructions"])}
+            for row in rows if row["id"] in done]  # fmt: skip
 
 
 def _templates(settings: TemplatePrompts, chance: random.Random) -> list[dict[str, Any]]:
@@ -45,7 +76,7 @@ def _templates(settings: TemplatePrompts, chance: random.Random) -> list[dict[st
             objects += [name for name in [chance.choice(usual)] if name not in objects]
         named = facts.listed([facts.article(name) for name in objects])
         row = {"prompt": f"{facts.place(context)} with {named}", "place": context.name, "objects": objects}
-        asked = _instructions(settings.instructions, settings.per_prompt, [*objects, *usual], chance)
+        asked = _instructions(settings.instructions, settings.per_prompt, (objects, usual), chance)
         rows.append({**row, "instructions": asked})
     return rows
 
@@ -65,7 +96,9 @@ def _file(settings: FilePrompts, chance: random.Random) -> list[dict[str, Any]]:
             raise RecipeError(
                 f"{settings.path} is broken in line {number}.", "It needs a text 'prompt'.", "Mend the line."
             )
-        asked = row.get("instructions") or _instructions(settings.instructions, settings.per_prompt, [], chance)
+        asked = row.get("instructions") or _instructions(
+            settings.instructions, settings.per_prompt, (CATEGORIES,), chance
+        )
         rows.append({**row, "instructions": asked})
     if not rows or not all(row["instructions"] for row in rows):
         raise RecipeError(
@@ -76,13 +109,19 @@ def _file(settings: FilePrompts, chance: random.Random) -> list[dict[str, Any]]:
     return rows
 
 
-def _instructions(templates: Sequence[str], count: int, objects: Sequence[str], chance: random.Random) -> list[str]:
-    """`count` instructions, no two alike; {object}, {an_object} and {objects} are filled blindly, shown or not."""
+def _instructions(
+    templates: Sequence[str], count: int, objects: Sequence[Sequence[str]], chance: random.Random
+) -> list[str]:
+    """`count` instructions, no two alike, as far as there are so many.
+
+    {object}, {an_object} and {objects} are filled from one of the lists of `objects`, drawn first: half of them from
+    the objects that the prompt names, half from those that usually go with them, shown or not.
+    """
     asked: dict[str, None] = {}
-    for _ in range(20 * count):
+    for _ in range(20 * count if templates else 0):
         if len(asked) == count:
             break
-        name = chance.choice(objects or CATEGORIES)
+        name = chance.choice(chance.choice(objects))
         filled = {"object": name, "an_object": facts.article(name), "objects": facts.plural(name)}
         asked[chance.choice(templates).format(**filled)] = None
     return list(asked)

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from bench.errors import BenchError
 
@@ -18,6 +27,13 @@ class RecipeError(BenchError):
     """A recipe that cannot be used."""
 
 
+def _from_recipe(path: Path, info: ValidationInfo) -> Path:
+    return Path(info.context["folder"]) / path if info.context else path
+
+
+Beside = Annotated[Path, AfterValidator(_from_recipe)]  # a path that counts from the recipe's folder
+
+
 class Settings(BaseModel):
     """Settings of a stage: nothing unknown, nothing changed later."""
 
@@ -25,20 +41,30 @@ class Settings(BaseModel):
 
 
 class TemplatePrompts(Settings):
-    """`count` prompts, each a place with `objects` of the things that it usually has."""
+    """`count` prompts, each a place with `objects` of the things that it usually has.
+
+    `writer`, openai:MODEL[@URL], puts them into its own words, and writes the instructions where none are given.
+    """
 
     kind: Literal["templates"]
     count: int = Field(gt=0)
     objects: tuple[int, int] = (2, 5)
-    instructions: list[str] = Field(min_length=1)
+    instructions: list[str] = Field(default_factory=list)
     per_prompt: int = Field(1, gt=0)
+    writer: str | None = None
+
+    @model_validator(mode="after")
+    def _asks(self) -> TemplatePrompts:
+        if not self.instructions and not self.writer:
+            raise ValueError("`instructions` are missing, or a `writer`")
+        return self
 
 
 class FilePrompts(Settings):
     """One prompt a line, or JSON lines with `prompt` and maybe `instructions`."""
 
     kind: Literal["file"]
-    path: Path
+    path: Beside
     instructions: list[str] = Field(default_factory=list)
     per_prompt: int = Field(1, gt=0)
 
@@ -74,7 +100,7 @@ class FolderImages(Settings):
     """Pictures that are there already: prompt number n has the n-th file by name, or the one its row names."""
 
     kind: Literal["folder"]
-    path: Path
+    path: Beside
 
 
 class Responses(Settings):
@@ -87,12 +113,12 @@ class Responses(Settings):
 
 
 class GroundingReward(Settings):
-    """What P(yes) of `model` says of every object that a response mentions (`alignment/rewards.py`)."""
+    """What P(yes) of `models`, their mean, says of everything that a response claims (`alignment/rewards.py`)."""
 
     kind: Literal["grounding"]
-    model: str
+    models: list[str] = Field(min_length=1)
     threshold: float = Field(0.5, ge=0, le=1)
-    vocabulary: Path | Literal["scenes"] = "scenes"
+    vocabulary: Literal["scenes"] | Beside = "scenes"
 
 
 class FactsReward(Settings):
@@ -137,8 +163,8 @@ class Preferences(Settings):
 class Pairs(Settings):
     """Preference pairs in the authors' released JSON; `images` is the folder that their paths start from."""
 
-    path: Path
-    images: Path | None = None
+    path: Beside
+    images: Beside | None = None
 
 
 class Lora(Settings):
@@ -150,7 +176,10 @@ class Lora(Settings):
 
 
 class Training(Settings):
-    """trl's DPOTrainer, or supervised fine-tuning on the chosen responses (`loss: sft`)."""
+    """trl's DPOTrainer, or supervised fine-tuning on the chosen responses (`loss: sft`).
+
+    `batch` is of one process; `launch` are arguments of `accelerate launch`, for several: "--num_processes 4".
+    """
 
     model: str
     loss: Losses = "sigmoid"
@@ -163,6 +192,7 @@ class Training(Settings):
     warmup: float = Field(0.03, ge=0, lt=1)
     gradient_checkpointing: bool = False
     merge: bool = False
+    launch: str = ""
     lora: Lora = Lora()
 
 
@@ -191,6 +221,7 @@ class Recipe(Settings):
     dpo: Training
     evaluate: Evaluation | None = None
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
     def _one_source(self) -> Recipe:
@@ -211,14 +242,14 @@ class Recipe(Settings):
         content = _merged(self.model_dump(exclude={"variants"}), self.variants[name])
         content |= {"name": f"{self.name}-{name}"} | ({} if seed is None else {"seed": seed})
         try:
-            return Recipe.model_validate(content)
+            return Recipe.model_validate(content, context={"folder": self._folder})
         except ValidationError as error:
             faults = "; ".join(f"{_path(e['loc'])}: {e['msg']}" for e in error.errors())
             raise RecipeError(f"Variant '{name}' of {self.name} is wrong.", faults, "Correct these fields.") from error
 
 
 def read_recipe(file: Path) -> Recipe:
-    """The recipe in a YAML file, paths in it as from the current folder. Raises RecipeError with all faults at once."""
+    """The recipe in a YAML file, paths in it as from its folder. Raises RecipeError with all faults at once."""
     try:
         text = file.read_text(encoding="utf-8")
         content, tree = yaml.safe_load(text), yaml.compose(text)
@@ -228,7 +259,9 @@ def read_recipe(file: Path) -> Recipe:
         raise RecipeError(f"{file} is not YAML.", " ".join(str(error).split()), "Mend it.") from error
     lines = dict(_lines(tree, ()))
     try:
-        recipe = Recipe.model_validate(content)
+        folder = file.resolve().parent
+        recipe = Recipe.model_validate(content, context={"folder": folder})
+        recipe._folder = folder
         for name in recipe.variants:
             recipe.variant(name)
     except ValidationError as error:

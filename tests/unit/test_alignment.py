@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 
 import pytest
 
 from alignment import preferences, rewards
+from alignment.claims import Claim, claims_of
 from alignment.recipe import Preferences, RecipeError, read_recipe
 from bench.metrics.object_mentions import read_synonyms
 from bench.scenes.facts import synonym_lines
@@ -18,21 +20,37 @@ SYNONYMS = read_synonyms(synonym_lines())
 GOOD = (ROOT / "alignment" / "recipes" / "scenes-tiny.yaml").read_text()
 
 
+DOG, CAT, GLASS = (Claim(name) for name in ("dog", "cat", "wine glass"))
+
+
+def no(claim: Claim) -> Claim:
+    return claim._replace(denied=True)
+
+
 @pytest.mark.parametrize(
-    ("text", "instruction", "asserted", "denied"),
+    ("text", "instruction", "claims"),
     [
-        ("The image shows a dog and two cats in a park.", "Describe.", ["dog", "cat"], []),
-        ("There is no dog in the image.", "Where is the dog?", [], ["dog"]),
-        ("The cat is small. There is no dog.", "?", ["cat"], ["dog"]),
-        ("Yes", "Is there a wine glass in the image?", ["wine glass"], []),
-        ("No.", "Is there a wine glass in the image?", [], ["wine glass"]),
-        ("No, but there is a puppy.", "Is there a cat?", ["dog"], ["cat"]),
-        ("Nothing.", "Is there a cat?", [], []),
-        ("", "Is there a cat?", [], []),
+        ("The image shows a dog and two cats in a park.", "Describe.", [DOG, CAT, Claim("cat", 2)]),
+        ("There are two small dogs and a cat.", "Describe.", [DOG, Claim("dog", 2), CAT]),
+        ("There is no dog in the image.", "Where is the dog?", [no(DOG)]),
+        ("The cat is small. There is no dog.", "?", [CAT, no(DOG)]),
+        ("Yes", "Is there a wine glass in the image?", [GLASS]),
+        ("No.", "Is there a wine glass in the image?", [no(GLASS)]),
+        ("No, but there is a puppy.", "Is there a cat?", [DOG, no(CAT)]),
+        ("Nothing.", "Is there a cat?", []),
+        ("", "Is there a cat?", []),
     ],
 )
-def test_what_a_response_asserts_and_denies(text, instruction, asserted, denied):
-    assert rewards.claimed(text, instruction, SYNONYMS) == (asserted, denied)
+def test_what_a_response_claims(text, instruction, claims):
+    assert claims_of(text, instruction, SYNONYMS) == claims
+
+
+def test_a_claim_is_a_question_to_a_model():
+    questions = [claim.question for claim in (DOG, no(DOG), Claim("knife", 1), Claim("knife", 3))]
+    assert questions == [
+        "Is there a dog in the image?", "Is there a dog in the image?", "Is there one knife in the image?",
+        "Are there three knives in the image?",
+    ]  # fmt: skip
 
 
 def test_an_assertion_is_worth_what_the_picture_says():
@@ -48,22 +66,24 @@ def groups(*texts_and_rewards):
 
 
 def test_best_and_worst_are_paired_where_they_are_far_enough_apart():
-    made = preferences.pairs(groups([("a", 1.0), ("b c", 0.0), ("d", 0.5)], [("e", 0.2), ("f", 0.1)]), 0.0, 0.3)
+    made = preferences.pairs(groups([("a", 1.0), ("b c", 0.0), ("d", 0.5)], [("e", 0.2), ("f", 0.1)]), [0, 0], 0.3)
     assert [(better["text"], worse["text"]) for better, worse in made] == [("a", "b c")]
 
 
-def test_a_price_per_word_takes_the_length_bias_away():
-    import random
-
+def test_a_price_per_word_takes_the_length_bias_away_from_long_and_short_responses_alike():
     chance = random.Random(0)
     made = []
-    for _ in range(200):
-        lengths = [chance.randint(5, 15) for _ in range(6)]  # longer ones are worse, and some of it is noise
-        made.append([("w " * n, -0.2 * n + chance.gauss(0, 1)) for n in lengths])
+    for number in range(400):
+        short = number % 2  # here the better ones are longer, among the long ones they are shorter
+        lengths = [chance.randint(1, 5) if short else chance.randint(10, 20) for _ in range(6)]
+        made.append([("w " * n, (0.4 if short else -0.2) * n + chance.gauss(0, 1)) for n in lengths])
     candidates = groups(*made)
-    assert preferences.length_bias(preferences.pairs(candidates, 0.0, 0.0)) < -2
-    price = preferences.balancing_price(candidates, 0.0)
-    assert abs(preferences.length_bias(preferences.pairs(candidates, price, 0.0))) < 0.2
+    free = preferences.pairs(candidates, [0.0] * 400, 0.0)
+    priced = preferences.pairs(candidates, preferences.balancing_prices(candidates, 0.0), 0.0)
+    for long in (False, True):
+        before, after = ([p for p in made if (p[0]["words"] >= 10) == long] for made in (free, priced))
+        assert abs(preferences.length_bias(before)) > 1.5
+        assert abs(preferences.length_bias(after)) < 0.3
 
 
 def stage(tmp_path: Path, texts: list[tuple[str, float, str]], **settings):

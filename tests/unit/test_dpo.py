@@ -96,7 +96,7 @@ def test_losses_are_those_of_trl_on_its_own_batches(checkpoint, inputs, tmp_path
         ]
     )
     expected = trainer.compute_loss(trainer.model, dict(theirs)).item()
-    dpo.use_reference(trainer, pairs, tmp_path / "reference.jsonl")
+    dpo.use_reference(trainer, pairs, tmp_path)
     ours = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
     assert trainer.compute_loss(trainer.model, ours).item() == pytest.approx(expected, abs=1e-4)
     assert expected != pytest.approx(0.6931, abs=1e-3), "policy and reference must differ for the check to mean much"
@@ -186,3 +186,22 @@ def test_a_killed_training_ends_as_an_undisturbed_one(checkpoint, inputs, tmp_pa
     assert dpo.run(asked, inputs, tmp_path / "torn", 0) == whole
     weights = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("whole", "torn")]
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[0])
+
+
+def test_two_processes_train_as_one_with_the_same_global_batch(checkpoint, inputs, tmp_path):
+    adapters = []
+    for name, batch, launch in (("one", 2, ""), ("two", 1, "--multi_gpu --num_processes 2")):
+        (tmp_path / name).mkdir()
+        counts = dpo.run(settings(checkpoint, batch=batch, launch=launch), inputs, tmp_path / name, 0)
+        assert counts["steps"] == 3
+        adapters.append(load_file(tmp_path / name / "adapter" / "adapter_model.safetensors"))
+        assert not (tmp_path / name / "job.json").exists()
+    curves = [(tmp_path / name / "curves.csv").read_text().splitlines() for name in ("one", "two")]
+    losses = [[float(line.split(",")[1]) for line in lines[1:]] for lines in curves]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert all(torch.allclose(adapters[0][name], adapters[1][name], atol=1e-5) for name in adapters[0])
+
+
+def test_a_training_in_processes_that_fails_says_so(checkpoint, inputs, tmp_path):
+    with pytest.raises(RecipeError, match="exit code"):
+        dpo.run(settings(checkpoint, launch="--nonsense"), inputs, tmp_path, 0)

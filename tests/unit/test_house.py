@@ -19,7 +19,8 @@ ALLOWED = {
     "bench/models/": (
         "bench.types", "bench.errors", "bench.registry", "bench.models", "bench.data.images", "bench.benchmarks.common",
     ),
-    "bench/judges/": ("bench.types", "bench.errors", "bench.judges"),
+    "bench/chat.py": ("bench.errors",),
+    "bench/judges/": ("bench.types", "bench.errors", "bench.judges", "bench.chat"),
     "bench/judges/scene.py": ("bench.types", "bench.errors", "bench.metrics", "bench.scenes"),
     "bench/scenes/world.py": (),
     "bench/scenes/render.py": ("bench.scenes.world",),

@@ -64,8 +64,8 @@ def test_429_and_500_are_retried_until_they_pass():
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (completion(None), "said nothing"),
-        (completion("   "), "said nothing"),
+        (completion(None), "nothing was said"),
+        (completion("   "), "nothing was said"),
         (HTML, "not a chat completion"),
         ((200, "application/json", b'{"choices": []}'), "not a chat completion"),
         ((200, "application/json", b'{"choices": [{"mess'), "judge"),
@@ -94,7 +94,7 @@ def test_no_key_and_no_server_is_a_clear_error(monkeypatch):
     with pytest.raises(JudgeError, match="OPENAI_API_KEY is not set"):
         list(OpenAIJudge("gpt-4o", {}).judge([(samples(1)[0], Answer("x"))]))
     for bad in ("", "model@not-a-url"):
-        with pytest.raises(JudgeError, match="names no judge"):
+        with pytest.raises(JudgeError, match="names no model"):
             OpenAIJudge(bad, {})
 
 
