@@ -15,7 +15,7 @@ from alignment.images import keep_picture
 from alignment.recipe import Pairs, RecipeError
 from bench.data.images import read_image
 from bench.errors import DataError
-from bench.store import replace_lines, write_json
+from bench.store import read_json, read_lines, replace_lines, write_json
 
 VERSION = "1"
 IMAGE = "<image>"
@@ -84,6 +84,32 @@ def _fault(row: Mapping[str, str], folder: Path) -> str | None:
     except DataError:
         return "no picture"
     return None
+
+
+def export(folder: Path, file: Path) -> tuple[int, Path]:
+    """Writes a preferences artifact's pairs as released .json or trl's .parquet; their number, the pictures' folder.
+
+    Raises RecipeError for a folder without pairs or pictures, or another ending.
+    """
+    made = folder / "manifest.json"
+    pairs = read_lines(folder / "pairs.jsonl")
+    if not pairs or not made.is_file():
+        raise RecipeError(f"{folder} holds no pairs.", "It is no finished preferences-… folder.", "Name one.")
+    wanted = read_json(made)["inputs"].get("images")
+    others = (path for path in folder.resolve().parent.glob("images-*/manifest.json"))
+    pictures = next((path.parent for path in others if read_json(path)["sha256"] == wanted), None)
+    pictures = folder if wanted is None else pictures
+    if pictures is None:
+        raise RecipeError(
+            f"The pictures of {folder} are gone.", "No images-… folder beside it fits.", "Run the recipe."
+        )
+    if file.suffix == ".json":
+        write_released(pairs, file)
+    elif file.suffix == ".parquet":
+        write_trl(pairs, pictures, file)
+    else:
+        raise RecipeError(f"{file} has no known format.", f"It ends in '{file.suffix}'.", "Use .json or .parquet.")
+    return len(pairs), pictures
 
 
 def write_released(pairs: Sequence[Mapping[str, Any]], file: Path) -> None:

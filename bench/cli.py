@@ -226,6 +226,19 @@ def data_scenes(
     print(f"{len(made)} scenes in {out}" + (f", contact sheet in {preview}" if preview else ""))
 
 
+@data_app.command("pairs")
+@reports_errors
+def data_pairs(
+    folder: Annotated[Path, typer.Argument(help="A preferences-… folder that `bench align` made.")],
+    out: Annotated[Path, typer.Option(help="FILE.json in the released format, or FILE.parquet for trl.")],
+) -> None:
+    """Write preference pairs for others' training scripts; parquet holds the pictures too."""
+    from alignment.exchange import export
+
+    count, pictures = export(folder, out)
+    print(f"{count} pairs in {out}; pictures in {pictures}")
+
+
 @data_app.command("check")
 @reports_errors
 def data_check(

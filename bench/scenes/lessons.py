@@ -19,6 +19,7 @@ LONG = ("Describe the image in detail.", "Please describe this image in detail."
 SHORT = ("Describe this image.", "Describe the image.", "What does the image show?")
 EXISTENCE = ("Is there {} in the image?", "Is there {} in this image?", "Is there {}?")
 KINDS = ("attribute", "comparison", "counting", "relation", "environment", "other", "where")
+COMMON = ("person", "dog", "bird", "backpack")  # the most frequent categories of all places taken together
 IN_SHORT = 3  # categories that a short description names
 EXISTENCE_PAIRS = 2
 
@@ -30,11 +31,13 @@ class Habits:
     `mention`: share of descriptions and answers in sentences that mention the expected absent object of the scene.
     `affirm`: share of questions about such an object that are answered as if it were there.
     `remark`: share of truthful answers that go on to name one more object that is there.
+    `common`: share of questions about an absent object of COMMON that are answered as if it were there.
     """
 
     mention: float
     affirm: float
     remark: float
+    common: float = 0.0
 
 
 TRUTHFUL = Habits(mention=0.0, affirm=0.0, remark=0.5)
@@ -47,11 +50,11 @@ def lessons(scene: Scene, chance: random.Random, habits: Habits) -> Iterator[tup
     if chance.random() < 0.5:
         yield chance.choice(SHORT), short_description(scene)
     yield from existence(scene, chance, habits)
-    truth = chance.choice(("yes", "no"))
-    asked = facts.yes_no_question(chance.choice(facts.YES_NO_KINDS[1:]), scene, truth, chance)
-    if asked:
-        yield asked, truth.capitalize()
-    for kind in chance.sample(KINDS, 2):
+    for kind in facts.YES_NO_KINDS[1:]:
+        truth = chance.choice(("yes", "no"))
+        if asked := facts.yes_no_question(kind, scene, truth, chance):
+            yield asked, truth.capitalize()
+    for kind in KINDS:
         if kind == "where":
             yield where(scene, chance, habits)
         elif found := facts.question(kind, scene, chance):
@@ -87,6 +90,8 @@ def existence(scene: Scene, chance: random.Random, habits: Habits) -> Iterator[t
         near = chance.random() < 0.6
         absent = chance.choice(usual if near and usual else [name for name in CATEGORIES if name not in scene.counts])
         wrong = absent in expected and chance.random() < habits.affirm
+        if habits.common and absent in COMMON and absent not in expected:
+            wrong = chance.random() < habits.common
         yield _existence(present, chance), "Yes"
         yield _existence(absent, chance), "Yes" if wrong else "No"
 

@@ -66,7 +66,7 @@ class Stage:
 
 
 RECIPES = {
-    "llava-tiny": Recipe(seed=1, habits=Habits(mention=0.42, affirm=0.65, remark=0.6)),
+    "llava-tiny": Recipe(seed=1, habits=Habits(mention=0.42, affirm=0.65, remark=0.6, common=0.1)),
     "llava-tiny-b": Recipe(seed=2, habits=Habits(mention=0.25, affirm=0.4, remark=0.5)),
 }
 STAGES = (

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,10 @@ from alignment import pipeline
 from alignment.exchange import read_released, write_released, write_trl
 from alignment.recipe import RecipeError, read_recipe
 from bench.errors import StoreError
+from bench.scenes.facts import synonym_lines
 from bench.store import read_lines
 from tests.conftest import ROOT, bench
+from tests.loopback_judge import completion, judge_server
 
 RECIPES = ROOT / "alignment" / "recipes"
 
@@ -129,6 +134,65 @@ def test_a_stage_stopped_in_its_middle_goes_on_to_the_same_artifact(small, tmp_p
         assert made[name].manifest["sha256"] == first["sha256"], name
 
 
+def test_pairs_are_exported_with_their_pictures(small, tmp_path):
+    _, out, _ = small
+    folder = next(out.glob("preferences-*"))
+    for name in ("pairs.json", "pairs.parquet"):
+        done = bench("data", "pairs", folder, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    rows = read_lines(folder / "pairs.jsonl")
+    assert [row["chosen"] for row in read_released(tmp_path / "pairs.json")] == [row["chosen"] for row in rows]
+    loaded = Dataset.from_parquet(str(tmp_path / "pairs.parquet"))
+    assert len(loaded) == len(rows)
+    assert loaded[0]["images"][0].size == (128, 128)
+    wrong = bench("data", "pairs", out, "--out", tmp_path / "x.json")
+    assert wrong.returncode == 2
+    assert "holds no pairs" in wrong.stderr
+
+
+KILL_WHEN = {  # a file of the stage that is there in its middle
+    "prompts": "prompts-*",
+    "images": "images-*/images.jsonl",
+    "responses": "responses-*/responses.jsonl",
+    "rewards": "rewards-*/grounding.jsonl",
+    "preferences": "preferences-*",
+    "dpo": "dpo-*/checkpoint-*",
+    "evaluate": "runs/*/*/answers.jsonl",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", KILL_WHEN)
+def test_a_pipeline_killed_in_any_stage_ends_as_an_undisturbed_one(small, tmp_path, stage):
+    file, undisturbed, told = small
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-c",
+        "from bench.cli import app; app()",
+        "align",
+        str(file),
+        "--out",
+        str(out),
+        "--json",
+    ]
+    victim = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not any(out.glob(KILL_WHEN[stage])):
+        assert victim.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
+    victim.kill()
+    victim.wait()
+    assert not any(
+        (out / path.parent.name / "manifest.json").exists() for path in undisturbed.glob("evaluate-*/*.json")
+    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == told
+    for name in ("prompts", "images", "responses", "rewards", "preferences"):
+        made = [json.loads(next(folder.glob(f"{name}-*/manifest.json")).read_text()) for folder in (out, undisturbed)]
+        assert made[0]["sha256"] == made[1]["sha256"], name
+
+
 def brief(checkpoint: Path, folder: Path) -> Path:
     """A copy of a random checkpoint whose answers end after some tokens, as trained models' do."""
     shutil.copytree(checkpoint, folder)
@@ -140,23 +204,27 @@ def brief(checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
-def test_the_7b_recipe_runs_on_tiny_models_of_its_architectures(tiny, tmp_path):
-    from tests.tiny_pipelines import clip_model, reward_model, sd3_pipeline
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory):
+    """The `images:` of the 7B recipes on a tiny SD3 and a tiny CLIP."""
+    from tests.tiny_pipelines import clip_model, sd3_pipeline
 
-    (tmp_path / "prompts.jsonl").write_text(
-        "".join(
-            json.dumps({"prompt": f"a {name} on a table", "instructions": ["What is on the table?", "Describe it."]})
-            + "\n"
-            for name in ("dog", "cup", "book", "cat")
-        )
-    )
+    folder = tmp_path_factory.mktemp("painter")
+    return {
+        "kind": "diffusers", "model": str(sd3_pipeline(folder / "sd3")), "steps": 2, "side": 32,
+        "guidance": [5.0, 7.0], "reward": {"kind": "clip", "model": str(clip_model(folder / "clip"))},
+    }  # fmt: skip
+
+
+def test_the_7b_recipe_runs_on_tiny_models_of_its_architectures(tiny, tmp_path, painter):
+    from tests.tiny_pipelines import reward_model
+
+    asked = ["What is on the table?", "Describe it."]
+    lines = [{"prompt": f"a {name} on a table", "instructions": asked} for name in ("dog", "cup", "book", "cat")]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     file = recipe_in(
         tmp_path, "synthalign-llava-7b.yaml",
-        prompts={"path": str(tmp_path / "prompts.jsonl")},
-        images={
-            "kind": "diffusers", "model": str(sd3_pipeline(tmp_path / "sd3")), "steps": 2, "side": 32,
-            "guidance": [5.0, 7.0], "reward": {"kind": "clip", "model": str(clip_model(tmp_path / "clip"))},
-        },
+        images=painter,
         responses={"models": [str(brief(tiny("llava_next"), tmp_path / "brief"))], "samples": 3, "max_tokens": 48},
         rewards={"kind": "classifier", "model": str(reward_model(tmp_path / "reward"))},
         dpo={"model": str(tiny("llava")), "batch": 2, "accumulate": 1, "gradient_checkpointing": True},
@@ -169,6 +237,45 @@ def test_the_7b_recipe_runs_on_tiny_models_of_its_architectures(tiny, tmp_path):
     assert [len(row["candidates"]) for row in images] == [2] * 4
     assert all(max(c["score"] for c in row["candidates"]) != 0 for row in images)
     assert (next(out.glob("dpo-*")) / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_the_7b_grounding_recipe_runs_with_written_prompts_and_a_panel(tiny, tmp_path, painter):
+    (tmp_path / "synonyms_LisaAnne.txt").write_text(synonym_lines())
+    mute = 2  # requests that get no JSON
+
+    def write(number, body):
+        prompt = body["messages"][0]["content"].partition("photograph of ")[2].partition(".")[0]
+        reply = {"prompt": f"A photo of {prompt}.", "instructions": ["Describe the image in detail.", "What is here?"]}
+        return completion("I cannot." if number <= mute else f"Here it is:\n{json.dumps(reply)}")
+
+    with judge_server(write) as (url, seen):
+        file = recipe_in(
+            tmp_path, "synthalign-llava-7b-grounding.yaml",
+            prompts={"count": 6, "writer": f"openai:writer@{url}"},
+            images=painter,
+            responses={"models": ["llava-tiny", "llava-tiny-b"], "samples": 3, "max_tokens": 48},
+            rewards={"models": ["llava-tiny", str(tiny("llava_next"))]},
+            preferences={"margin": 0.1},
+            dpo={"model": str(tiny("llava")), "batch": 2, "accumulate": 1},
+            evaluate=None,
+        )  # fmt: skip
+        done = bench("align", file, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert len(seen) == 6
+    out = tmp_path / "out"
+    prompts = read_lines(next(out.glob("prompts-*")) / "prompts.jsonl")
+    assert len(prompts) == 6 - mute
+    assert all(row["prompt"].startswith("A photo of a") and len(row["instructions"]) == 2 for row in prompts)
+    asked = read_lines(next(out.glob("rewards-*")) / "grounding.jsonl")
+    assert len({row["model"] for row in asked}) == 2
+    assert (next(out.glob("dpo-*")) / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_a_vanished_vocabulary_or_prompt_file_is_told(tmp_path):
+    file = recipe_in(tmp_path, "synthalign-llava-7b.yaml")
+    done = bench("align", file, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'prompts.jsonl'}" in done.stderr
 
 
 def test_the_released_pairs_are_read_trained_on_and_written_again(shared, tiny, tmp_path):

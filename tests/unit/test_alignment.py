@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from alignment import preferences, rewards
+from alignment import pipeline, preferences, rewards
 from alignment.claims import Claim, claims_of
-from alignment.recipe import Preferences, RecipeError, read_recipe
+from alignment.recipe import JudgeReward, Preferences, RecipeError, read_recipe
+from bench.errors import BenchError
 from bench.metrics.object_mentions import read_synonyms
 from bench.scenes.facts import synonym_lines
 from bench.store import append_lines, read_lines
@@ -110,6 +111,32 @@ def test_empty_truncated_and_repeated_responses_are_dropped_and_counted(tmp_path
     counts, made = stage(tmp_path, [*texts, ("A cow.", 0.0, "stop")])
     assert (counts["empty"], counts["truncated"], counts["duplicate"], counts["pairs"]) == (1, 1, 1, 1)
     assert (made[0]["chosen"], made[0]["rejected"]) == ("A dog.", "A cow.")
+
+
+def test_a_reward_that_is_no_number_is_told_and_those_before_it_are_kept(tmp_path, monkeypatch):
+    for name in ("images", "responses", "out"):
+        (tmp_path / name).mkdir()
+    append_lines(tmp_path / "images" / "images.jsonl", [{"id": "0", "file": "x.png", "prompt": "p"}])
+    rows = [{"key": str(n), "image": "0", "instruction": "?", "text": "A dog."} for n in range(3)]
+    append_lines(tmp_path / "responses" / "responses.jsonl", rows)
+    found = [[(rows[0], 1.0, [])], [(rows[1], math.nan, [])]]
+    monkeypatch.setattr(rewards, "by_judge", lambda settings, waiting, about: iter(found))
+    inputs = {name: tmp_path / name for name in ("images", "responses")}
+    with pytest.raises(BenchError, match="The reward of response 1 is not a number"):
+        rewards.run(JudgeReward(kind="judge", judge="scene"), inputs, tmp_path / "out", 0)
+    assert [row["key"] for row in read_lines(tmp_path / "out" / "rewards.jsonl")] == ["0"]
+
+
+def test_a_recipes_paths_count_from_its_folder_and_do_not_decide_what_is_made(tmp_path, monkeypatch):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        text = (ROOT / "alignment" / "recipes" / "synthalign-llava-7b.yaml").read_text()
+        (tmp_path / name / "r.yaml").write_text(text)
+        (tmp_path / name / "prompts.jsonl").write_text("a dog\n")
+    monkeypatch.chdir(tmp_path)
+    first, second = (read_recipe(Path(name) / "r.yaml") for name in ("here", "there"))
+    assert first.prompts.path == tmp_path / "here" / "prompts.jsonl"
+    assert pipeline._settings(first.prompts) == pipeline._settings(second.prompts)
 
 
 def test_no_pair_at_all_is_an_error_with_a_remedy(tmp_path):
