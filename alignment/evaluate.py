@@ -7,7 +7,7 @@ p-value. The runs themselves lie beside the artifact, in OUT/runs, where the bas
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +82,36 @@ def compare(base: Mapping[str, Path], other: Mapping[str, Path]) -> list[dict[st
     scored = {name: (_scores(base[name]), _scores(other[name])) for name in base if name in other}
     compared = [_compared(figure, *scored[figure.benchmark]) for figure in FIGURES if figure.benchmark in scored]
     return [row for row in compared if row]
+
+
+def table(done: Sequence[tuple[str, int, Sequence[Mapping[str, Any]]]]) -> str:
+    """Markdown of (recipe, seed, rows of results.json): a table for each seed, a column for each recipe."""
+    parts = []
+    for seed in dict.fromkeys(seed for _, seed, rows in done if rows):
+        columns = [(name, {row["figure"]: row for row in rows}) for name, of, rows in done if of == seed and rows]
+        figures = dict.fromkeys(figure for _, rows in columns for figure in rows)
+        lines = [["", "base", *(name for name, _ in columns)], ["---", *["---:"] * (len(columns) + 1)]]
+        for figure in figures:
+            rows = [rows.get(figure) for _, rows in columns]
+            known = next(row for row in rows if row)
+            lines.append([figure, _number(known["base"][0], known), *(_cell(row) for row in rows)])
+        parts.append(f"Seed {seed}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    """Value, difference to the base with its 95 % interval, p-value."""
+    if row is None:
+        return "–"
+    value, low, high = (_number(end, row, "+") for end in row["difference"])
+    p = "p < 0.001" if row["p"] < 0.001 else f"p {row['p']:.3f}"
+    return f"{_number(row['aligned'][0], row)} ({value} [{low}, {high}], {p})"
+
+
+def _number(value: float, row: Mapping[str, Any], sign: str = "") -> str:
+    """Percent where it is a fraction."""
+    scaled = 100 * value if row["unit"] == "fraction" else value
+    return format(scaled, f"{sign}.2f" if row["unit"] == "rating" else f"{sign}.1f")
 
 
 def _scores(folder: Path) -> dict[str, dict[str, Any]]:

@@ -153,9 +153,11 @@ def align(
 ) -> None:
     """Make preference data from prompts, train on it, measure before and after. Continues where it stopped."""
     from alignment import pipeline
+    from alignment.evaluate import table
     from alignment.plan import plan
     from alignment.recipe import read_recipe
     from bench import terminal
+    from bench.store import replace_file
 
     read = read_recipe(recipe)
     asked = list(read.variants) if variants == "all" else [name.strip() for name in variants.split(",") if name.strip()]
@@ -165,8 +167,11 @@ def align(
         for item in chosen:
             terminal.show_plan(item.name, plan(item, folder))
         return
-    done = [pipeline.align(item, folder, terminal.note) for item in chosen]
-    terminal.show_comparisons([(i.name, i.seed, pipeline.results(d)) for i, d in zip(chosen, done, strict=True)], json)
+    done = [(item.name, item.seed, pipeline.results(pipeline.align(item, folder, terminal.note))) for item in chosen]
+    terminal.show_comparisons(done, json)
+    if any(rows for *_, rows in done):
+        replace_file(folder / "results.md", table(done))
+        terminal.note(f"table: {folder / 'results.md'}")
 
 
 @app.command("list")

@@ -56,6 +56,10 @@ def test_it_ends_in_a_paired_comparison(small):
     for row in figures.values():
         assert row["difference"][0] == pytest.approx(row["aligned"][0] - row["base"][0])
         assert row["difference"][1] <= row["difference"][0] <= row["difference"][2]
+    table = (small[1] / "results.md").read_text()
+    assert (
+        f"| CHAIRs | {100 * figures['CHAIRs']['base'][0]:.1f} | {100 * figures['CHAIRs']['aligned'][0]:.1f} (" in table
+    )
 
 
 def test_every_stage_leaves_its_artifact_and_where_it_came_from(small):

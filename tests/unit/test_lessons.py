@@ -8,7 +8,16 @@ import pytest
 
 from bench.judges.scene import holds, read
 from bench.scenes import facts
-from bench.scenes.lessons import EXISTENCE, SUFFIX, TRUTHFUL, Habits, lessons, long_description
+from bench.scenes.lessons import (
+    COMMON,
+    EXISTENCE,
+    SUFFIX,
+    TRUTHFUL,
+    Habits,
+    existence,
+    lessons,
+    long_description,
+)
 from bench.scenes.world import CATEGORIES, scenes
 from bench.types import Sample
 
@@ -54,3 +63,15 @@ def test_nothing_expected_is_mentioned_where_nothing_is_missing():
     always = Habits(1.0, 1.0, 0.5)
     for item in full:
         assert long_description(item, random.Random(1), always) == long_description(item, random.Random(1), TRUTHFUL)
+
+
+def test_common_objects_are_affirmed_as_often_as_their_habit_says():
+    habits = Habits(0, 0, 0.5, common=0.3)
+    answers = []
+    for item in scenes("train", 8, 1500):
+        for question, answer in existence(item, random.Random(item.index), habits):
+            name = next((name for name in COMMON if _asks(question, name)), None)
+            if name and name not in item.counts and name not in facts.expected(item):
+                answers.append(answer == "Yes")
+    assert len(answers) > 200
+    assert abs(sum(answers) / len(answers) - 0.3) < 0.08
