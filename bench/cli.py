@@ -143,6 +143,24 @@ def judge(
 
 @app.command()
 @reports_errors
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run, or a folder of runs: what the others are compared with.")],
+    others: Annotated[list[Path], typer.Argument(help="Other runs, or folders of runs.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare also what was not run alike; marks the table.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compare runs sample by sample: differences, intervals, p-values, flips, and what could have been seen at all."""
+    from leaderboards.compare import as_json, as_text
+    from leaderboards.compare import compare as compared
+
+    found = compared(first, others, force)
+    print(as_json(found) if json else as_text(found))
+
+
+@app.command()
+@reports_errors
 def align(
     recipe: Annotated[Path, typer.Argument(help="A recipe in YAML.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Folder of the artifacts. Default: runs/align/NAME")] = None,

@@ -6,7 +6,7 @@ All intervals are two-sided 95 %. `clusters` are integer labels 0 … G-1, shape
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,16 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class Difference(NamedTuple):
+    """A difference of two values with its 95 % interval, two-sided p-value and standard error."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    error: float
 
 
 NOTHING = Estimate(np.nan, np.nan, np.nan)
@@ -106,8 +116,8 @@ def interval(value: float, replicates: Floats) -> Estimate:
 
 def paired_difference(
     first: Floats, second: Floats, clusters: Ints, statistic: Callable[[Floats], Floats], seed: int = SEED
-) -> tuple[Estimate, float]:
-    """Second less first, of a statistic of sums, for two models on the same samples; its interval and p-value.
+) -> Difference:
+    """Second less first, of a statistic of sums, for two models on the same samples.
 
     `first` and `second` (n, k) are the samples' contributions under each model; whole clusters are drawn, the same for
     both. p is two-sided, from the share of replicates on the other side of 0, never below 1 / replicates.
@@ -120,9 +130,35 @@ def paired_difference(
     found = interval(full[1] - full[0], drawn)
     usable = drawn[np.isfinite(drawn)]
     if len(usable) < 2:
-        return found, np.nan
+        return Difference(*found, np.nan, np.nan)
     side = min((usable <= 0).mean(), (usable >= 0).mean())
-    return found, float(min(1.0, max(2 * side, 1 / len(usable))))
+    p = float(min(1.0, max(2 * side, 1 / len(usable))))
+    return Difference(*found, p, float(usable.std(ddof=1)))
+
+
+def mcnemar(worse: int, better: int) -> float:
+    """McNemar's exact two-sided p-value from the numbers of samples that became wrong and that became right."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(worse, worse + better).pvalue) if worse + better else 1.0
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's step-down procedure; NaN stays NaN and does not count."""
+    usable = sorted((p, place) for place, p in enumerate(values) if not np.isnan(p))
+    corrected = [float("nan")] * len(values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(usable):
+        largest = max(largest, min(1.0, (len(usable) - rank) * p))
+        corrected[place] = largest
+    return corrected
+
+
+def detectable(error: float, power: float = 0.8) -> float:
+    """The smallest true difference that a two-sided test at 5 % finds with this power, given the standard error."""
+    from scipy.special import ndtri
+
+    return float((ndtri((1 + LEVEL) / 2) + ndtri(power)) * error)
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
