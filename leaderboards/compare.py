@@ -176,12 +176,10 @@ def as_text(found: Sequence[Comparison]) -> str:
     """Tables for a terminal."""
     parts = []
     for item in found:
-        unmatched = f"; {item.only_first} and {item.only_second} in one run alone" * bool(
-            item.only_first + item.only_second
-        )
+        alone = item.only_first + item.only_second
         lines = [
             f"{item.benchmark}: {item.first} → {item.second}",
-            f"{item.matched} samples that both scored{unmatched}; 95 % intervals by image; p after Holm over all tables",
+            f"{item.matched} samples that both scored, {alone} that one did; intervals by image, p after Holm over all",
         ]
         lines += [f"NOT RUN ALIKE: {difference}" for difference in item.differs]
         lines += [_line(row) for row in item.rows]

@@ -1,4 +1,4 @@
-"""Comparing runs: only what was run alike, on the samples that both scored, with flips, power and corrected p-values."""
+"""Comparing runs: only what was run alike, on the samples that both scored; flips, power, Holm."""
 
 from __future__ import annotations
 
