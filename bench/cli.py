@@ -29,6 +29,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Make and check evaluation dat
 app.add_typer(data_app, name="data")
 
 INCOMPLETE = 3
+REGRESSION = 1
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 JudgeSpec = Annotated[str | None, typer.Option(help="openai:MODEL[@URL], replay:FILE, or scene (for --data scenes).")]
 Template = Annotated[Path | None, typer.Option(help="Your own prompt for the judge.")]
@@ -157,6 +158,32 @@ def compare(
 
     found = compared(first, others, force)
     print(as_json(found) if json else as_text(found))
+
+
+@app.command()
+@reports_errors
+def check(
+    path: Annotated[Path, typer.Argument(help="A run, or a folder of runs.")],
+    against: Annotated[Path | None, typer.Option(help="A reference file, or a run or folder of runs.")] = None,
+    margins: Annotated[Path | None, typer.Option(help="YAML of margins, floors and drift.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit report too.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the runs as a reference file, and check nothing.")] = None,
+    json: Json = False,
+) -> None:
+    """Gate a checkpoint: no figure worse than the reference beyond its margin. Exit code 1 on a regression."""
+    from leaderboards import gate
+
+    if save is not None:
+        print(f"{gate.save(path, save)} benchmarks in {save}")
+        return
+    if against is None:
+        raise BenchError("There is nothing to check against.", "--against is missing.", "Name one, or --save one.")
+    checks = gate.check(gate.recorded(path), gate.read_reference(against), gate.read_margins(margins))
+    print(gate.as_json(checks) if json else gate.as_text(checks))
+    if junit is not None:
+        gate.write_junit(checks, junit)
+    if not all(item.passed for item in checks):
+        raise typer.Exit(REGRESSION)
 
 
 @app.command()

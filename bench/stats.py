@@ -7,6 +7,7 @@ All intervals are two-sided 95 %. `clusters` are integer labels 0 … G-1, shape
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +74,7 @@ def clustered_mean(values: Floats, clusters: Ints, bounds: tuple[float, float] |
     return Estimate(mean, max(low, bounds[0]), min(high, bounds[1])) if bounds else Estimate(mean, low, high)
 
 
+@lru_cache(maxsize=4)
 def cluster_weights(groups: int, replicates: int = REPLICATES, seed: int = SEED) -> Floats:
     """How often each cluster is drawn in each bootstrap replicate, shape (replicates, groups).
 
@@ -81,7 +83,9 @@ def cluster_weights(groups: int, replicates: int = REPLICATES, seed: int = SEED)
     if groups < 2:
         return np.zeros((0, groups))
     drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=replicates)
-    return drawn.astype(np.float64)
+    weights = drawn.astype(np.float64)
+    weights.flags.writeable = False  # one array for all who ask
+    return weights
 
 
 def bootstrap_sums(
