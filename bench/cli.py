@@ -162,6 +162,20 @@ def compare(
 
 @app.command()
 @reports_errors
+def board(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Runs, or folders of runs, to set beside them.")] = None,
+    json: Json = False,
+) -> None:
+    """Show published figures with their sources, and runs beside them."""
+    from leaderboards.board import as_json, as_text
+    from leaderboards.board import board as made
+
+    lines, remarks = made(runs or [])
+    print(as_json(lines, remarks) if json else as_text(lines, remarks))
+
+
+@app.command()
+@reports_errors
 def check(
     path: Annotated[Path, typer.Argument(help="A run, or a folder of runs.")],
     against: Annotated[Path | None, typer.Option(help="A reference file, or a run or folder of runs.")] = None,
