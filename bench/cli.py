@@ -176,6 +176,26 @@ def board(
 
 @app.command()
 @reports_errors
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Runs, or folders of runs; the first is compared with the others.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's tables, published beside measured.")] = False,
+) -> None:
+    """Write tables (Markdown, LaTeX, CSV) and figures (SVG, PNG) about runs."""
+    from bench import terminal
+    from reports.report import write_report
+
+    files, remarks = write_report(runs, out, paper)
+    for remark in remarks:
+        terminal.note(f"warning: {remark}")
+    for file in files:
+        print(file)
+
+
+@app.command()
+@reports_errors
 def check(
     path: Annotated[Path, typer.Argument(help="A run, or a folder of runs.")],
     against: Annotated[Path | None, typer.Option(help="A reference file, or a run or folder of runs.")] = None,

@@ -81,7 +81,7 @@ def _measured(runs: Sequence[Path]) -> tuple[list[Line], list[str]]:
             try:
                 store = RunFolder(file)
                 record, metrics = store.record(), store.metrics()
-                name, benchmark = _name(record), str(record["benchmark"]["name"])
+                name, benchmark = model_name(record), str(record["benchmark"]["name"])
             except (BenchError, KeyError, TypeError, AttributeError) as error:
                 remarks.append(f"{file} was left out: {' '.join(str(error).split())}")
                 continue
@@ -97,7 +97,7 @@ def _measured(runs: Sequence[Path]) -> tuple[list[Line], list[str]]:
     return [Line(name, True, cells) for name, cells in models.items()], remarks
 
 
-def _name(record: Mapping[str, Any]) -> str:
+def model_name(record: Mapping[str, Any]) -> str:
     """The model, its adapter by fingerprint where it has one, and what it was asked on where that is not official."""
     model = record["model"]
     adapter = model.get("adapter_sha256")

@@ -31,7 +31,9 @@ ALLOWED = {
     "bench/": ("bench",),
     "alignment/": ("bench", "alignment"),
     "leaderboards/": ("bench.types", "bench.store", "bench.stats", "bench.figures", "bench.errors", "leaderboards"),
-    "reports/": ("bench.types", "bench.store", "bench.stats", "bench.errors", "leaderboards", "reports"),
+    "reports/": (
+        "bench.types", "bench.store", "bench.stats", "bench.figures", "bench.errors", "leaderboards", "reports",
+    ),
 }  # fmt: skip
 COMPOSED = ("bench/cli.py", "bench/pytest_plugin.py")  # what users start looks upward, inside its functions
 LIGHT = ("bench/types.py", "bench/errors.py", "bench/registry.py")
