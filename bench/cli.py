@@ -182,12 +182,13 @@ def report(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     paper: Annotated[bool, typer.Option("--paper", help="The paper's tables, published beside measured.")] = False,
+    card: Annotated[bool, typer.Option("--model-card", help="A hub-ready README of the one model.")] = False,
 ) -> None:
     """Write tables (Markdown, LaTeX, CSV) and figures (SVG, PNG) about runs."""
     from bench import terminal
     from reports.report import write_report
 
-    files, remarks = write_report(runs, out, paper)
+    files, remarks = write_report(runs, out, paper, card)
     for remark in remarks:
         terminal.note(f"warning: {remark}")
     for file in files:

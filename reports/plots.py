@@ -34,8 +34,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 def forest(found: Sequence[Comparison]) -> Figure:
     """Paired differences with their intervals, in points (fractions) or as they are (ratings, words)."""
+    several = len({item.second.parent for item in found}) > 1
     rows = [
-        (f"{item.second.parent.name}: {row.paired.figure.name}", row.paired)
+        (f"{item.second.parent.name}: {row.paired.figure.name}" if several else row.paired.figure.name, row.paired)
         for item in found
         for row in item.rows
         if row.paired.figure.better != "neither"
@@ -52,7 +53,9 @@ def forest(found: Sequence[Comparison]) -> Figure:
         axes.plot([value], [place], "o" if good else "s", color=colour, markerfacecolor=colour if sure else "white")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
-    axes.set_xlabel("difference in points or ratings, 95 % interval; ● better, ■ worse, hollow: not more than noise")
+    axes.set_xlabel(
+        "difference in points (ratings as they are), 95 % interval\n● better, ■ worse, hollow: not more than noise"
+    )
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -9,6 +9,7 @@ from bench.errors import BenchError
 from bench.store import replace_file
 from leaderboards.compare import Comparison, compare
 from reports import plots
+from reports.model_card import model_card
 from reports.results import Run, benchmark_tables, metric_rows, paper_tables, read_runs
 from reports.tables import as_csv, document, latex, markdown
 
@@ -17,11 +18,12 @@ class ReportError(BenchError):
     """A report that cannot be made."""
 
 
-def write_report(folders: Sequence[Path], out: Path, paper: bool) -> tuple[list[Path], list[str]]:
+def write_report(folders: Sequence[Path], out: Path, paper: bool, card: bool = False) -> tuple[list[Path], list[str]]:
     """Writes tables and figures into `out`; returns the files and remarks on runs that were left out.
 
     report.md and report.tex hold all tables, tables/NAME.{md,tex,csv} each of them, figures/NAME.{svg,png} the figures.
-    The first folder's runs are what the others are compared with. Raises ReportError where no run can be used.
+    `paper` adds the paper's tables, `card` README.md, a model card. The first folder's runs are what the others are
+    compared with. Raises ReportError where no run can be used.
     """
     runs, remarks = read_runs(folders)
     if not runs:
@@ -38,6 +40,7 @@ def write_report(folders: Sequence[Path], out: Path, paper: bool) -> tuple[list[
                 replace_file(files[-1], write(table))
         whole = [("report.md", "\n".join(map(markdown, tables))), ("report.tex", document(tables)),
                  ("metrics.csv", as_csv(metric_rows(runs)))]  # fmt: skip
+        whole += [("README.md", model_card(runs))] if card else []
         for name, text in whole:
             files.append(out / name)
             replace_file(files[-1], text)

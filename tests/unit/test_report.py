@@ -1,0 +1,129 @@
+"""Reports: the same runs give the same bytes, verdicts and bold say what the intervals say, texts are escaped."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+
+import numpy as np
+import pytest
+
+from bench.store import write_json
+from reports.report import ReportError, write_report
+from reports.results import paper_tables, read_runs
+from reports.tables import Cell, Table, as_csv, document, latex, markdown
+from tests.conftest import bench
+from tests.unit.test_compare import RECORD, run_folder
+
+
+def metric(name, subset, value, half=0.01):
+    return {"name": name, "subset": subset, "value": value, "low": value - half, "high": value + half, "n": 400,
+            "unscored": 0, "better": "higher", "unit": "fraction"}  # fmt: skip
+
+
+def pope_run(folder, share, name, **model):
+    right = np.arange(400) % 100 < 100 * share
+    record = RECORD | {"source": {"data": "hub"}, "model": RECORD["model"] | {"name": name} | model}
+    run_folder(folder, [int(ok) for ok in right], record)
+    metrics = [metric("accuracy", "mean", share), metric("precision", "mean", share)]
+    metrics += [metric("accuracy", subset, share) for subset in ("random", "popular", "adversarial")]
+    write_json(folder / "metrics.json", {"metrics": metrics})
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [
+        pope_run(tmp_path / "a" / "pope", 0.86, "llava"),
+        pope_run(tmp_path / "b" / "pope", 0.97, "llava", adapter_sha256="f" * 64),
+    ]
+
+
+def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
+    made = []
+    for name in ("one", "two"):
+        files, remarks = write_report(runs, tmp_path / name, paper=True)
+        assert remarks == []
+        made.append({file.relative_to(tmp_path / name): file.read_bytes() for file in files})
+    assert made[0] == made[1]
+    names = {path.as_posix() for path in made[0]}
+    assert {"report.md", "report.tex", "metrics.csv", "tables/pope.csv", "tables/paper-table-3.tex"} <= names
+    assert {"figures/forest.svg", "figures/forest.png", "figures/pope-by-subset.svg"} <= names
+
+
+def test_the_best_is_bold_only_where_it_is_more_than_noise(runs, tmp_path):
+    files, _ = write_report(runs, tmp_path / "out", paper=False)
+    text = next(file for file in files if file.name == "pope.md").read_text()
+    assert "**97.00 ±1.00**" in text
+    files, _ = write_report([runs[0], runs[0]], tmp_path / "same", paper=False)
+    assert "**" not in next(file for file in files if file.name == "pope.md").read_text()
+
+
+def test_verdicts_hold_measured_against_published(runs):
+    tables = paper_tables(read_runs(runs)[0])
+    first = {row[0].text: [cell.text for cell in row[1:]] for row in tables[0].rows}
+    place = list(tables[0].header).index("pope.accuracy") - 1
+    assert first["LLaVA-1.5-7B"][place] == "86.1"
+    assert first["… against LLaVA-1.5-7B"][place : place + 2] == ["within", "worse"]  # published: 86.1 and 89.1
+    assert first["… against LLaVA-1.5-7B + PDS-DPO"][place : place + 2] == ["better", "within"]  # 87.6 and 97.8
+    assert first["… against LLaVA-1.5-7B"][0] == "not measured"
+    assert [table.name for table in tables] == ["paper-table-1", "paper-table-2", "paper-table-3"]
+
+
+def test_the_numbers_behind_the_table_are_in_the_csv(runs, tmp_path):
+    write_report(runs, tmp_path / "out", paper=False)
+    with (tmp_path / "out" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["metric"], row["subset"]) for row in rows} >= {("accuracy", "mean"), ("precision", "mean")}
+    assert float(rows[0]["value"]) == 0.86
+
+
+def test_a_damaged_run_is_told_and_the_others_are_reported(runs, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "run.json").write_text("{")
+    done = bench("report", *runs, bad, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "bad was left out" in done.stderr
+    assert (tmp_path / "out" / "report.md").exists()
+    with pytest.raises(ReportError, match="no run to report"):
+        write_report([bad], tmp_path / "none", paper=False)
+
+
+def test_a_model_card_carries_results_intervals_and_the_command(runs, tmp_path):
+    from huggingface_hub import ModelCard
+
+    assert bench("report", runs[1], "--out", tmp_path / "out", "--model-card").returncode == 0
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    found = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert found["accuracy, 95 % interval 96.00 to 98.00"] == 97.0
+    assert card.data.base_model == "llava"
+    assert "$ bench run --model llava --suite pope --data hub" in card.text
+    two = bench("report", *runs, "--out", tmp_path / "two", "--model-card")
+    assert two.returncode == 2
+    assert "A card is of one model" in two.stderr
+
+
+NASTY = r"50% & <b>x_y</b> ${a}$ #1 ~ \end{table} ± →"
+
+
+def test_names_of_models_are_escaped_in_every_form():
+    table = Table("t", "A | B", ["model", "x"], [[Cell(NASTY), Cell("1.0", 1.0, bold=True)]])
+    assert r"\end{table}" in latex(table).replace(r"\textbackslash{}end\{table\}", "")
+    assert latex(table).count(r"\end{table}") == 1
+    assert r"**1.0**" in markdown(table)
+    assert list(csv.reader(as_csv(table).splitlines()))[1] == [NASTY, "1.0"]
+
+
+@pytest.mark.slow
+def test_pdflatex_takes_the_tables(runs, tmp_path):
+    import shutil
+
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex here")
+    table = Table("t", "Names", ["model", "x"], [[Cell(NASTY), Cell("1.0", 1.0, bold=True)]])
+    (tmp_path / "t.tex").write_text(document([table, *paper_tables(read_runs(runs)[0])]))
+    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "t.pdf").stat().st_size > 10_000
