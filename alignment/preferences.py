@@ -48,7 +48,8 @@ def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int)
             group.append(row | rewards[row["key"]] | {"words": len(row["text"].split())})
     candidates = [group for group in groups.values() if len(group) > 1]
     free = pairs(candidates, [0.0] * len(candidates), settings.margin)
-    prices = balancing_prices(candidates, settings.margin) if settings.balance_length else [0.0] * len(candidates)
+    wanted = settings.length_bias
+    prices = [0.0] * len(candidates) if wanted is None else balancing_prices(candidates, settings.margin, wanted)
     made = pairs(candidates, prices, settings.margin)
     chance = random.Random(f"preferences {seed}")
     if settings.limit is not None:
@@ -91,24 +92,24 @@ def length_bias(made: Sequence[Pair]) -> float:
     return statistics.fmean(better["words"] - worse["words"] for better, worse in made) if made else 0.0
 
 
-def balancing_prices(groups: Sequence[Group], margin: float) -> list[float]:
-    """For each group the price per word at which the pairs of its quarter, by mean length, have no length bias."""
+def balancing_prices(groups: Sequence[Group], margin: float, wanted: float = 0.0) -> list[float]:
+    """For each group the price per word at which the pairs of its quarter, by mean length, have the wanted bias."""
     means = [statistics.fmean(row["words"] for row in group) for group in groups]
     ranked = sorted(range(len(groups)), key=means.__getitem__)
     prices = [0.0] * len(groups)
     for part in range(QUARTERS):
         members = ranked[len(ranked) * part // QUARTERS : len(ranked) * (part + 1) // QUARTERS]
-        price = _balancing_price([groups[index] for index in members], margin)
+        price = _balancing_price([groups[index] for index in members], margin, wanted)
         for index in members:
             prices[index] = price
     return prices
 
 
-def _balancing_price(groups: Sequence[Group], margin: float, most: float = 1.0) -> float:
-    """The price at which the pairs' length bias is nearest to 0, by bisection; it falls with the price."""
+def _balancing_price(groups: Sequence[Group], margin: float, wanted: float, most: float = 1.0) -> float:
+    """The price at which the pairs' length bias is nearest to the wanted one, by bisection; it falls with the price."""
 
     def bias(price: float) -> float:
-        return length_bias(pairs(groups, [price] * len(groups), margin))
+        return length_bias(pairs(groups, [price] * len(groups), margin)) - wanted
 
     low, high = -most, most
     for _ in range(24):

@@ -150,12 +150,13 @@ class JudgeReward(Settings):
 class Preferences(Settings):
     """Which pairs are made of the rewarded responses.
 
-    `margin` is the smallest difference of rewards; `balance_length` lets neither side be the longer one on average;
+    `margin` is the smallest difference of rewards; `length_bias` is how many words the chosen responses are given to be
+    longer than the rejected on average, null leaves it as it comes;
     `shuffle` draws chosen and rejected at random (a control); `limit` keeps so many pairs.
     """
 
     margin: float = Field(0.0, ge=0)
-    balance_length: bool = True
+    length_bias: float | None = 0.0
     shuffle: bool = False
     limit: int | None = Field(None, gt=0)
 

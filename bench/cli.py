@@ -45,6 +45,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
         try:
             with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of libraries, to those who call them
                 warnings.showwarning = lambda message, *_, **__: terminal.note(f"warning: {message}")
                 command(*args, **kwargs)
         except BenchError as error:
