@@ -185,11 +185,22 @@ def report(
     paper: Annotated[bool, typer.Option("--paper", help="The paper's tables, published beside measured.")] = False,
     card: Annotated[bool, typer.Option("--model-card", help="A hub-ready README of the one model.")] = False,
 ) -> None:
-    """Write tables (Markdown, LaTeX, CSV) and figures (SVG, PNG) about runs."""
-    from bench import terminal
+    """Write tables (Markdown, LaTeX, CSV), figures (SVG, PNG) and a page to look at, about runs."""
+    from bench import registry, terminal
+    from bench.compose import asked_before
+    from bench.store import RunFolder
+    from reports.page import Asked
     from reports.report import write_report
 
-    files, remarks = write_report(runs, out, paper, card)
+    def reopen(run: Any) -> Asked | None:
+        try:
+            asked = asked_before(RunFolder(run.folder), run.record, registry.load("benchmarks", run.benchmark))
+        except BenchError as error:
+            terminal.note(f"warning: {run.folder}: no samples on the page. {error.fact} {error.reason}")
+            return None
+        return Asked(run, asked.samples, asked.key_of, {r.image: r.path for r in asked.requests if r.path})
+
+    files, remarks = write_report(runs, out, paper, card, reopen)
     for remark in remarks:
         terminal.note(f"warning: {remark}")
     for file in files:

@@ -126,17 +126,7 @@ def rescore(path: Path, judge: Judge | None) -> tuple[Benchmark, Outcome, str]:
     if judge is not None and not benchmark.judged:
         raise BenchError(f"{benchmark.title} takes no judge.", "Its answers are scored by rule.", "Use `bench score`.")
     with store.locked():
-        source = record["source"]
-        answered = tuple(store.answered_images()) if source["replayed"] else None
-        data = open_data(source["data"], source["images"] and Path(source["images"]), benchmark.name, answered)
-        max_tokens = benchmark.max_tokens
-        asked = runner.prepare(benchmark, data, record["prompt"]["suffix"], max_tokens, record["limit"])
-        if asked.sha256 != record["data"]["sha256"]:
-            raise StoreError(
-                f"The questions in {source['data']} are no longer those of {path}.",
-                "The files have changed since the run.",
-                "Restore them, or run again in a new folder.",
-            )
+        asked = asked_before(store, record, benchmark)
         unjudged = {}
         if judge is not None:
             with progress_bar(f"{benchmark.name}: judging", len(asked.samples)) as progress:
@@ -145,6 +135,21 @@ def rescore(path: Path, judge: Judge | None) -> tuple[Benchmark, Outcome, str]:
             store.write_record(record)
         outcome = runner.summarise(store, benchmark, asked, record["judge"], {}, unjudged)
     return benchmark, outcome, str(record["model"].get("name", "?"))
+
+
+def asked_before(store: RunFolder, record: Mapping[str, Any], benchmark: Benchmark) -> runner.Asked:
+    """What a recorded run asked, read again. Raises StoreError where the data is no longer the one it asked about."""
+    source = record["source"]
+    answered = tuple(store.answered_images()) if source["replayed"] else None
+    data = open_data(source["data"], source["images"] and Path(source["images"]), benchmark.name, answered)
+    asked = runner.prepare(benchmark, data, record["prompt"]["suffix"], benchmark.max_tokens, record["limit"])
+    if asked.sha256 != record["data"]["sha256"]:
+        raise StoreError(
+            f"The questions in {source['data']} are no longer those of {store.path}.",
+            "The files have changed since the run.",
+            "Restore them, or run again in a new folder.",
+        )
+    return asked
 
 
 def _without_secret(word: str) -> str:

@@ -110,7 +110,7 @@ def as_text(lines: Sequence[Line], remarks: Sequence[str]) -> str:
     shown = [line for line in lines if any(column in line.cells for column, *_ in COLUMNS)]
     used = [item for item in COLUMNS if any(item[0] in line.cells for line in shown)]
     rows = [["model", *(heading for _, heading, _ in used)]]
-    rows += [[line.model, *(_text(line.cells.get(column)) for column, *_ in used)] for line in shown]
+    rows += [[line.model, *(cell_text(line.cells.get(column)) for column, *_ in used)] for line in shown]
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     text = [
         "  ".join(cell.ljust(width) if not place else cell.rjust(width)
@@ -128,7 +128,8 @@ def as_text(lines: Sequence[Line], remarks: Sequence[str]) -> str:
     return "\n".join([*text, "", *notes, *remarks])
 
 
-def _text(cell: Cell | None) -> str:
+def cell_text(cell: Cell | None) -> str:
+    """The value as tables show it, with its marks."""
     if cell is None or math.isnan(cell.value):
         return "–"
     spread = "" if math.isnan(cell.low) else f" ±{(cell.high - cell.low) / 2:.1f}"

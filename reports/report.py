@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.errors import BenchError
 from bench.store import replace_file
+from leaderboards.board import board
 from leaderboards.compare import Comparison, compare
 from reports import plots
 from reports.model_card import model_card
+from reports.page import Asked, write_page
 from reports.results import Run, benchmark_tables, metric_rows, paper_tables, read_runs
 from reports.tables import as_csv, document, latex, markdown
 
@@ -18,10 +20,13 @@ class ReportError(BenchError):
     """A report that cannot be made."""
 
 
-def write_report(folders: Sequence[Path], out: Path, paper: bool, card: bool = False) -> tuple[list[Path], list[str]]:
+def write_report(
+    folders: Sequence[Path], out: Path, paper: bool, card: bool, reopen: Callable[[Run], Asked | None]
+) -> tuple[list[Path], list[str]]:
     """Writes tables and figures into `out`; returns the files and remarks on runs that were left out.
 
-    report.md and report.tex hold all tables, tables/NAME.{md,tex,csv} each of them, figures/NAME.{svg,png} the figures.
+    report.md and report.tex hold all tables, tables/NAME.{md,tex,csv} each of them, figures/NAME.{svg,png} the figures,
+    index.html the page; `reopen` gives what a run asked, None where its data is not at hand.
     `paper` adds the paper's tables, `card` README.md, a model card. The first folder's runs are what the others are
     compared with. Raises ReportError where no run can be used.
     """
@@ -45,6 +50,9 @@ def write_report(folders: Sequence[Path], out: Path, paper: bool, card: bool = F
             files.append(out / name)
             replace_file(files[-1], text)
         files += _figures(runs, compared, out / "figures")
+        asked = [item for run in runs if (item := reopen(run))]
+        files.append(out / "index.html")
+        write_page(board(folders)[0], runs, asked, files[-1])
     except OSError as error:
         raise ReportError(
             f"{out} cannot be written.", f"{error.strerror or error}.", "Free space, or name another."

@@ -7,10 +7,11 @@ import random
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from alignment import pipeline, preferences, rewards
+from alignment import images, pipeline, preferences, rewards
 from alignment.claims import Claim, claims_of
-from alignment.recipe import JudgeReward, Preferences, RecipeError, read_recipe
+from alignment.recipe import FolderImages, JudgeReward, Preferences, RecipeError, read_recipe
 from bench.errors import BenchError
 from bench.metrics.object_mentions import read_synonyms
 from bench.scenes.facts import synonym_lines
@@ -178,3 +179,18 @@ def test_a_variant_changes_only_what_it_names():
     assert facts.prompts == recipe.prompts
     with pytest.raises(RecipeError, match="no variant"):
         recipe.variant("nonsense")
+
+
+def test_corrupt_pictures_of_a_folder_are_dropped_with_the_reason(tmp_path):
+    for name in ("source", "prompts", "out"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "source" / "a.png")
+    (tmp_path / "source" / "b.png").write_bytes((tmp_path / "source" / "a.png").read_bytes()[:40])
+    (tmp_path / "source" / "c.jpg").write_text("no picture")
+    rows = [{"id": str(n), "prompt": "p", "instructions": ["?"]} for n in range(4)]
+    append_lines(tmp_path / "prompts" / "prompts.jsonl", rows)
+    settings = FolderImages(kind="folder", path=tmp_path / "source")
+    counts = images.run(settings, {"prompts": tmp_path / "prompts"}, tmp_path / "out", 0)
+    assert counts == {"images": 1, "candidates": 0, "dropped": 3}
+    told = [row.get("dropped", "") for row in read_lines(tmp_path / "out" / "images.jsonl")]
+    assert told[0] == "" and "b.png" in told[1] and "c.jpg" in told[2] and "no picture left" in told[3]

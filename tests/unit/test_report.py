@@ -42,7 +42,7 @@ def runs(tmp_path):
 def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
     made = []
     for name in ("one", "two"):
-        files, remarks = write_report(runs, tmp_path / name, paper=True)
+        files, remarks = write_report(runs, tmp_path / name, True, False, lambda run: None)
         assert remarks == []
         made.append({file.relative_to(tmp_path / name): file.read_bytes() for file in files})
     assert made[0] == made[1]
@@ -52,10 +52,10 @@ def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
 
 
 def test_the_best_is_bold_only_where_it_is_more_than_noise(runs, tmp_path):
-    files, _ = write_report(runs, tmp_path / "out", paper=False)
+    files, _ = write_report(runs, tmp_path / "out", False, False, lambda run: None)
     text = next(file for file in files if file.name == "pope.md").read_text()
     assert "**97.00 ±1.00**" in text
-    files, _ = write_report([runs[0], runs[0]], tmp_path / "same", paper=False)
+    files, _ = write_report([runs[0], runs[0]], tmp_path / "same", False, False, lambda run: None)
     assert "**" not in next(file for file in files if file.name == "pope.md").read_text()
 
 
@@ -71,7 +71,7 @@ def test_verdicts_hold_measured_against_published(runs):
 
 
 def test_the_numbers_behind_the_table_are_in_the_csv(runs, tmp_path):
-    write_report(runs, tmp_path / "out", paper=False)
+    write_report(runs, tmp_path / "out", False, False, lambda run: None)
     with (tmp_path / "out" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {(row["metric"], row["subset"]) for row in rows} >= {("accuracy", "mean"), ("precision", "mean")}
@@ -87,7 +87,7 @@ def test_a_damaged_run_is_told_and_the_others_are_reported(runs, tmp_path):
     assert "bad was left out" in done.stderr
     assert (tmp_path / "out" / "report.md").exists()
     with pytest.raises(ReportError, match="no run to report"):
-        write_report([bad], tmp_path / "none", paper=False)
+        write_report([bad], tmp_path / "none", False, False, lambda run: None)
 
 
 def test_a_model_card_carries_results_intervals_and_the_command(runs, tmp_path):
