@@ -19,7 +19,7 @@ from bench.scenes.world import CATEGORIES, CONTEXTS
 from bench.store import append_lines, read_lines, replace_lines
 from bench.terminal import progress_bar
 
-VERSION = "2"
+VERSION = "3"
 
 
 def identity(settings: TemplatePrompts | FilePrompts) -> Any:
@@ -115,13 +115,15 @@ def _instructions(
     """`count` instructions, no two alike, as far as there are so many.
 
     {object}, {an_object} and {objects} are filled from one of the lists of `objects`, drawn first: half of them from
-    the objects that the prompt names, half from those that usually go with them, shown or not.
+    the objects that the prompt names, half from those that usually go with them, shown or not; {other} is another one
+    of those that the prompt names.
     """
     asked: dict[str, None] = {}
     for _ in range(20 * count if templates else 0):
         if len(asked) == count:
             break
         name = chance.choice(chance.choice(objects))
-        filled = {"object": name, "an_object": facts.article(name), "objects": facts.plural(name)}
+        other = chance.choice([item for item in objects[0] if item != name] or list(CATEGORIES))
+        filled = {"object": name, "an_object": facts.article(name), "objects": facts.plural(name), "other": other}
         asked[chance.choice(templates).format(**filled)] = None
     return list(asked)
