@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -53,9 +54,9 @@ def test_noise_on_the_weights_fails_and_the_samples_are_named(project):
     done = gated(project, "--bench-model", "noisy", "--bench-ref", "reference.json")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAIL  POPE accuracy" in done.stdout
-    runs = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("E ") and ": 1 → 0" in line]
-    assert runs
-    assert all(name.split("/")[0] in ("random", "popular", "adversarial") for name in runs)
+    named = re.findall(r"^E +(\w+)/\d+ \((\w+)\): 1 → 0$", done.stdout, re.MULTILINE)
+    assert len(named) == 10
+    assert all(name == subset and name in ("random", "popular", "adversarial") for name, subset in named)
 
 
 def test_without_a_model_the_test_is_skipped(project):
