@@ -4,6 +4,7 @@ What is ours, and why:
 - Prompts are tokenised as at inference, by the bench's own prompter under the model's protocol, and responses end with
   the end-of-sequence token. trl relies on the chat template, which in LLaVA-1.5's case has neither <s> nor </s>.
 - The reference's log-probabilities, which trl refuses to precompute for images, are computed once and kept.
+- A pair's picture is encoded once for its two rows; trl encodes it for each.
 - `launch` trains in several processes, by `accelerate launch`; each computes its share of the reference's.
 - LoRA goes to the language model's linear layers only; peft's "all-linear" would adapt the vision tower too.
 
@@ -65,6 +66,7 @@ def _train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int)
     place = os.environ.get("LOCAL_RANK")
     adapter = load_model(settings.model, {"device": f"cuda:{place}"} if place and torch.cuda.is_available() else {})
     trainer = make_trainer(adapter, pairs, settings, out, seed)
+    see_once(trainer.model)
     if settings.loss != "sft":
         use_reference(trainer, pairs, out)
     last = max(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
@@ -255,6 +257,31 @@ def make_trainer(adapter: Any, pairs: Sequence[Mapping[str, Any]], settings: Tra
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def see_once(model: Any) -> None:
+    """Lets the vision tower, which is not trained, encode a pair's picture once for its two rows."""
+    tower = next((module for name, module in model.named_modules() if name.endswith("vision_tower")), None)
+    if tower is None:
+        return
+    encode = tower.forward
+
+    def once(pixel_values: torch.Tensor, *more: Any, **named: Any) -> Any:
+        half = len(pixel_values) // 2
+        if len(pixel_values) != 2 * half or not torch.equal(pixel_values[:half], pixel_values[half:]):
+            return encode(pixel_values, *more, **named)
+        return _twice(encode(pixel_values[:half], *more, **named))
+
+    tower.forward = once
+
+
+def _twice(output: Any) -> Any:
+    """A model's output with every tensor's rows once more behind them."""
+    if isinstance(output, torch.Tensor):
+        return torch.cat([output, output])
+    if isinstance(output, dict):
+        return type(output)(**{name: _twice(value) for name, value in output.items()})
+    return tuple(map(_twice, output)) if isinstance(output, tuple) else output
 
 
 def reference_logps(trainer: Any, pairs: Sequence[Mapping[str, Any]], out: Path) -> list[tuple[float, float]]:

@@ -50,6 +50,7 @@ def ours(model: str, pairs: list[dict[str, str]], settings: Training, out: Path)
     """Seconds and losses of our way."""
     trainer = dpo.make_trainer(HFModel(model, {}), pairs, settings, out, 0)
     started = time.perf_counter()
+    dpo.see_once(trainer.model)
     dpo.use_reference(trainer, pairs, out)
     trainer.train()
     return time.perf_counter() - started, losses(trainer)

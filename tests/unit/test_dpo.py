@@ -96,10 +96,26 @@ def test_losses_are_those_of_trl_on_its_own_batches(checkpoint, inputs, tmp_path
         ]
     )
     expected = trainer.compute_loss(trainer.model, dict(theirs)).item()
+    dpo.see_once(trainer.model)
     dpo.use_reference(trainer, pairs, tmp_path)
     ours = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
     assert trainer.compute_loss(trainer.model, ours).item() == pytest.approx(expected, abs=1e-4)
     assert expected != pytest.approx(0.6931, abs=1e-3), "policy and reference must differ for the check to mean much"
+
+
+def test_a_pairs_picture_is_encoded_once(checkpoint, inputs, tmp_path, monkeypatch):
+    adapter = HFModel(str(checkpoint), {})
+    trainer = dpo.make_trainer(adapter, pairs_of(inputs), settings(checkpoint), tmp_path, 0)
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(3)])
+    expected = trainer.compute_ref_log_probs(trainer.model, batch)
+    seen = []
+    tower = next(m for name, m in trainer.model.named_modules() if name.endswith("vision_tower"))
+    encode = tower.forward
+    monkeypatch.setattr(tower, "forward", lambda pixels, *a, **k: seen.append(len(pixels)) or encode(pixels, *a, **k))
+    dpo.see_once(trainer.model)
+    found = trainer.compute_ref_log_probs(trainer.model, batch)
+    assert seen == [3]
+    assert all(torch.allclose(one, two, atol=1e-5) for one, two in zip(expected, found, strict=True))
 
 
 def test_prompts_are_those_of_inference_and_responses_end(checkpoint, inputs, tmp_path):
