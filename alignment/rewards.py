@@ -6,9 +6,8 @@ the mean of their P = P(yes) / (P(yes) + P(no)) is worth
 
     value(P) = clip((P - threshold) / (1 - threshold), -2, 1)
 
-for an assertion and -value(P) for a denial; a number, at most 0. A response's reward is the sum over its distinct
-claims, so that it grows with what is covered and falls with what is not so. `facts` takes 1 or 0 from a scene's facts
-for P.
+for an assertion and -value(P) for a denial. A response's reward is the sum over its distinct claims, so that it grows
+with what is covered and falls with what is not so. `facts` takes 1 or 0 from a scene's facts for P.
 
 `classifier` and `judge` are in `alignment/text_rewards.py`.
 
@@ -38,7 +37,7 @@ from bench.store import append_lines, read_lines
 from bench.terminal import progress_bar
 from bench.types import Benchmark, Request
 
-VERSION = "3"
+VERSION = "2"
 Kind = GroundingReward | FactsReward | ClassifierReward | JudgeReward
 WORST = -2.0
 
@@ -105,9 +104,9 @@ def _by_claims(
         for claim in claims:
             pair = (row["image"], claim.question)
             if isinstance(settings, FactsReward):
-                worth[claim] = _worth(claim, _true(claim, images[row["image"]]), settings.threshold)
+                worth[claim] = value(_true(claim, images[row["image"]]), settings.threshold)
             elif pair in p:
-                worth[claim] = _worth(claim, p[pair], settings.threshold)
+                worth[claim] = value(p[pair], settings.threshold)
         reward = math.fsum(-amount if claim.denied else amount for claim, amount in worth.items())
         doubtful = dict.fromkeys(claim.object for claim, amount in worth.items() if amount < 0 and not claim.denied)
         rewarded.append((row, reward, [*doubtful]))
@@ -117,12 +116,6 @@ def _by_claims(
 def _true(claim: Claim, picture: Path) -> float:
     count = _scene(picture.name).counts.get(claim.object, 0)
     return float(count > 0 if claim.number is None else count == claim.number)
-
-
-def _worth(claim: Claim, p: float, threshold: float) -> float:
-    """A claim's value; a right number adds nothing to the object that it is of, a wrong one costs."""
-    found = value(p, threshold)
-    return found if claim.number is None else min(0.0, found) if not math.isnan(found) else found
 
 
 def value(p: float, threshold: float) -> float:

@@ -194,11 +194,3 @@ def test_corrupt_pictures_of_a_folder_are_dropped_with_the_reason(tmp_path):
     assert counts == {"images": 1, "candidates": 0, "dropped": 3}
     told = [row.get("dropped", "") for row in read_lines(tmp_path / "out" / "images.jsonl")]
     assert told[0] == "" and "b.png" in told[1] and "c.jpg" in told[2] and "no picture left" in told[3]
-
-
-def test_a_right_number_adds_nothing_and_a_wrong_one_costs():
-    two = Claim("dog", 2)
-    assert rewards._worth(DOG, 1.0, 0.6) == pytest.approx(1)
-    assert rewards._worth(two, 1.0, 0.6) == 0
-    assert rewards._worth(two, 0.3, 0.6) == pytest.approx(-0.75)
-    assert math.isnan(rewards._worth(two, math.nan, 0.6))
