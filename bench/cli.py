@@ -195,8 +195,8 @@ def report(
     def reopen(run: Any) -> Asked | None:
         try:
             asked = asked_before(RunFolder(run.folder), run.record, registry.load("benchmarks", run.benchmark))
-        except BenchError as error:
-            terminal.note(f"warning: {run.folder}: no samples on the page. {error.fact} {error.reason}")
+        except (BenchError, KeyError, TypeError) as error:  # data that is gone, or a record of another version
+            terminal.note(f"warning: {run.folder}: no samples on the page. {' '.join(str(error).split())}")
             return None
         return Asked(run, asked.samples, asked.key_of, {r.image: r.path for r in asked.requests if r.path})
 
