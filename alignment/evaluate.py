@@ -14,6 +14,7 @@ from typing import Any
 from alignment.recipe import Evaluation
 from bench import registry
 from bench.compose import judge_for, load_judge, load_model, run_suite
+from bench.environment import environment
 from bench.figures import FIGURES, paired, read_scores
 from bench.store import dump, read_json, write_json
 
@@ -38,7 +39,7 @@ def measured(settings: Evaluation, spec: str, runs: Path) -> dict[str, Path]:
     """The folder of the finished run of every benchmark, for one model."""
     model = load_model(spec, {})
     judge = load_judge(judge_for(settings.judge, settings.data), None)
-    told = [model.describe(), settings.model_dump(mode="json")]
+    told = [model.describe(), settings.model_dump(mode="json"), environment()]  # a run is resumed under the same alone
     folder = runs / hashlib.sha256(dump(told).encode()).hexdigest()[:10]
     outcomes = run_suite(settings.suite, model, judge, settings.data, settings.limit, folder)
     return {name: outcome.folder for name, outcome in outcomes.items()}
