@@ -69,7 +69,8 @@ def _train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int)
     see_once(trainer.model)
     if settings.loss != "sft":
         use_reference(trainer, pairs, out)
-    last = max(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    whole = (file.parent for file in out.glob("checkpoint-*/trainer_state.json") if file.stat().st_size)  # written last
+    last = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     first = trainer.is_world_process_zero()
     with progress_bar("dpo", _steps(trainer)) if first else nullcontext(lambda amount: None) as progress:
         trainer.add_callback(_progress(progress))
