@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.store import metric_row
-from bench.types import Metric, Progress
+from bench.types import Metric, Progress, format_value
 
 
 def show_error(error: BenchError) -> None:
@@ -113,19 +113,6 @@ def show_comparisons(done: Sequence[tuple[str, int, Sequence[Mapping[str, Any]]]
                 f"  p {'< 0.001' if row['p'] < 0.001 else format(row['p'], '.3f')}  n {row['samples']}"
             )
         print()
-
-
-def format_value(metric: Metric) -> str:
-    """ "87.43 ± 1.52" (percent), "2.08 ± 0.35" (ratings, words) or "12" (counts); "–" for NaN."""
-    if math.isnan(metric.value):
-        return "–"
-    if metric.unit == "count":
-        return f"{metric.value:.0f}"
-    scale = 100 if metric.unit == "fraction" else 1
-    text = f"{scale * metric.value:.2f}"
-    if math.isnan(metric.low):
-        return text
-    return f"{text} ±{scale * (metric.high - metric.low) / 2:.2f}"
 
 
 def show_json(runs: Sequence[tuple[str, str, str, Sequence[Metric]]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,19 @@ class Metric:
     unscored: int
     better: Better
     unit: Unit
+
+
+def format_value(metric: Metric) -> str:
+    """ "87.43 ± 1.52" (percent), "2.08 ± 0.35" (ratings, words) or "12" (counts); "–" for NaN."""
+    if math.isnan(metric.value):
+        return "–"
+    if metric.unit == "count":
+        return f"{metric.value:.0f}"
+    scale = 100 if metric.unit == "fraction" else 1
+    text = f"{scale * metric.value:.2f}"
+    if math.isnan(metric.low):
+        return text
+    return f"{text} ±{scale * (metric.high - metric.low) / 2:.2f}"
 
 
 class Data(Protocol):

@@ -7,10 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.errors import BenchError
 from bench.store import RunFolder
+from bench.types import Metric
 from leaderboards.published import Figure, derived, disputed, read_published
 
 COLUMNS = (  # column, its heading, the subset of a run's metric
@@ -53,10 +54,42 @@ class Line:
     cells: Mapping[str, Cell]
 
 
-def board(runs: Sequence[Path]) -> tuple[list[Line], list[str]]:
+class Run(NamedTuple):
+    """A finished run: its folder, model, benchmark, record and metrics."""
+
+    folder: Path
+    model: str
+    benchmark: str
+    record: Mapping[str, Any]
+    metrics: Sequence[Metric]
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """The finished runs in the folders, and remarks on those that cannot be used."""
+    found, remarks = [], []
+    for folder in folders:
+        files = [folder] if (folder / "run.json").is_file() else [f.parent for f in sorted(folder.glob("**/run.json"))]
+        if not files:
+            remarks.append(f"{folder} holds no run.")
+        for file in files:
+            try:
+                store = RunFolder(file)
+                record = store.record()
+                found.append(Run(file, model_name(record), str(record["benchmark"]["name"]), record, store.metrics()))
+            except (BenchError, KeyError, TypeError, AttributeError) as error:
+                remarks.append(f"{file} was left out: {' '.join(str(error).split())}")
+    return found, remarks
+
+
+def board(folders: Sequence[Path]) -> tuple[list[Line], list[str]]:
     """Published rows, then a row for each run's model; and remarks on runs that could not be read."""
-    measured, remarks = _measured(runs)
-    return [*_published(), *measured], remarks
+    runs, remarks = read_runs(folders)
+    return lines_of(runs), remarks
+
+
+def lines_of(runs: Sequence[Run]) -> list[Line]:
+    """Published rows, then a row for each run's model."""
+    return [*_published(), *_measured(runs)]
 
 
 def _published() -> list[Line]:
@@ -70,31 +103,18 @@ def _published() -> list[Line]:
     return [Line(name, False, cells) for name, cells in models.items()]
 
 
-def _measured(runs: Sequence[Path]) -> tuple[list[Line], list[str]]:
+def _measured(runs: Sequence[Run]) -> list[Line]:
     models: dict[str, dict[str, Cell]] = {}
-    remarks = []
-    for folder in runs:
-        files = [folder] if (folder / "run.json").is_file() else [f.parent for f in sorted(folder.glob("**/run.json"))]
-        if not files:
-            remarks.append(f"{folder} holds no run.")
-        for file in files:
-            try:
-                store = RunFolder(file)
-                record, metrics = store.record(), store.metrics()
-                name, benchmark = model_name(record), str(record["benchmark"]["name"])
-            except (BenchError, KeyError, TypeError, AttributeError) as error:
-                remarks.append(f"{file} was left out: {' '.join(str(error).split())}")
-                continue
-            cells = models.setdefault(name, {})
-            for column, _, subset in COLUMNS:
-                for metric in metrics:
-                    same = metric.subset == subset or metric.subset.startswith(f"{subset}:")
-                    if column == f"{benchmark}.{metric.name}" and same:
-                        scale = 100 if metric.unit == "fraction" else 1
-                        values = (scale * end for end in (metric.value, metric.low, metric.high))
-                        value, low, high = values
-                        cells[column] = Cell(value, str(file), low, high)
-    return [Line(name, True, cells) for name, cells in models.items()], remarks
+    for run in runs:
+        cells = models.setdefault(run.model, {})
+        for column, _, subset in COLUMNS:
+            for metric in run.metrics:
+                same = metric.subset == subset or metric.subset.startswith(f"{subset}:")
+                if column == f"{run.benchmark}.{metric.name}" and same:
+                    scale = 100 if metric.unit == "fraction" else 1
+                    value, low, high = (scale * end for end in (metric.value, metric.low, metric.high))
+                    cells[column] = Cell(value, str(run.folder), low, high)
+    return [Line(name, True, cells) for name, cells in models.items()]
 
 
 def model_name(record: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.types import Metric
-from reports.results import Run, benchmark_tables, whole
+from leaderboards.board import Run
+from reports.results import benchmark_tables, whole
 from reports.tables import markdown
 
 

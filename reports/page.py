@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from bench.store import RunFolder, read_lines, replace_file
-from bench.types import Metric, Sample
-from leaderboards.board import COLUMNS, Line, cell_text
-from reports.results import Run
+from bench.types import Sample, format_value
+from leaderboards.board import COLUMNS, Line, Run, cell_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 SIDE, QUALITY = 160, 80  # of thumbnails
@@ -89,20 +88,10 @@ def _sources(cell: Any) -> str:
 
 def _run(run: Run) -> dict[str, Any]:
     subsets = list(dict.fromkeys(metric.subset for metric in run.metrics))
-    cells = {(metric.name, metric.subset): _value(metric) for metric in run.metrics}
+    cells = {(metric.name, metric.subset): format_value(metric) for metric in run.metrics}
     names = list(dict.fromkeys(metric.name for metric in run.metrics))
     rows = [[name, [cells.get((name, subset), "") for subset in subsets]] for name in names]
     return {"benchmark": run.benchmark, "model": run.model, "folder": str(run.folder), "subsets": subsets, "rows": rows}
-
-
-def _value(metric: Metric) -> str:
-    if math.isnan(metric.value):
-        return "–"
-    if metric.unit == "count":
-        return f"{metric.value:.0f}"
-    scale = 100 if metric.unit == "fraction" else 1
-    spread = "" if math.isnan(metric.low) else f" ±{scale * (metric.high - metric.low) / 2:.2f}"
-    return f"{scale * metric.value:.2f}{spread}"
 
 
 def _benchmark(name: str, asked: Sequence[Asked], places: Mapping[str, int]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bench.figures import read_scores
+from leaderboards.board import Run
 from leaderboards.compare import Comparison
-from reports.results import Run
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = "osD^vP*"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.store import replace_file
-from leaderboards.board import board
+from leaderboards.board import Run, lines_of, read_runs
 from leaderboards.compare import Comparison, compare
 from reports import plots
 from reports.model_card import model_card
 from reports.page import Asked, write_page
-from reports.results import Run, benchmark_tables, metric_rows, paper_tables, read_runs
+from reports.results import benchmark_tables, metric_rows, paper_tables
 from reports.tables import as_csv, document, latex, markdown
 
 
@@ -52,7 +52,7 @@ def write_report(
         files += _figures(runs, compared, out / "figures")
         asked = [item for run in runs if (item := reopen(run))]
         files.append(out / "index.html")
-        write_page(board(folders)[0], runs, asked, files[-1])
+        write_page(lines_of(runs), runs, asked, files[-1])
     except OSError as error:
         raise ReportError(
             f"{out} cannot be written.", f"{error.strerror or error}.", "Free space, or name another."

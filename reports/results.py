@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from bench.errors import BenchError
 from bench.figures import FIGURES, paired, read_scores
 from bench.stats import holm
-from bench.store import RunFolder
 from bench.types import Metric
-from leaderboards.board import model_name
+from leaderboards.board import Run
 from leaderboards.published import Figure, read_published
 from reports.tables import Cell, Table
 
@@ -27,33 +24,6 @@ FIGURE_OF = {  # the figure whose paired difference tells whether a metric's bes
     ("amber", "cover"): "AMBER Cover", ("amber", "accuracy"): "AMBER accuracy",
 }  # fmt: skip
 WHOLE = ("mean", "all", "generative", "discriminative")  # subsets that stand for the whole benchmark, best first
-
-
-class Run(NamedTuple):
-    """A finished run: its folder, model, benchmark, record and metrics."""
-
-    folder: Path
-    model: str
-    benchmark: str
-    record: Mapping[str, Any]
-    metrics: Sequence[Metric]
-
-
-def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """The finished runs in the folders, and remarks on those that cannot be used."""
-    found, remarks = [], []
-    for folder in folders:
-        files = [folder] if (folder / "run.json").is_file() else [f.parent for f in sorted(folder.glob("**/run.json"))]
-        if not files:
-            remarks.append(f"{folder} holds no run.")
-        for file in files:
-            try:
-                store = RunFolder(file)
-                record = store.record()
-                found.append(Run(file, model_name(record), str(record["benchmark"]["name"]), record, store.metrics()))
-            except (BenchError, KeyError, TypeError, AttributeError) as error:
-                remarks.append(f"{file} was left out: {' '.join(str(error).split())}")
-    return found, remarks
 
 
 def whole(run: Run) -> dict[str, Metric]:

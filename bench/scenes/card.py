@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.compose import load_judge, load_model, run_suite
-from bench.terminal import format_value
+from bench.types import format_value
 
 SUITE = ("pope", "mmhal", "chair", "amber")
 ROWS = (

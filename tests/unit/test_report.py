@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bench.store import write_json
+from leaderboards.board import read_runs
 from reports.report import ReportError, write_report
-from reports.results import paper_tables, read_runs
+from reports.results import paper_tables
 from reports.tables import Cell, Table, as_csv, document, latex, markdown
 from tests.conftest import bench
 from tests.unit.test_compare import RECORD, run_folder
