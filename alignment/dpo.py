@@ -5,7 +5,7 @@ What is ours, and why:
   the end-of-sequence token. trl relies on the chat template, which in LLaVA-1.5's case has neither <s> nor </s>.
 - The reference's log-probabilities, which trl refuses to precompute for images, are computed once and kept.
 - A pair's picture is encoded once for its two rows; trl encodes it for each.
-- `launch` trains in several processes, by `accelerate launch`; each computes its share of the reference's.
+- `launch` trains in several processes (`alignment/launch.py`); each computes its share of the reference's.
 - LoRA goes to the language model's linear layers only; peft's "all-linear" would adapt the vision tower too.
 
 Artifact: adapter/ (peft), merged/ where asked for, curves.csv, curves.png, adapter/README.md.
@@ -14,12 +14,10 @@ Artifact: adapter/ (peft), merged/ where asked for, curves.csv, curves.png, adap
 from __future__ import annotations
 
 import csv
+import importlib.util
 import math
 import os
-import shlex
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -31,9 +29,8 @@ import torch
 from alignment.recipe import RecipeError, Training
 from bench.compose import load_model
 from bench.data.images import read_image
-from bench.errors import BenchError
-from bench.store import append_lines, read_json, read_lines, replace_file, write_json
-from bench.terminal import progress_bar, show_error
+from bench.store import append_lines, read_json, read_lines, replace_file
+from bench.terminal import progress_bar
 from bench.types import Progress
 
 VERSION = "2"
@@ -50,7 +47,9 @@ def identity(settings: Training) -> Any:
 def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Trains on all pairs, from the last checkpoint on. Raises RecipeError where the pairs cannot be trained on."""
     if settings.launch:
-        return _launched(settings, inputs, out, seed)
+        from alignment.launch import launched
+
+        return launched(settings, inputs, out, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' among themselves
         return _train(settings, inputs, out, seed)
@@ -87,40 +86,6 @@ def _train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int)
         "first_loss": round(steps[0]["loss"], 4),
         "last_loss": round(steps[-1]["loss"], 4),
     }
-
-
-def _launched(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
-    """The same in the processes that `accelerate launch` starts with the arguments of `launch`."""
-    job, done = out / "job.json", out / "done.json"
-    folders = {name: str(path.resolve()) for name, path in inputs.items()}
-    write_json(job, {"settings": settings.model_dump(mode="json"), "inputs": folders, "out": str(out), "seed": seed})
-    words = ["-m", "accelerate.commands.launch", *shlex.split(settings.launch), "-m", __name__, str(job)]
-    code = subprocess.run([sys.executable, *words], check=False).returncode
-    if code or not done.exists():
-        raise RecipeError(
-            f"The training in several processes ended with exit code {code}.",
-            "The processes' own messages are above.",
-            "Mend what they name, or `launch:`, and start the same command again: it goes on at the last checkpoint.",
-        )
-    counts: dict[str, Any] = read_json(done)
-    job.unlink()
-    done.unlink()
-    return counts
-
-
-def main() -> None:
-    """One process of a training that `_launched` started."""
-    job = read_json(Path(sys.argv[1]))
-    settings = Training.model_validate(job["settings"] | {"launch": ""})
-    try:
-        counts = run(
-            settings, {name: Path(path) for name, path in job["inputs"].items()}, Path(job["out"]), job["seed"]
-        )
-    except BenchError as error:
-        show_error(error)
-        raise SystemExit(2) from error
-    if int(os.environ.get("RANK", 0)) == 0:
-        write_json(Path(job["out"]) / "done.json", counts)
 
 
 def _steps(trainer: Any) -> int:
@@ -229,7 +194,7 @@ def make_trainer(adapter: Any, pairs: Sequence[Mapping[str, Any]], settings: Tra
         save_steps=0.1,
         save_total_limit=1,
         remove_unused_columns=False,
-        report_to="none",
+        report_to=_trackers(settings, out),
         disable_tqdm=True,
         use_cpu=adapter.device.type == "cpu",
         dataloader_num_workers=0,
@@ -258,6 +223,18 @@ def make_trainer(adapter: Any, pairs: Sequence[Mapping[str, Any]], settings: Tra
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _trackers(settings: Training, out: Path) -> list[str]:
+    """Where trl sends the curves too; tensorboard's files lie beside the artifact, which stays the same without them.
+
+    Raises RecipeError where a tracker is not installed.
+    """
+    for name in settings.trackers:
+        if importlib.util.find_spec(name) is None:
+            raise RecipeError(f"There is no {name}.", "`trackers` names it.", f"pip install {name}, or leave it out.")
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out.parent / "tensorboard" / out.name))
+    return list(settings.trackers)
 
 
 def see_once(model: Any) -> None:
@@ -382,7 +359,3 @@ def write_curves(history: Sequence[Mapping[str, Any]], out: Path) -> None:
     right.set(xlabel="step", ylabel="implicit reward")
     right.legend()
     figure.savefig(out / "curves.png", dpi=110)
-
-
-if __name__ == "__main__":
-    main()

@@ -135,8 +135,8 @@ def _stops(name: str) -> Iterator[None]:
 
 
 def _settings(settings: Any) -> dict[str, Any]:
-    """All settings but where files lie: their contents are in the stage's identity."""
-    kept: dict[str, Any] = settings.model_dump(mode="json")
+    """All settings but where files lie (their contents are in the stage's identity) and what changes no result."""
+    kept: dict[str, Any] = settings.model_dump(mode="json", exclude=settings.MOVES_NOTHING)
     return {name: value for name, value in kept.items() if not isinstance(getattr(settings, name), Path)}
 
 

@@ -38,7 +38,7 @@ def written(chat: Chat, rows: Sequence[dict[str, Any]], count: int, seed: int) -
 
     def write(row: dict[str, Any]) -> dict[str, Any] | None:
         try:
-            reply = chat.ask(ASKED.format(prompt=row["prompt"], count=count), 1.0, MAX_TOKENS, seed)
+            reply = chat.ask(ASKED.format(prompt=row["prompt"], count=count), 1.0, MAX_TOKENS, seed).text
             found = json.loads(reply[reply.find("{") : reply.rfind("}") + 1])
             asked = [str(text).strip() for text in found["instructions"] if str(text).strip()][:count]
             prompt = found["prompt"].strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -38,6 +38,7 @@ class Settings(BaseModel):
     """Settings of a stage: nothing unknown, nothing changed later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    MOVES_NOTHING: ClassVar[frozenset[str]] = frozenset()  # settings that change no result
 
 
 class TemplatePrompts(Settings):
@@ -104,12 +105,19 @@ class FolderImages(Settings):
 
 
 class Responses(Settings):
-    """`samples` responses of each model to each instruction."""
+    """`samples` responses of each model to each instruction.
+
+    `workers` and `ray` are those of `bench run`; who computes a response does not change it.
+    """
 
     models: list[str] = Field(min_length=1)
     samples: int = Field(gt=0)
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(512, gt=0)
+    workers: int | None = Field(None, gt=0)
+    ray: str | None = None
+
+    MOVES_NOTHING: ClassVar[frozenset[str]] = frozenset({"workers", "ray"})
 
 
 class GroundingReward(Settings):
@@ -179,7 +187,9 @@ class Lora(Settings):
 class Training(Settings):
     """trl's DPOTrainer, or supervised fine-tuning on the chosen responses (`loss: sft`).
 
-    `batch` is of one process; `launch` are arguments of `accelerate launch`, for several: "--num_processes 4".
+    `batch` is of one process; `launch` are arguments of `accelerate launch`, for several: "--num_processes 4", or
+    "fsdp --num_processes 4" and "zero2 …" for the configurations in `alignment/accelerate/`. `trackers` get the curves
+    too.
     """
 
     model: str
@@ -194,7 +204,10 @@ class Training(Settings):
     gradient_checkpointing: bool = False
     merge: bool = False
     launch: str = ""
+    trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
     lora: Lora = Lora()
+
+    MOVES_NOTHING: ClassVar[frozenset[str]] = frozenset({"trackers"})
 
 
 class Evaluation(Settings):

@@ -40,7 +40,8 @@ def run(settings: Responses, inputs: Mapping[str, Path], out: Path, seed: int) -
                         Request(key, row["id"], path, instruction, instruction, settings.max_tokens, False, ())
                     )
         done = frozenset(row["key"] for row in read_lines(file)) & about.keys()
-        model = load_model(name, {"temperature": settings.temperature, "seed": seed})
+        spread = {"workers": settings.workers, "ray": settings.ray}
+        model = load_model(name, {"temperature": settings.temperature, "seed": seed} | spread)
         with progress_bar(f"responses of {name}", len(requests)) as progress:
             progress(len(done))
             for batch in model.answer(requests, done):

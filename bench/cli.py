@@ -5,10 +5,8 @@ Exit codes: 0 done; 1 a gate failed; 2 the command or its input is wrong; 3 done
 
 from __future__ import annotations
 
-import functools
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from bench import __version__
+from bench.cli_data import app as data_app
 from bench.errors import BenchError
+from bench.terminal import reports_errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,37 +25,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Measure how much a vision-language model hallucinates: POPE, MMHal-Bench, CHAIR, AMBER.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Make and check evaluation data.")
 app.add_typer(data_app, name="data")
 
 INCOMPLETE = 3
 REGRESSION = 1
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-JudgeSpec = Annotated[str | None, typer.Option(help="openai:MODEL[@URL], replay:FILE, or scene (for --data scenes).")]
+JUDGES = "openai:MODEL[@URL], hf:MODEL, replay:FILE, or scene (for --data scenes)."
+JudgeSpec = Annotated[str | None, typer.Option(help=JUDGES)]
 Template = Annotated[Path | None, typer.Option(help="Your own prompt for the judge.")]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
-
-
-def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns a BenchError into its three lines and exit code 2, and warnings into plain remarks."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        from bench import terminal
-
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # of libraries, to those who call them
-                warnings.showwarning = lambda message, *_, **__: terminal.note(f"warning: {message}")
-                command(*args, **kwargs)
-        except BenchError as error:
-            terminal.show_error(error)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:
-            terminal.note("Interrupted. What was answered is kept: the same command continues.")
-            raise typer.Exit(130) from error
-
-    return wrapped
 
 
 def _version(wanted: bool) -> None:
@@ -74,7 +52,9 @@ def main(
 @app.command()
 @reports_errors
 def run(
-    model: Annotated[str, typer.Option(help="llava, a hub id or a folder, +ADAPTER for LoRA; or replay:FILE.")],
+    model: Annotated[
+        str, typer.Option(help="llava, a hub id or a folder, +ADAPTER for LoRA; openai:MODEL[@URL]; replay:FILE.")
+    ],
     suite: Annotated[str, typer.Option(help="Benchmarks, separated by commas.")],
     data: Annotated[str, typer.Option(help="'hub', 'scenes', or a folder of official files.")] = "hub",
     images: Annotated[Path | None, typer.Option(help="Images, where they are not under DATA/images.")] = None,
@@ -87,6 +67,13 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = "auto",
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that the checkpoint brings.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Ray actors that each hold the model; requests at once for openai:….")
+    ] = None,
+    ray: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT, or auto. Default: this machine.")] = None,
+    price: Annotated[
+        str | None, typer.Option(help="IN,OUT per million prompt and generated tokens, to see what openai:… cost.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Ask a model, score its answers and print metrics with intervals. Continues where it stopped."""
@@ -105,7 +92,10 @@ def run(
         "device": device,
         "revision": revision,
         "trust_remote_code": trust_remote_code,
+        "workers": workers,
+        "ray": ray,
     }
+    prices = _prices(price)
     adapter = load_model(model, options)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     jobs = [Job(benchmark, adapter, chosen, data, images, limit, out) for benchmark in benchmarks]
@@ -115,6 +105,8 @@ def run(
         file = write_examples(item.store, item.asked.samples, item.asked.requests)
         if file is not None:
             terminal.note(f"{item.job.benchmark.name}: two pictures with answers: {file}")
+        if spent := item.store.tokens():
+            terminal.note(f"{item.job.benchmark.name}: {_bill(spent, prices)}")
     _finish(outcomes, model, json)
 
 
@@ -132,15 +124,26 @@ def score(path: RunPath, json: Json = False) -> None:
 @reports_errors
 def judge(
     path: RunPath,
-    judge: Annotated[str, typer.Option(help="openai:MODEL[@URL], replay:FILE, or scene (for --data scenes).")],
+    judge: Annotated[list[str], typer.Option(help=JUDGES + " Several: how far they agree; the first one's count.")],
     judge_template: Template = None,
     json: Json = False,
 ) -> None:
-    """Judge a run's recorded answers, or judge them again."""
-    from bench.compose import load_judge, rescore
+    """Judge a run's recorded answers, or judge them again, by one judge or several."""
+    from itertools import combinations
 
-    benchmark, outcome, model = rescore(path, load_judge(judge, judge_template))
-    _finish([(benchmark, outcome)], model, json)
+    from bench import terminal
+    from bench.agreement import agreement
+    from bench.compose import load_judge, rescore, scores_by
+
+    names = list(dict.fromkeys(judge))
+    judges = [chosen for chosen in (load_judge(name, judge_template) for name in names) if chosen is not None]
+    for chosen in judges[::-1]:
+        benchmark, outcome, model = rescore(path, chosen)
+    found = dict(zip(names, scores_by(path, judges), strict=True)) if len(judges) > 1 else {}
+    agreed = [(a, b, agreement(found[a], found[b])) for a, b in combinations(found, 2)]
+    if not json:
+        terminal.show_agreements(agreed)
+    _finish([(benchmark, outcome)], model, json, agreed)
 
 
 @app.command()
@@ -266,6 +269,19 @@ def align(
         terminal.note(f"table: {folder / 'results.md'}")
 
 
+@app.command()
+@reports_errors
+def convert(
+    source: Annotated[str, typer.Argument(help="A checkpoint in LLaVA's original format: hub id or folder.")],
+    target: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """Write a checkpoint of LLaVA's original format as one that transformers loads."""
+    from bench.models.original import convert as converted
+
+    converted(source, target)
+    print(target)
+
+
 @app.command("list")
 @reports_errors
 def list_(
@@ -287,74 +303,27 @@ def list_(
         print(f"{name:{width}}  {text}")
 
 
-@data_app.command("pope")
-@reports_errors
-def data_pope(
-    objects: Annotated[Path, typer.Option(help="The objects of every image: JSON or JSON lines.")],
-    out: Annotated[Path, typer.Option(help="A data folder for `bench run --data`.")],
-    seed: Annotated[int, typer.Option(help="Seed of the random negatives.")] = 0,
-) -> None:
-    """Build POPE questions (random, popular, adversarial) for any images from lists of their objects."""
-    from bench.data.pope_questions import build, read_objects, write
-
-    usable, skipped = read_objects(objects)
-    for file in write(build(usable, seed), out):
-        print(file)
-    print(f"{len(usable)} images; {skipped} with fewer than three objects left out.")
+def _prices(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        read, generated = map(float, text.split(","))
+    except ValueError as error:
+        raise BenchError(f"--price {text} is no price.", "It has the form IN,OUT.", "Write --price 2.5,10.") from error
+    return read, generated
 
 
-@data_app.command("scenes")
-@reports_errors
-def data_scenes(
-    out: Annotated[Path, typer.Option(help="A new folder; `bench run --data` takes it.")],
-    n: Annotated[int, typer.Option("--n", min=1, help="How many pictures.")] = 500,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    seed: Annotated[int, typer.Option(help="Another seed, another set of scenes.")] = 0,
-    preview: Annotated[Path | None, typer.Option(help="A contact sheet of the first 24 as PNG.")] = None,
-) -> None:
-    """Write pictures of the built-in world with their facts and all benchmarks' questions."""
-    from bench.scenes.data import write_new
-
-    made = write_new(out, split, seed, n)
-    if preview is not None:
-        from bench.scenes.render import contact_sheet
-
-        contact_sheet(made[:24]).save(preview, "PNG")
-    print(f"{len(made)} scenes in {out}" + (f", contact sheet in {preview}" if preview else ""))
+def _bill(spent: tuple[int, int], prices: tuple[float, float] | None) -> str:
+    """Tokens read and generated, and what they cost."""
+    text = f"{spent[0]:,} prompt and {spent[1]:,} generated tokens"
+    return text if prices is None else f"{text}: {(spent[0] * prices[0] + spent[1] * prices[1]) / 1e6:.2f}"
 
 
-@data_app.command("pairs")
-@reports_errors
-def data_pairs(
-    folder: Annotated[Path, typer.Argument(help="A preferences-… folder that `bench align` made.")],
-    out: Annotated[Path, typer.Option(help="FILE.json in the released format, or FILE.parquet for trl.")],
-) -> None:
-    """Write preference pairs for others' training scripts; parquet holds the pictures too."""
-    from alignment.exchange import export
-
-    count, pictures = export(folder, out)
-    print(f"{count} pairs in {out}; pictures in {pictures}")
-
-
-@data_app.command("check")
-@reports_errors
-def data_check(
-    folder: Annotated[Path, typer.Argument(help="A folder of official files.")],
-    images: Annotated[Path | None, typer.Option(help="Images, where they are not under FOLDER/images.")] = None,
-    suite: Annotated[str | None, typer.Option(help="Only these benchmarks, separated by commas.")] = None,
-) -> None:
-    """Verify counts, balance and images before a GPU hour is spent. Exit code 2 where something is wrong."""
-    from bench.data.check import check
-
-    if not check(folder, images, suite.split(",") if suite else None):
-        raise typer.Exit(2)
-
-
-def _finish(outcomes: list[tuple[Any, Any]], model: str, as_json: bool) -> None:
+def _finish(outcomes: list[tuple[Any, Any]], model: str, as_json: bool, agreed: Sequence[Any] = ()) -> None:
     from bench import terminal
 
     if as_json:
-        terminal.show_json([(b.name, model, str(o.folder), o.metrics) for b, o in outcomes])
+        terminal.show_json([(b.name, model, str(o.folder), o.metrics) for b, o in outcomes], agreed)
     for benchmark, outcome in outcomes:
         if not as_json:
             terminal.show_metrics(f"{benchmark.title} · {model}", outcome.metrics)

@@ -18,7 +18,7 @@ from bench.errors import BenchError, StoreError
 from bench.runner import Asked, Outcome
 from bench.store import RunFolder, dump
 from bench.terminal import progress_bar
-from bench.types import Benchmark, Judge, Model
+from bench.types import Benchmark, Judge, Model, Score
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Job:
 def load_model(spec: str, options: Mapping[str, Any]) -> Model:
     """The adapter for a --model text: KIND:REST of a registered kind, else an alias, hub id or folder."""
     kind, rest = registry.split_kind("models", spec) or ("hf", spec)
+    if kind == "hf" and (options.get("workers") or options.get("ray")):
+        from bench.models.workers import RayModel
+
+        return RayModel(rest, options)
     model: Model = registry.load("models", kind)(rest, options)
     return model
 
@@ -135,6 +139,21 @@ def rescore(path: Path, judge: Judge | None) -> tuple[Benchmark, Outcome, str]:
             store.write_record(record)
         outcome = runner.summarise(store, benchmark, asked, record["judge"], {}, unjudged)
     return benchmark, outcome, str(record["model"].get("name", "?"))
+
+
+def scores_by(path: Path, judges: Sequence[Judge]) -> list[dict[str, Score]]:
+    """A recorded run's scores by sample id under each of the judges that have judged it."""
+    store = RunFolder(path)
+    record = store.record()
+    benchmark: Benchmark = registry.load("benchmarks", record["benchmark"]["name"])
+    asked, answers = asked_before(store, record, benchmark), store.answers()
+    found = []
+    for judge in judges:
+        verdicts = store.verdicts(runner.judge_digest(judge.describe()))
+        answered = [sample for sample in asked.samples if asked.key_of[sample.id] in answers]
+        given = [(s, answers[asked.key_of[s.id]][0], verdicts.get(s.id)) for s in answered]
+        found.append({sample.id: benchmark.score(sample, answer, verdict) for sample, answer, verdict in given})
+    return found
 
 
 def asked_before(store: RunFolder, record: Mapping[str, Any], benchmark: Benchmark) -> runner.Asked:

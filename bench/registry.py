@@ -27,9 +27,11 @@ BENCHMARKS = {
 }
 MODELS = {
     "hf": "bench.models.hf:HFModel",
+    "openai": "bench.models.openai_api:OpenAIModel",
     "replay": "bench.models.replay:ReplayModel",
 }
 JUDGES = {
+    "hf": "bench.judges.hf:HFJudge",
     "openai": "bench.judges.openai_api:OpenAIJudge",
     "replay": "bench.judges.replay:ReplayJudge",
     "scene": "bench.judges.scene:SceneJudge",

@@ -106,12 +106,19 @@ class RunFolder:
         """The names of the images that have answers, in order of their first."""
         return list(dict.fromkeys(row["image"] for row in read_lines(self.answers_file)))
 
+    def tokens(self) -> tuple[int, int] | None:
+        """Prompt and generated tokens of all answers that a server was paid for, None where none was."""
+        paid = [row for row in read_lines(self.answers_file) if row.get("prompt_tokens") is not None]
+        return (sum(row["prompt_tokens"] for row in paid), sum(row["tokens"] for row in paid)) if paid else None
+
     def append_answers(self, batch: Sequence[tuple[Request, Answer, str | None]]) -> None:
         """Appends one batch and flushes it to the disk."""
         rows = []
         for request, answer, digest in batch:
             row = {"key": request.key, "image": request.image, "prompt": request.prompt, **asdict(answer)}
             del row["error"]
+            if answer.prompt_tokens is None:
+                del row["prompt_tokens"]
             rows.append(row | {"seconds": round(answer.seconds, 4), "image_sha256": digest})
         append_lines(self.answers_file, rows)
 

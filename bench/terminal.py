@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
+
+import typer
 
 from bench.errors import BenchError
 from bench.store import metric_row
@@ -115,8 +120,42 @@ def show_comparisons(done: Sequence[tuple[str, int, Sequence[Mapping[str, Any]]]
         print()
 
 
-def show_json(runs: Sequence[tuple[str, str, str, Sequence[Metric]]]) -> None:
-    """One object for machines: {"runs": [{"benchmark", "model", "folder", "metrics": […]}]}."""
+def show_agreements(agreed: Sequence[tuple[str, str, Any]]) -> None:
+    """How far pairs of judges agree, and where they differ most."""
+    for first, second, found in agreed:
+        print(f"{first} and {second} on {found.samples} answers ({found.left_out} not rated by both)")
+        for name in ("spearman", "kappa", "weighted_kappa"):
+            value, low, high = getattr(found, name)
+            print(f"  {name.replace('_', ' '):16}{value:6.2f} [{low:.2f}, {high:.2f}]")
+        print(f"  hallucination   {100 * found.rates[0]:6.2f} % and {100 * found.rates[1]:.2f} %")
+        for sample, one, other in found.worst:
+            print(f"  {sample}: {one} and {other}")
+        print()
+
+
+def show_json(runs: Sequence[tuple[str, str, str, Sequence[Metric]]], agreed: Sequence[tuple[str, str, Any]]) -> None:
+    """One object: {"runs": [{"benchmark", "model", "folder", "metrics": […]}]}, with "agreement" of several judges."""
     keys = ("benchmark", "model", "folder")
     rows = [dict(zip(keys, run[:3], strict=True)) | {"metrics": [metric_row(m) for m in run[3]]} for run in runs]
-    print(json.dumps({"runs": rows}, indent=2, ensure_ascii=False))
+    pairs = [{"judges": [one, other]} | asdict(found) for one, other, found in agreed]
+    print(json.dumps({"runs": rows} | ({"agreement": pairs} if pairs else {}), indent=2, ensure_ascii=False))
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turns a BenchError into its three lines and exit code 2, and warnings into plain remarks."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of libraries, to those who call them
+                warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
+                command(*args, **kwargs)
+        except BenchError as error:
+            show_error(error)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            note("Interrupted. What was answered is kept: the same command continues.")
+            raise typer.Exit(130) from error
+
+    return wrapped

@@ -51,7 +51,8 @@ class Answer:
     """What a model said to one request; `error` says why it said nothing.
 
     `p_yes` and `p_no` are the probabilities, over the whole vocabulary, that the first answer token is a
-    form of yes or of no. `tokens` counts generated tokens; `seconds` is the share of its batch's time.
+    form of yes or of no. `tokens` counts generated tokens, `prompt_tokens` those a server was paid to read;
+    `seconds` is the share of its batch's time.
     """
 
     text: str
@@ -61,6 +62,7 @@ class Answer:
     p_yes: float | None = None
     p_no: float | None = None
     error: str | None = None
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,6 @@ class OpenAIJudge:
 
     def _ask(self, item: tuple[Sample, Answer]) -> Verdict:
         try:
-            return Verdict(self.chat.ask(self.rubric.fill(*item), 0, MAX_TOKENS))
+            return Verdict(self.chat.ask(self.rubric.fill(*item), 0, MAX_TOKENS).text)
         except NoReply as error:
             return Verdict("", f"the judge failed: {error}")

@@ -1,5 +1,7 @@
 """`hf`: any image-text-to-text checkpoint of transformers, by hub id or folder, with an optional PEFT adapter.
 
+Checkpoints in LLaVA's original format are mapped onto transformers' in memory (`bench/models/original.py`).
+
 Architectures in SERVED run on the shared-image engine; their answers are checked token for token against `generate`
 in tests/unit/test_shared_image.py. All others go through batched `generate`, and run.json says why.
 """
@@ -20,6 +22,7 @@ from bench import registry
 from bench.data.images import read_image
 from bench.errors import DataError, ModelError
 from bench.models import generate, loading
+from bench.models.original import Original, is_original
 from bench.models.prompts import Encoded, Prompter
 from bench.models.protocol import LLAVA, NATIVE, Protocol, read_protocol
 from bench.models.shared_image import Settings, answer_images
@@ -44,12 +47,15 @@ class HFModel:
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
         name, _, adapter = spec.partition("+")
         name = registry.MODEL_ALIASES.get(name, name)
-        self.remote_code = bool(options.get("trust_remote_code"))
         self.folder = loading.locate(name, options.get("revision"))
         self.name = self.folder.resolve().name if Path(name).is_dir() else name
         self.adapter = loading.locate_adapter(adapter) if adapter else None
-        self.config = loading.read_config(self.folder, self.remote_code)
-        self.processor = loading.read_processor(self.folder, self.config, self.remote_code)
+        self.checkpoint = (
+            Original(self.folder)
+            if is_original(self.folder)
+            else loading.Checkpoint(self.folder, bool(options.get("trust_remote_code")))
+        )
+        self.config, self.processor = self.checkpoint.config, self.checkpoint.processor
         self.device = _device(options.get("device") or "auto")
         self.dtype = _dtype(options.get("dtype") or "auto", self.device)
         self.protocol = self._protocol(options.get("protocol") or "auto")
@@ -84,7 +90,7 @@ class HFModel:
 
     @cached_property
     def _fingerprints(self) -> tuple[str, str | None]:
-        return loading.fingerprint(self.folder), loading.fingerprint(self.adapter) if self.adapter else None
+        return self.checkpoint.fingerprint(), loading.fingerprint(self.adapter) if self.adapter else None
 
     def suffix(self, benchmark: Benchmark) -> str:
         """The protocol's suffix."""
@@ -102,7 +108,7 @@ class HFModel:
     def model(self) -> Any:
         """The model, loaded on first use."""
         if self._model is None:
-            self._model = loading.read_model(self.folder, self.dtype, self.device, self.remote_code)
+            self._model = self.checkpoint.read(self.dtype, self.device)
             if self.adapter is not None:
                 loading.add_adapter(self._model, self.adapter)
         return self._model

@@ -16,9 +16,26 @@ import torch
 from bench import registry
 from bench.errors import ModelError
 
-PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "non_lora_trainables.bin"]
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Checkpoint:
+    """A checkpoint of transformers' own format: its config and processor at once, its weights when they are read."""
+
+    def __init__(self, folder: Path, remote_code: bool) -> None:
+        self.folder, self.remote_code = folder, remote_code
+        self.config = read_config(folder, remote_code)
+        self.processor = read_processor(folder, self.config, remote_code)
+
+    def fingerprint(self) -> str:
+        """One sha256 over its weights."""
+        return fingerprint(self.folder)
+
+    def read(self, dtype: torch.dtype, device: torch.device) -> Any:
+        """The model in evaluation mode."""
+        return read_model(self.folder, dtype, device, self.remote_code)
 
 
 def locate(name: str, revision: str | None) -> Path:

@@ -21,7 +21,7 @@ from bench.errors import StoreError
 from bench.scenes.facts import synonym_lines
 from bench.store import read_lines
 from tests.conftest import ROOT, bench
-from tests.loopback_judge import completion, judge_server
+from tests.loopback_chat import chat_server, completion
 
 RECIPES = ROOT / "alignment" / "recipes"
 
@@ -252,7 +252,7 @@ def test_the_7b_grounding_recipe_runs_with_written_prompts_and_a_panel(tiny, tmp
         reply = {"prompt": f"A photo of {prompt}.", "instructions": ["Describe the image in detail.", "What is here?"]}
         return completion("I cannot." if number <= mute else f"Here it is:\n{json.dumps(reply)}")
 
-    with judge_server(write) as (url, seen):
+    with chat_server(write) as (url, seen):
         file = recipe_in(
             tmp_path, "synthalign-llava-7b-grounding.yaml",
             prompts={"count": 6, "writer": f"openai:writer@{url}"},

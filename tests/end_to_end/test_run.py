@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BENCH, ROOT, bench, bench_process, draw, metrics, run_of
-from tests.loopback_judge import completion, judge_server
+from tests.loopback_chat import chat_server, completion
 
 
 def lines(file: Path) -> list[dict]:
@@ -226,7 +226,7 @@ def test_mmhal_is_asked_now_and_judged_later(tiny, shared, tmp_path):
 
 def test_no_secret_is_written_anywhere(shared, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
-    with judge_server(lambda n, body: completion("Fine.\nRating: 5")) as (url, seen):
+    with chat_server(lambda n, body: completion("Fine.\nRating: 5")) as (url, seen):
         judge = "openai:gpt-x@" + url.replace("//", "//user:hush-hush@") + "?token=sesame"
         replay = f"replay:{shared / 'outputs' / 'mmhal_llava-onevision-0.5b' / 'responses.json'}"
         command = ["bench", "run", "--model", replay, "--suite", "mmhal", "--data", str(shared), "--judge", judge]

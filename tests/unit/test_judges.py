@@ -13,7 +13,7 @@ from bench.judges.replay import ReplayJudge, read_reviews
 from bench.judges.rubric import Rubric
 from bench.metrics.ratings import informativeness, official_rating, ratings_in
 from bench.types import Answer, Sample, Verdict
-from tests.loopback_judge import completion, judge_server
+from tests.loopback_chat import chat_server, completion
 
 HTML = (200, "text/html", b"<html>login</html>")
 
@@ -43,7 +43,7 @@ def quick(monkeypatch):
 
 
 def test_every_answer_is_asked_once_at_temperature_0():
-    with judge_server(lambda n, body: completion("Fine.\nRating: 6")) as (url, seen):
+    with chat_server(lambda n, body: completion("Fine.\nRating: 6")) as (url, seen):
         assert judged(url) == [Verdict("Fine.\nRating: 6")] * 4
     assert len(seen) == 4 and {body["temperature"] for body in seen} == {0}
     assert {body["authorization"] for body in seen} == {"Bearer secret-key"}
@@ -56,7 +56,7 @@ def test_429_and_500_are_retried_until_they_pass():
     def reply(number, body):
         return (429 if number % 3 else 500, "application/json", b"{}") if number <= 6 else completion("Rating: 3")
 
-    with judge_server(reply) as (url, seen):
+    with chat_server(reply) as (url, seen):
         assert judged(url) == [Verdict("Rating: 3")] * 4
     assert len(seen) == 10
 
@@ -73,7 +73,7 @@ def test_429_and_500_are_retried_until_they_pass():
     ],
 )
 def test_garbage_html_and_nothing_are_no_verdict(reply, words):
-    with judge_server(lambda n, body: reply if "s1" in str(body) else completion("Rating: 5")) as (url, _):
+    with chat_server(lambda n, body: reply if "s1" in str(body) else completion("Rating: 5")) as (url, _):
         verdicts = judged(url)
     assert [verdict.error is None for verdict in verdicts] == [True, False, True, True]
     assert words in verdicts[1].error
@@ -82,7 +82,7 @@ def test_garbage_html_and_nothing_are_no_verdict(reply, words):
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refused_key_or_model_stops_at_once(status):
     with (
-        judge_server(lambda n, body: (status, "application/json", b'{"error": {"message": "bad key"}}')) as (url, _),
+        chat_server(lambda n, body: (status, "application/json", b'{"error": {"message": "bad key"}}')) as (url, _),
         pytest.raises(JudgeError, match=f"{status}.*bad key"),
     ):
         judged(url)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,15 +14,23 @@ from typing import Any
 Reply = tuple[int, str, bytes]
 
 
-def completion(text: Any) -> Reply:
-    """A well-formed chat completion."""
-    message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "judge", "choices": [message]}
+HANG_UP, CUT = 0, -1  # in place of a status: no reply at all; half of a reply
+
+
+def completion(text: Any, first: dict[str, float] | None = None, usage: tuple[int, int] | None = None) -> Reply:
+    """A well-formed chat completion, maybe with the probabilities of the first token and the tokens used."""
+    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    if first is not None:
+        top = [{"token": token, "logprob": math.log(p), "bytes": None} for token, p in first.items()]
+        choice["logprobs"] = {"content": [top[0] | {"top_logprobs": top}]}
+    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "judge", "choices": [choice]}
+    if usage is not None:
+        body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
     return 200, "application/json", json.dumps(body).encode()
 
 
 @contextmanager
-def judge_server(reply: Callable[[int, dict[str, Any]], Reply]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def chat_server(reply: Callable[[int, dict[str, Any]], Reply]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Serves `reply(number of the request, its body)`; yields the base URL and the bodies seen."""
     seen: list[dict[str, Any]] = []
     lock = threading.Lock()
@@ -32,11 +42,14 @@ def judge_server(reply: Callable[[int, dict[str, Any]], Reply]) -> Iterator[tupl
                 seen.append(body | {"authorization": self.headers.get("Authorization")})
                 number = len(seen)
             status, kind, content = reply(number, body)
-            self.send_response(status)
+            if status == HANG_UP:
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            self.send_response(status if status > 0 else 200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(content if status > 0 else content[: len(content) // 2])
 
         def log_message(self, *_: Any) -> None: ...
 

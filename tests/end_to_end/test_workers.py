@@ -1,0 +1,112 @@
+"""`bench run --workers N --ray ADDRESS` on a real cluster of two nodes, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.errors import ModelError
+from bench.models.workers import RayModel
+from tests.conftest import BENCH, ROOT, bench_process
+
+TINY = ROOT / "bench" / "scenes" / "llava-tiny"
+RUN = ("run", "--model", TINY, "--suite", "pope", "--data", "scenes", "--limit", "1500", "--json")
+
+
+def answers(out: Path) -> list[dict]:
+    rows = map(json.loads, (out / "pope" / "answers.jsonl").read_text().splitlines())
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.fixture(autouse=True)
+def plain_ray(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def ray_command(*words: str) -> None:
+    command = [Path(sys.executable).with_name("ray"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+@pytest.fixture
+def cluster(plain_ray):
+    """Two `ray start` processes: a head with one processor and a second node with two."""
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    ray_command("start", "--head", "--port", address.split(":")[1], "--num-cpus", "1", "--include-dashboard=false")
+    try:
+        ray_command("start", "--address", address, "--num-cpus", "2")
+        yield address
+    finally:
+        ray_command("stop", "--force")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> list[dict]:
+    """What a single process answers."""
+    out = tmp_path_factory.mktemp("alone")
+    done = bench_process(*RUN, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return answers(out)
+
+
+def started(address: str, out: Path) -> subprocess.Popen[str]:
+    """A run on three workers that has answered something."""
+    words = [*BENCH, *map(str, RUN), "--out", str(out), "--workers", "3", "--ray", address]
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    file = out / "pope" / "answers.jsonl"
+    while process.poll() is None and not (file.exists() and file.stat().st_size):
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.slow
+def test_two_nodes_answer_as_one_process_though_a_worker_is_killed(cluster, alone, tmp_path):
+    process = started(cluster, tmp_path)
+    workers = subprocess.run(["pgrep", "-f", "^ray::_Worker"], capture_output=True, text=True).stdout.split()
+    assert len(workers) == 3
+    os.kill(int(workers[1]), signal.SIGKILL)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "a worker was lost" in err
+    assert answers(tmp_path) == alone
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_gone_loses_nothing(cluster, alone, tmp_path):
+    process = started(cluster, tmp_path)
+    ray_command("stop", "--force")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2 and "no longer answer" in err and "is kept" in err, err
+    kept = answers(tmp_path)
+    assert kept == alone[: len(kept)] and 0 < len(kept) < len(alone)
+    done = bench_process(*RUN, "--out", tmp_path)
+    assert done.returncode == 0 and answers(tmp_path) == alone, "and a single process goes on where they stopped"
+
+
+@pytest.mark.slow
+def test_more_workers_than_machines_and_a_wrong_address_are_refused(cluster, tmp_path):
+    crowd = bench_process(*RUN, "--out", tmp_path, "--workers", "9", "--ray", cluster)
+    assert crowd.returncode == 2 and "no room for 9 workers" in crowd.stderr
+    nobody = bench_process(*RUN, "--out", tmp_path, "--ray", "127.0.0.1:1")
+    assert nobody.returncode == 2 and "no Ray cluster at 127.0.0.1:1" in nobody.stderr
+
+
+def test_without_ray_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ModelError, match=r"needs Ray.*\n.*\n.*synth-align\[ray\]"):
+        RayModel(str(TINY), {"workers": 2}).describe()
