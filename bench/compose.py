@@ -86,7 +86,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         "judge": job.judge.describe() if job.judge and job.benchmark.judged else None,
         "environment": environment(),
     }
-    folder = job.out / job.benchmark.name if job.out else Path("runs") / _slug(record) / job.benchmark.name
+    folder = (job.out or Path("runs") / _slug(record)) / job.benchmark.name.replace(":", "-")
     return Prepared(job, asked, record, RunFolder(folder))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,13 @@ FIGURES = (
     ),
     Figure("AMBER accuracy", "amber", lambda v: v["correct"], "higher", over=lambda v: "label" in v),
 )  # fmt: skip
+
+
+def figures_of(benchmark: str) -> Sequence[Figure]:
+    """The figures of a benchmark; of one that this file does not know, the share of right answers."""
+    known = [figure for figure in FIGURES if figure.benchmark == benchmark]
+    right = Figure(f"{benchmark} accuracy", benchmark, lambda v: v["correct"], "higher", over=lambda v: "correct" in v)
+    return known or [right]
 
 
 class Paired(NamedTuple):

@@ -60,11 +60,16 @@ def names(table: str) -> dict[str, str]:
 
 
 def load(table: str, name: str) -> Any:
-    """The object registered as `name`.
+    """The object registered as `name`; the benchmark lmms:TASK is lmms-eval's task of that name.
 
     Raises UnknownNameError with the nearest match, or BenchError where a plugin cannot be imported.
     """
     known = names(table)
+    family, _, task = name.partition(":")
+    if table == "benchmarks" and family == "lmms" and task:
+        from bench.benchmarks.lmms import LmmsTask
+
+        return LmmsTask(task)
     if name not in known:
         raise unknown(table, name, known)
     module, _, attribute = known[name].partition(":")

@@ -119,7 +119,10 @@ def format_value(metric: Metric) -> str:
 
 
 class Data(Protocol):
-    """Where a benchmark's files and images come from."""
+    """Where a benchmark's files and images come from: official files under `root`, images under `image_root`."""
+
+    root: Path
+    image_root: Path
 
     @property
     def label(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, StoreError
-from bench.figures import FIGURES, Paired, paired, read_scores
+from bench.figures import Paired, figures_of, paired, read_scores
 from bench.stats import detectable, holm, mcnemar
 from bench.store import RunFolder, flatten
 
@@ -136,7 +136,7 @@ def _compared(name: str, first: Path, second: Path, force: bool) -> Comparison:
             f"They have {len(scores[0])} and {len(scores[1])}.",
             "Finish the runs, or compare runs on the same data.",
         )
-    found = [paired(figure, *scores) for figure in FIGURES if figure.benchmark == name]
+    found = [paired(figure, *scores) for figure in figures_of(name)]
     rows = [_row(item) for item in found if item]
     flips = _flips(*scores)
     only_first, only_second = (len(side) - len(matched) for side in scores)

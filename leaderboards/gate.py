@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import BenchError, os_reason
-from bench.figures import FIGURES, Figure, Paired, paired, read_scores
+from bench.figures import FIGURES, Figure, Paired, figures_of, paired, read_scores
 from bench.store import RunFolder, dump, read_lines, write_json
 from leaderboards.compare import COMPARED, differing, runs_in
 
@@ -152,7 +152,7 @@ def check(run: Mapping[str, Reference], against: Mapping[str, Reference], margin
                 "Run it alike, or make a new reference.",
             )  # fmt: skip
         try:
-            figures = [paired(f, reference.scores, run[name].scores) for f in FIGURES if f.benchmark == name]
+            figures = [paired(f, reference.scores, run[name].scores) for f in figures_of(name)]
         except (KeyError, TypeError) as error:
             raise GateError(
                 f"The reference of {name} is damaged.", f"{type(error).__name__}: {error}.", "Make it again."

@@ -7,6 +7,8 @@ from pathlib import Path
 from bench.data.folder import Folder
 from bench.errors import DataError
 
+LMMS = "lmms:"  # benchmarks whose questions and pictures lmms-eval brings
+
 
 def open_data(source: str, images: Path | None, benchmark: str, recorded: tuple[str, ...] | None = None) -> Folder:
     """The data of `benchmark` from "hub", "scenes" (the built-in world's test split) or a folder.
@@ -14,6 +16,15 @@ def open_data(source: str, images: Path | None, benchmark: str, recorded: tuple[
     `images` is a folder of images beside the official files; `recorded` names the images that a model with
     recorded answers knows. Raises DataError where the source does not exist.
     """
+    if benchmark.startswith(LMMS):
+        from bench.data.hub import cache_root
+
+        root = Path() if source == "hub" else Path(source)
+        if not root.is_dir():
+            raise DataError(f"There is no folder {source}.", "It is to hold tasks of lmms-eval.", "Check the path.")
+        kept = cache_root() / "lmms" / benchmark.removeprefix(LMMS)
+        kept.mkdir(parents=True, exist_ok=True)
+        return Folder(root, kept, label=source, recorded=recorded)
     if source == "hub":
         from bench.data.hub import fetch
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
 from pathlib import Path
 
@@ -10,6 +12,18 @@ from PIL import Image
 from bench.errors import DataError
 
 MAX_PIXELS = 200_000_000
+
+
+def keep_image(image: Image.Image, folder: Path) -> str:
+    """Keeps a picture in RGB as a PNG in `folder`, once, under a name that its content gives; returns the name."""
+    rgb = image.convert("RGB")
+    name = f"{hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()[:20]}.png"
+    if not (folder / name).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f".{name}.{os.getpid()}"
+        rgb.save(unfinished, "PNG", compress_level=1)
+        unfinished.replace(folder / name)
+    return name
 
 
 def read_image(path: Path) -> Image.Image:

@@ -21,6 +21,7 @@ ALLOWED = {
         "bench.benchmarks.common",
     ),
     "bench/chat.py": ("bench.errors",),
+    "bench/benchmarks/lmms.py": ("bench.types", "bench.stats", "bench.errors", "bench.data.images"),
     "bench/judges/": ("bench.types", "bench.errors", "bench.judges", "bench.chat"),
     "bench/judges/hf.py": ("bench.types", "bench.errors", "bench.judges", "bench.models.loading"),
     "bench/judges/scene.py": ("bench.types", "bench.errors", "bench.metrics", "bench.scenes"),
