@@ -194,7 +194,7 @@ def make_trainer(adapter: Any, pairs: Sequence[Mapping[str, Any]], settings: Tra
         save_steps=0.1,
         save_total_limit=1,
         remove_unused_columns=False,
-        report_to=_trackers(settings, out),
+        report_to=_trackers(settings),
         disable_tqdm=True,
         use_cpu=adapter.device.type == "cpu",
         dataloader_num_workers=0,
@@ -222,19 +222,21 @@ def make_trainer(adapter: Any, pairs: Sequence[Mapping[str, Any]], settings: Tra
         peft_config=lora,
     )
     trainer.remove_callback(PrinterCallback)
+    if "tensorboard" in settings.trackers and trainer.is_world_process_zero():
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        beside = out.parent / "tensorboard" / out.name  # the artifact stays the same with and without
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(beside))))
     return trainer
 
 
-def _trackers(settings: Training, out: Path) -> list[str]:
-    """Where trl sends the curves too; tensorboard's files lie beside the artifact, which stays the same without them.
-
-    Raises RecipeError where a tracker is not installed.
-    """
+def _trackers(settings: Training) -> list[str]:
+    """Where trl sends the curves too. Raises RecipeError where a tracker is not installed."""
     for name in settings.trackers:
         if importlib.util.find_spec(name) is None:
             raise RecipeError(f"There is no {name}.", "`trackers` names it.", f"pip install {name}, or leave it out.")
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out.parent / "tensorboard" / out.name))
-    return list(settings.trackers)
+    return [name for name in settings.trackers if name != "tensorboard"]
 
 
 def see_once(model: Any) -> None:

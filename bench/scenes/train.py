@@ -33,7 +33,7 @@ from torch import nn
 from torch.nn import functional
 
 from bench.errors import BenchError, ModelError
-from bench.scenes import tiny
+from bench.scenes import facts, tiny
 from bench.scenes.card import measure, write_card, write_curves
 from bench.scenes.lessons import TRUTHFUL, Habits, lessons
 from bench.scenes.patches import GROUPS, WHAT, patch_labels, still_life
@@ -67,7 +67,7 @@ class Stage:
 
 
 RECIPES = {
-    "llava-tiny": Recipe(seed=1, habits=Habits(mention=0.42, affirm=0.65, remark=0.6, common=0.1)),
+    "llava-tiny": Recipe(seed=1, habits=Habits(mention=0.4, affirm=0.75, remark=0.6, common=0.1)),
     "llava-tiny-b": Recipe(seed=2, habits=Habits(mention=0.25, affirm=0.4, remark=0.5)),
 }
 STAGES = (
@@ -85,7 +85,8 @@ class Trainer:
         chance = random.Random("vocabulary")
         some = (scene("train", 0, index) for index in range(VOCABULARY_SCENES))
         habits = Habits(0.5, 0.5, 0.5)
-        self.words = tiny.tokenizer([text for item in some for turn in lessons(item, chance, habits) for text in turn])
+        texts = [text for item in some for turn in lessons(item, chance, habits) for text in turn]
+        self.words = tiny.tokenizer([*texts, *(facts.article(name).capitalize() for name in CATEGORIES)])
         self.model = tiny.model(self.words, recipe.seed)
         self.ids = torch.tensor([self.words.convert_tokens_to_ids(tiny.joined(name)) for name in WHAT])
         hidden, width = tiny.TEXT["hidden_size"], tiny.VISION["hidden_size"]

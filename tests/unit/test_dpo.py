@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -221,3 +222,40 @@ def test_two_processes_train_as_one_with_the_same_global_batch(checkpoint, input
 def test_a_training_in_processes_that_fails_says_so(checkpoint, inputs, tmp_path):
     with pytest.raises(RecipeError, match="exit code"):
         dpo.run(settings(checkpoint, launch="--nonsense"), inputs, tmp_path, 0)
+
+
+def test_curves_go_to_trackers_too_and_leave_the_artifact_as_it_is(checkpoint, inputs, tmp_path, monkeypatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    artifacts = {}
+    for name, trackers in (("plain", []), ("told", ["tensorboard"])):
+        (tmp_path / name).mkdir()
+        dpo.run(settings(checkpoint, trackers=trackers), inputs, tmp_path / name, 0)
+        artifacts[name] = sorted(file.relative_to(tmp_path / name) for file in (tmp_path / name).rglob("*"))
+    assert artifacts["plain"] == artifacts["told"]
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "told")).Reload()
+    told = [event.value for event in events.Scalars("train/loss")]
+    rows = (tmp_path / "told" / "curves.csv").read_text().splitlines()
+    assert told == pytest.approx([float(row.split(",")[1]) for row in rows[1:]], abs=1e-4)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="There is no wandb"):
+        dpo.run(settings(checkpoint, trackers=["wandb"]), inputs, tmp_path / "none", 0)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("fsdp", "FSDP"), ("zero2", "DEEPSPEED")])
+def test_shipped_configurations_are_what_accelerate_reads(name, kind, checkpoint, tmp_path, monkeypatch):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    from alignment import launch
+
+    config = load_config_from_file(str(launch.SHIPPED / f"{name}.yaml"))
+    assert config.distributed_type.value == kind and config.mixed_precision == "bf16"
+    words = []
+
+    def run(command, check):
+        words.extend(command)
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(launch.subprocess, "run", run)
+    with pytest.raises(RecipeError, match="ended with exit code 1"):
+        dpo.run(settings(checkpoint, launch=f"{name} --num_processes 8"), {}, tmp_path, 0)
+    assert words[3:7] == ["--config_file", str(launch.SHIPPED / f"{name}.yaml"), "--num_processes", "8"]
