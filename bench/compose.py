@@ -79,6 +79,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
             "data": _absolute(job.data),
             "images": job.images and _absolute(str(job.images)),
             "replayed": recorded is not None,
+            "adapter": (adapter := getattr(job.model, "adapter", None)) and _absolute(str(adapter)),
         },
         "prompt": {"suffix": suffix},
         "limit": job.limit,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,31 @@ def roc_and_reliability(runs: Sequence[Run]) -> Figure | None:
         axes.legend(fontsize=8, frameon=False)
     left.set(xlabel="false-positive rate", ylabel="true-positive rate", title="ROC of P(yes)")
     right.set(xlabel="mean P(yes)", ylabel="share of yes", title="Reliability of P(yes)")
+    return figure
+
+
+def training(runs: Sequence[Run]) -> Figure | None:
+    """Loss, and how often DPO's implicit reward prefers the chosen response, of adapters whose curves are at hand."""
+    curves: dict[str, tuple[str, list[dict[str, str]]]] = {}
+    for run in runs:
+        adapter = run.record["source"].get("adapter")
+        file = Path(adapter).parent / "curves.csv" if adapter else None
+        if file is not None and file.is_file() and str(file) not in curves:
+            with file.open(newline="") as lines:
+                curves[str(file)] = run.model, list(csv.DictReader(lines))
+    if not curves:
+        return None
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    for axes, column in zip(figure.subplots(1, 2), ("loss", "rewards/accuracies"), strict=True):
+        for number, (model, rows) in enumerate(curves.values()):
+            points = [(int(row["step"]), float(row[column])) for row in rows if row.get(column)]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], linewidth=1, label=model)
+        axes.set(
+            xlabel="step", title="training loss" if column == "loss" else "share of pairs with the better preferred"
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, frameon=False)
     return figure
 
 

@@ -76,5 +76,6 @@ def _figures(runs: Sequence[Run], compared: Sequence[Comparison], folder: Path) 
         ("pope-by-subset", plots.by_subset(runs, "pope", "accuracy", "POPE accuracy, %")),
         ("mmhal-by-type", plots.by_subset(runs, "mmhal", "hallucination_rate", "MMHal hallucination rate, %")),
         ("p-yes", plots.roc_and_reliability(runs)),
+        ("training", plots.training(runs)),
     ]
     return [file for name, figure in made if figure is not None for file in plots.save(figure, folder, name)]

@@ -43,6 +43,69 @@ def dom(page, view):
     return done.stdout
 
 
+@pytest.fixture
+def browser(page):
+    """Chromium on the page, driven by its own driver."""
+    driver = shutil.which("chromedriver")
+    if BROWSER is None or driver is None:
+        pytest.skip("no Chromium with its driver here")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
+        options.add_argument(word)
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as opened:
+        opened.get(f"file://{page}")
+        yield opened
+
+
+def focused(browser) -> str:
+    return browser.execute_script("return document.activeElement.getAttribute('aria-label') || ''")
+
+
+def test_the_keyboard_moves_sorts_links_and_filters(browser):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    def press(*keys):
+        browser.switch_to.active_element.send_keys(*keys)
+
+    button = browser.find_elements(By.CSS_SELECTOR, "#board-table th button")[1]
+    button.send_keys(Keys.ENTER)
+    heads = browser.find_elements(By.CSS_SELECTOR, "#board-table th")
+    assert heads[1].get_attribute("aria-sort") == "descending"
+    press(Keys.SPACE)
+    heads = browser.find_elements(By.CSS_SELECTOR, "#board-table th")
+    assert heads[1].get_attribute("aria-sort") == "ascending", "the button keeps the focus"
+
+    browser.find_element(By.CSS_SELECTOR, "nav a[href='#samples']").send_keys(Keys.ENTER)
+    names = [item.get_attribute("aria-label") for item in browser.find_elements(By.CSS_SELECTOR, "#list > li")]
+    for key, expected in (("j", names[0]), ("j", names[1]), ("j", names[2]), ("k", names[1])):
+        browser.find_element(By.TAG_NAME, "body").send_keys(key) if not focused(browser) else press(key)
+        assert focused(browser) == expected
+    for _ in range(len(names)):
+        press("j")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#list > li")) > len(names), "moving on shows more"
+    press(Keys.ENTER)
+    assert browser.current_url.endswith(f"#samples/chair/{focused(browser)}")
+    state = browser.find_element(By.ID, "f-state")
+    browser.find_element(By.ID, "f-text").clear()
+    state.send_keys("first")
+    assert re.fullmatch(r"\d+ of 60 samples", browser.find_element(By.ID, "count").text)
+    wrong = browser.find_elements(By.CSS_SELECTOR, "#list > li > .answer:nth-of-type(3)")
+    assert all("wrong" in box.get_attribute("class") for box in wrong)
+
+
+def test_nothing_hostile_ran_and_nothing_is_wider_than_a_narrow_screen(browser, page):
+    browser.set_window_size(500, 800)
+    for view in ("board", "runs", "samples/chair/"):
+        browser.get(f"file://{page}#{view}")
+        width, inside = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+        assert width <= inside
+    assert browser.title == "Synth-Align Bench"
+    assert [row for row in browser.get_log("browser") if row["level"] == "SEVERE"] == []
+
+
 def test_it_is_one_file_that_loads_nothing(page):
     text = page.read_text()
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", text)
