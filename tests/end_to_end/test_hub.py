@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import bench, bench_process, draw, metrics
 from tests.loopback_hub import Hub, commit_of, hub_server
+from tests.original_format import write_original
 
 POPE, MMHAL = ("dataset", "lmms-lab/POPE"), ("dataset", "Shengcao1006/MMHal-Bench")
 MODEL = ("model", "owner/tiny-llava")
@@ -225,6 +226,32 @@ def test_a_hub_model_runs_and_needs_no_hub_afterwards(model_files, pictures, tmp
     assert metrics(tmp_path / "run" / "pope")["accuracy", "all"]["n"] == 18
     offline = run(hub, tmp_path / "home", *arguments)
     assert offline.returncode == 0, offline.stderr
+
+
+def test_an_original_lora_its_base_and_its_tower_come_from_three_repositories(pictures, tmp_path):
+    write_original(tmp_path / "parts", lora=True)
+    files = {part: {f.name: f.read_bytes() for f in (tmp_path / "parts" / part).iterdir()}
+             for part in ("adapter", "llava", "tower")}  # fmt: skip
+    for part, field, named in (("adapter", "adapter_config.json", "base_model_name_or_path"),
+                               ("adapter", "config.json", "mm_vision_tower")):  # fmt: skip
+        content = json.loads(files[part][field])
+        where = "owner/llava" if field.startswith("adapter") else "owner/tower"
+        files[part][field] = json.dumps(content | {named: where}).encode()
+    arguments = ["--suite", "pope", "--data", pictures, "--limit", "18"]
+    with hub_server({("model", f"owner/{name}"): content for name, content in files.items()}) as hub:
+        remote = ["--model", "owner/adapter", *arguments, "--out", tmp_path / "hub"]
+        done = run(hub, tmp_path / "home", *remote)
+        assert done.returncode == 0, done.stderr
+    local = run(
+        hub, tmp_path / "home", "--model", tmp_path / "parts" / "adapter", *arguments, "--out", tmp_path / "local"
+    )
+    assert local.returncode == 0, local.stderr
+    said = []
+    for out in ("hub", "local"):
+        rows = map(json.loads, (tmp_path / out / "pope" / "answers.jsonl").read_text().splitlines())
+        said.append([(row["key"], row["text"], row["p_yes"]) for row in rows])
+    assert said[0] == said[1]
+    assert run(hub, tmp_path / "home", *remote).returncode == 0, "and no hub is needed afterwards"
 
 
 def test_a_model_that_is_not_there_is_one_clear_error(model_files, pictures, tmp_path):

@@ -9,85 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers as hf
-from safetensors.torch import save_file
 
 from bench.data.images import read_image
 from bench.errors import ModelError
 from bench.models.hf import HFModel
 from bench.models.protocol import LLAVA
 from tests.conftest import bench, draw
-from tests.tiny_models import IMAGE, TEXT, VISION, sentencepiece_model, square
+from tests.original_format import ROWS, write_json, write_original
 
-ROWS = 700
 QUESTION = "Is there a dog in the image?\nAnswer the question using a single word or phrase."
-
-
-def llama_config() -> hf.LlamaConfig:
-    return hf.LlamaConfig(**TEXT, vocab_size=ROWS, bos_token_id=1, eos_token_id=2)
-
-
-def write_json(file: Path, value: dict) -> None:
-    file.write_text(json.dumps(value))
-
-
-def write(root: Path, lora: bool = False, tower_inside: bool = False, safetensors: bool = False) -> dict:
-    """root/tower, root/llava (sharded) and, with `lora`, root/adapter on root/llava; returns the parts."""
-    torch.manual_seed(5)
-    clip = hf.CLIPVisionModel(hf.CLIPVisionConfig(**VISION)).eval()
-    llama = hf.LlamaForCausalLM(llama_config()).eval()
-    projector = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.GELU(), torch.nn.Linear(64, 64))
-    for weight in [*llama.parameters(), *projector.parameters()]:
-        torch.nn.init.normal_(weight, std=0.2)
-    (root / "llava").mkdir(parents=True)
-    clip.save_pretrained(root / "tower")
-    hf.CLIPImageProcessorPil(size={"shortest_edge": IMAGE}, crop_size=square()).save_pretrained(root / "tower")
-    config = llama_config().to_dict() | {
-        "architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava_llama", "mm_vision_tower": str(root / "tower"),
-        "mm_projector_type": "mlp2x_gelu", "mm_hidden_size": 32, "mm_vision_select_layer": -2, "torch_dtype": "float32",
-        "mm_vision_select_feature": "patch", "mm_use_im_start_end": False, "mm_use_im_patch_token": False,
-        "image_aspect_ratio": "pad", "rope_scaling": None, "tie_word_embeddings": False,
-    }  # fmt: skip
-    del config["rope_parameters"], config["pad_token_id"]
-    for folder in [root / "llava", *([root / "adapter"] if lora else [])]:
-        folder.mkdir(exist_ok=True)
-        write_json(folder / "config.json", config)
-        (folder / "tokenizer.model").write_bytes(sentencepiece_model())
-        write_json(folder / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>",
-                   "eos_token": "</s>", "unk_token": "<unk>", "pad_token": None, "legacy": False})  # fmt: skip
-        write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
-    state = {name: value.contiguous() for name, value in llama.state_dict().items()}
-    state |= {f"model.mm_projector.{name}": value for name, value in projector.state_dict().items()}
-    state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)  # releases of 2023 have these
-    if tower_inside:
-        inner = {n.removeprefix("vision_model."): v for n, v in clip.state_dict().items()}
-        state |= {f"model.vision_tower.vision_tower.vision_model.{name}": value for name, value in inner.items()}
-    names, half = sorted(state), len(state) // 2
-    ending, save = ("safetensors", save_file) if safetensors else ("bin", torch.save)
-    stem = "model" if safetensors else "pytorch_model"
-    shards = {f"{stem}-0000{i}-of-00002.{ending}": names[half * (i - 1) : half * i or None] for i in (1,)}
-    shards = {f"{stem}-00001-of-00002.{ending}": names[:half], f"{stem}-00002-of-00002.{ending}": names[half:]}
-    for name, kept in shards.items():
-        save({key: state[key] for key in kept}, root / "llava" / name)
-    write_json(
-        root / "llava" / f"{stem}.{ending}.index.json", {"weight_map": {k: n for n, ks in shards.items() for k in ks}}
-    )
-    if lora:
-        adapter = {}
-        for name, weight in llama.named_parameters():
-            if name.endswith("_proj.weight"):
-                low, high = torch.randn(4, weight.shape[1]) * 0.1, torch.randn(weight.shape[0], 4) * 0.1
-                key = f"base_model.model.{name.removesuffix('.weight')}"
-                adapter |= {f"{key}.lora_A.weight": low, f"{key}.lora_B.weight": high}
-                weight.data += 2.0 * high @ low  # alpha 8 / rank 4
-        for weight in projector.parameters():
-            weight.data += 0.05
-        torch.save(adapter, root / "adapter" / "adapter_model.bin")
-        trained = {f"base_model.model.model.mm_projector.{n}": v for n, v in projector.state_dict().items()}
-        torch.save(trained, root / "adapter" / "non_lora_trainables.bin")
-        write_json(root / "adapter" / "adapter_config.json", {"base_model_name_or_path": str(root / "llava"), "r": 4,
-                   "lora_alpha": 8, "peft_type": "LORA", "bias": "none", "fan_in_fan_out": False})  # fmt: skip
-    return {"clip": clip, "llama": llama, "projector": projector}
 
 
 @torch.inference_mode()
@@ -106,7 +36,7 @@ def expected(parts: dict, ids: list[int], image: int, pixels: torch.Tensor) -> t
     ids=["bin", "tower-inside", "safetensors", "lora"],
 )
 def test_logits_are_those_of_llavas_own_forward(kind, tmp_path):
-    parts = write(tmp_path, **kind)
+    parts = write_original(tmp_path, **kind)
     if kind.get("tower_inside"):
         for file in (tmp_path / "tower").glob("*.safetensors"):
             file.write_bytes(b"")  # the weights inside are taken
@@ -126,7 +56,7 @@ def test_logits_are_those_of_llavas_own_forward(kind, tmp_path):
 
 
 def test_convert_writes_what_transformers_loads_and_answers_stay(pictures, tmp_path):
-    write(tmp_path, lora=True)
+    write_original(tmp_path, lora=True)
     done = bench("convert", tmp_path / "adapter", tmp_path / "new")
     assert done.returncode == 0, done.stderr
     assert not list((tmp_path / "new").glob("*.bin"))
@@ -154,7 +84,7 @@ class Evil:
 
 
 def broken(root: Path, fault: str) -> str:
-    """Damages what `write` wrote; returns what the error must say."""
+    """Damages what `write_original` wrote; returns what the error must say."""
     folder = root / "llava"
     shard = folder / "pytorch_model-00001-of-00002.bin"
     config = json.loads((folder / "config.json").read_text())
@@ -195,7 +125,7 @@ FAULTS = "missing shard|torn shard|code|missing key|unknown key|another tower|an
 @pytest.mark.parametrize("fault", FAULTS.split("|"))
 def test_what_is_not_whole_or_another_design_is_an_error_that_names_it(fault, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path)
+    write_original(tmp_path)
     words = broken(tmp_path, fault)
     with pytest.raises(ModelError) as caught:
         _ = HFModel(str(tmp_path / "llava"), {}).model
@@ -203,7 +133,7 @@ def test_what_is_not_whole_or_another_design_is_an_error_that_names_it(fault, tm
 
 
 def test_an_adapter_that_is_not_whole_or_no_lora_is_an_error(tmp_path):
-    write(tmp_path, lora=True)
+    write_original(tmp_path, lora=True)
     adapter = tmp_path / "adapter"
     (adapter / "non_lora_trainables.bin").rename(tmp_path / "kept")
     with pytest.raises(ModelError, match="without non_lora_trainables"):
