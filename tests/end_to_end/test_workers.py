@@ -106,6 +106,21 @@ def test_more_workers_than_machines_and_a_wrong_address_are_refused(cluster, tmp
     assert nobody.returncode == 2 and "no Ray cluster at 127.0.0.1:1" in nobody.stderr
 
 
+@pytest.mark.slow
+def test_responses_for_an_alignment_are_the_same_from_workers(plain_ray, tmp_path):
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    recipe = (ROOT / "alignment" / "recipes" / "scenes-tiny.yaml").read_text()
+    recipe = recipe[: recipe.index("\nrewards:")].replace("count: 500", "count: 12").replace("samples: 4", "samples: 2")
+    found = []
+    for name, more in (("alone", ""), ("spread", "  workers: 2\n")):
+        (tmp_path / f"{name}.yaml").write_text(f"{recipe}\n{more}")
+        done = bench_process("align", tmp_path / f"{name}.yaml", "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        (folder,) = (tmp_path / name).glob("responses-*")
+        found.append((folder.name, (folder / "responses.jsonl").read_text()))
+    assert found[0] == found[1], "under the same key, to the letter"
+
+
 def test_without_ray_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ModelError, match=r"needs Ray.*\n.*\n.*synth-align\[ray\]"):
