@@ -18,7 +18,7 @@ def listing(what: str, folder: Path) -> list[tuple[str, str]]:
         raise UnknownNameError(f"There is no list of '{what}'.", f"There are {', '.join([*tables, 'runs'])}.")
     rows = sorted(registry.names(tables[what]).items())
     if what == "suites":
-        return [(name, _title(name, target)) for name, target in rows]
+        return [(name, _title(name, target)) for name, target in rows] + [("lmms:TASK", "a task of lmms-eval")]
     if what == "models":
         rows = [(alias, f"= {_short(target)}") for alias, target in registry.MODEL_ALIASES.items()] + [
             (f"{name}:…" if name != "hf" else "HUB/ID or FOLDER", target) for name, target in rows

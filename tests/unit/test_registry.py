@@ -109,7 +109,7 @@ def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(UnknownNameError) as error:
         registry.load("benchmarks", "mmhall")
     assert "mmhall" in error.value.fact and "mmhal" in error.value.reason and "bench list suites" in error.value.remedy
-    with pytest.raises(UnknownNameError, match="Known: openai, replay"):
+    with pytest.raises(UnknownNameError, match="Known: hf, openai, replay"):
         registry.load("judges", "xyz")
 
 
