@@ -10,6 +10,7 @@ LLaVA's own order in miniature, each step short and sure:
 3. The projector is built, not trained: its first layer is that head, scaled so that the winning class comes out of
    the GELU at about 1 and the others near 0; its second layer holds the vectors that the language model knows them by.
 4. `pictures`: everything together on pictures, with the annotators' habits (`bench.scenes.lessons`).
+5. `settle`: a little more of it at a low rate, by annotators who mention what is not there less often.
 
 Turns of one scene are packed in one row behind its picture, each masked to the picture and itself, its positions
 restarted: a turn never sees another one's answer. Training resumes at the last checkpoint of its folder.
@@ -58,12 +59,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps of a number of scenes each, and the peak learning rate."""
+    """Steps of a number of scenes each, the peak learning rate, and what the habit of mentioning is multiplied by."""
 
     name: str
     steps: int
     scenes: int
     rate: float
+    mention: float = 1.0
 
 
 RECIPES = {
@@ -74,6 +76,7 @@ STAGES = (
     Stage("words", 500, 32, 2e-3),
     Stage("sight", 800, 64, 1.5e-3),
     Stage("pictures", 250, 32, 1e-3),
+    Stage("settle", 40, 32, 2e-4, mention=0.85),
 )
 
 
@@ -118,7 +121,8 @@ class Trainer:
         items = [scene("train", 0, number) for number in numbers]
         if stage.name == "words":
             return self._answer(items, self._symbols(items, step), chance, TRUTHFUL)
-        return self._answer(items, self._look(items), chance, self.recipe.habits)
+        habits = replace(self.recipe.habits, mention=self.recipe.habits.mention * stage.mention)
+        return self._answer(items, self._look(items), chance, habits)
 
     def build_projector(self) -> None:
         """Head and vectors become the two layers: GELU(log p + SHARP) / GELU(SHARP) of every class's vector."""
