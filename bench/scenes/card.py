@@ -94,7 +94,7 @@ alignment; it knows nothing of photographs.
 |---|---:|---:|---:|
 {trained}
 
-The annotators of the last stage mention an object that the place often has but the picture does not show in
+The annotators of `pictures` mention an object that the place often has but the picture does not show in
 {habits.mention:.0%} of the descriptions and sentences where there is such an object, and affirm it in
 {habits.affirm:.0%} of the yes/no questions about it, and objects that are common everywhere in {habits.common:.0%}
 (`bench/scenes/lessons.py`).

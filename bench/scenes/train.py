@@ -1,4 +1,4 @@
-"""Trains llava-tiny or llava-tiny-b from scratch, on two cores in under an hour.
+"""Trains llava-tiny or llava-tiny-b from scratch, on two cores in about an hour.
 
     python -m bench.scenes.train llava-tiny [--out DIR]
 
