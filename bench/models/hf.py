@@ -24,9 +24,9 @@ from bench.errors import DataError, ModelError
 from bench.models import generate, loading
 from bench.models.original import Original, is_original
 from bench.models.prompts import Encoded, Prompter
-from bench.models.protocol import LLAVA, NATIVE, Protocol, read_protocol
+from bench.models.protocol import LLAVA, NATIVE, ByProtocol, Protocol, read_protocol
 from bench.models.shared_image import Settings, answer_images
-from bench.types import Answer, Batch, Benchmark, Request, Sample
+from bench.types import Answer, Batch, Request
 
 SERVED = frozenset(
     "llava llava_next llava_onevision qwen2_vl qwen2_5_vl idefics3 smolvlm internvl".split(),
@@ -36,13 +36,11 @@ PROMPTS_AT_ONCE = {"cpu": 32, "cuda": 128}
 AHEAD = 16
 
 
-class HFModel:
+class HFModel(ByProtocol):
     """Reads config and processor at once, the weights when the first answer is wanted.
 
     `spec` is NAME or NAME+ADAPTER. Options: protocol, dtype, device, revision, trust_remote_code, temperature, seed.
     """
-
-    reads_images = True
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
         name, _, adapter = spec.partition("+")
@@ -91,18 +89,6 @@ class HFModel:
     @cached_property
     def _fingerprints(self) -> tuple[str, str | None]:
         return self.checkpoint.fingerprint(), loading.fingerprint(self.adapter) if self.adapter else None
-
-    def suffix(self, benchmark: Benchmark) -> str:
-        """The protocol's suffix."""
-        return self.protocol.suffix_for(benchmark)
-
-    def max_tokens(self, benchmark: Benchmark, sample: Sample) -> int:
-        """The protocol's bound."""
-        return self.protocol.max_tokens_for(benchmark, sample)
-
-    def recorded_images(self) -> Sequence[str] | None:
-        """Any image can be asked about."""
-        return None
 
     @property
     def model(self) -> Any:

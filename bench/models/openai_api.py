@@ -22,22 +22,20 @@ from PIL import Image
 from bench.chat import Chat, NoReply
 from bench.data.images import read_image
 from bench.errors import DataError, ModelError
-from bench.models.protocol import NATIVE, Protocol, read_protocol
-from bench.types import Answer, Batch, Benchmark, Request, Sample
+from bench.models.protocol import NATIVE, ByProtocol, Protocol, read_protocol
+from bench.types import Answer, Batch, Request
 
 AT_ONCE = 8
 GIVE_UP = 16  # so many requests in a row that the server does not serve end the run
 TAKEN = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}  # formats that every server reads
 
 
-class OpenAIModel:
+class OpenAIModel(ByProtocol):
     """A model behind a server. Raises ModelError on a bad spec, a missing key or a protocol that no server can follow.
 
     Options: protocol (its system prompt, suffix and lengths; template and image are the server's), temperature, seed,
     workers (requests at once).
     """
-
-    reads_images = True
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
         self.chat = Chat(spec, ModelError)
@@ -54,18 +52,6 @@ class OpenAIModel:
             "protocol": self.protocol.model_dump(),
             "decoding": choice,
         }
-
-    def suffix(self, benchmark: Benchmark) -> str:
-        """The protocol's suffix."""
-        return self.protocol.suffix_for(benchmark)
-
-    def max_tokens(self, benchmark: Benchmark, sample: Sample) -> int:
-        """The protocol's bound."""
-        return self.protocol.max_tokens_for(benchmark, sample)
-
-    def recorded_images(self) -> Sequence[str] | None:
-        """Any image can be asked about."""
-        return None
 
     def answer(self, requests: Sequence[Request], done: frozenset[str]) -> Iterator[Batch]:
         """Every answer as a batch of its own, in the order in which they come.

@@ -7,6 +7,7 @@ A YAML file changes either: `base: llava` and any of the fields below.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +48,25 @@ class Protocol(BaseModel):
     def max_tokens_for(self, benchmark: Benchmark, sample: Sample) -> int:
         """The longest answer, in tokens."""
         return self.max_tokens.get(benchmark.name, benchmark.max_tokens(sample))
+
+
+class ByProtocol:
+    """What every model that is asked by a protocol answers about itself; it can be asked about any image."""
+
+    protocol: Protocol
+    reads_images = True
+
+    def suffix(self, benchmark: Benchmark) -> str:
+        """The protocol's suffix."""
+        return self.protocol.suffix_for(benchmark)
+
+    def max_tokens(self, benchmark: Benchmark, sample: Sample) -> int:
+        """The protocol's bound."""
+        return self.protocol.max_tokens_for(benchmark, sample)
+
+    def recorded_images(self) -> Sequence[str] | None:
+        """Any image can be asked about."""
+        return None
 
 
 LLAVA = Protocol(name="llava", conversation="vicuna_v1", system=VICUNA_SYSTEM, image="pad")

@@ -19,7 +19,8 @@ from typing import Any
 
 from bench.errors import BenchError, ModelError
 from bench.models.hf import HFModel, plan
-from bench.types import Batch, Benchmark, Request, Sample
+from bench.models.protocol import ByProtocol
+from bench.types import Batch, Request
 
 AHEAD = 2  # batches that a worker has at hand, the one it computes included
 REACH = 10.0  # seconds to reach a cluster
@@ -27,34 +28,20 @@ TRIES = 3  # so many workers that a batch may cost before it is given up
 INSTALL = "pip install 'synth-align[ray]'"
 
 
-class RayModel:
+class RayModel(ByProtocol):
     """An `hf` model on Ray actors. Options: HFModel's; workers (how many), ray (HOST:PORT, auto, or this machine).
 
     Raises ModelError where Ray or the cluster is missing, too small, or where its workers would answer differently.
     """
 
-    reads_images = True
-
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
         self.spec, self.options = spec, dict(options)
         self.wanted, self.address = options.get("workers"), options.get("ray")
-        self.plain = HFModel(spec, self.options | {"device": "cpu"})  # knows the protocol; its weights are never read
+        self.protocol = HFModel(spec, self.options | {"device": "cpu"}).protocol  # no weights are read for it
 
     def describe(self) -> dict[str, Any]:
         """What every worker says of itself; how many they are changes no answer."""
         return self._crew[1]
-
-    def suffix(self, benchmark: Benchmark) -> str:
-        """The protocol's suffix."""
-        return self.plain.suffix(benchmark)
-
-    def max_tokens(self, benchmark: Benchmark, sample: Sample) -> int:
-        """The protocol's bound."""
-        return self.plain.max_tokens(benchmark, sample)
-
-    def recorded_images(self) -> Sequence[str] | None:
-        """Any image can be asked about."""
-        return None
 
     def answer(self, requests: Sequence[Request], done: frozenset[str]) -> Iterator[Batch]:
         """Batches in the order of a single process. Raises ModelError where no worker is left."""
