@@ -121,11 +121,15 @@ class Responses(Settings):
 
 
 class GroundingReward(Settings):
-    """What P(yes) of `models`, their mean, says of everything that a response claims (`alignment/rewards.py`)."""
+    """What P(yes) of `models`, their mean, says of everything that a response claims (`alignment/rewards.py`).
+
+    `numbers` is what a number of objects counts beside their being there.
+    """
 
     kind: Literal["grounding"]
     models: list[str] = Field(min_length=1)
     threshold: float = Field(0.5, ge=0, le=1)
+    numbers: float = Field(1.0, ge=0)
     vocabulary: Literal["scenes"] | Beside = "scenes"
 
 
@@ -134,6 +138,7 @@ class FactsReward(Settings):
 
     kind: Literal["facts"]
     threshold: float = Field(0.5, ge=0, le=1)
+    numbers: float = Field(1.0, ge=0)
 
 
 class ClassifierReward(Settings):

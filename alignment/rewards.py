@@ -6,8 +6,9 @@ the mean of their P = P(yes) / (P(yes) + P(no)) is worth
 
     value(P) = clip((P - threshold) / (1 - threshold), -2, 1)
 
-for an assertion and -value(P) for a denial. A response's reward is the sum over its distinct claims, so that it grows
-with what is covered and falls with what is not so. `facts` takes 1 or 0 from a scene's facts for P.
+for an assertion and -value(P) for a denial. A response's reward is the sum over its distinct claims, those of numbers
+weighted by `numbers`, so that it grows with what is covered and falls with what is not so. `facts` takes 1 or 0 from a
+scene's facts for P.
 
 `classifier` and `judge` are in `alignment/text_rewards.py`.
 
@@ -103,10 +104,11 @@ def _by_claims(
         worth = {}
         for claim in claims:
             pair = (row["image"], claim.question)
+            weight = 1.0 if claim.number is None else settings.numbers
             if isinstance(settings, FactsReward):
-                worth[claim] = value(_true(claim, images[row["image"]]), settings.threshold)
+                worth[claim] = weight * value(_true(claim, images[row["image"]]), settings.threshold)
             elif pair in p:
-                worth[claim] = value(p[pair], settings.threshold)
+                worth[claim] = weight * value(p[pair], settings.threshold)
         reward = math.fsum(-amount if claim.denied else amount for claim, amount in worth.items())
         doubtful = dict.fromkeys(claim.object for claim, amount in worth.items() if amount < 0 and not claim.denied)
         rewarded.append((row, reward, [*doubtful]))

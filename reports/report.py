@@ -12,7 +12,7 @@ from leaderboards.compare import Comparison, compare
 from reports import plots
 from reports.model_card import model_card
 from reports.page import Asked, write_page
-from reports.results import benchmark_tables, metric_rows, paper_tables
+from reports.results import benchmark_tables, difference_table, metric_rows, paper_tables
 from reports.tables import as_csv, document, latex, markdown
 
 
@@ -33,8 +33,13 @@ def write_report(
     runs, remarks = read_runs(folders)
     if not runs:
         raise ReportError("There is no run to report.", " ".join(remarks), "Name folders of finished runs.")
-    tables = [*benchmark_tables(runs), *(paper_tables(runs) if paper else [])]
     compared, told = _compared(folders)
+    names = {run.folder: run.model for run in runs}
+    tables = [
+        *benchmark_tables(runs),
+        *([difference_table(compared, names)] if compared else []),
+        *(paper_tables(runs) if paper else []),
+    ]
     files = []
     try:
         for folder in (out / "tables", out / "figures"):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from bench.figures import FIGURES, paired, read_scores
 from bench.stats import holm
 from bench.types import Metric
 from leaderboards.board import Run
-from leaderboards.published import Figure, read_published
+from leaderboards.compare import Comparison
+from leaderboards.compare import Row as Compared
+from leaderboards.published import Figure, disputed, read_published
 from reports.tables import Cell, Table
 
 BASE, OURS = "LLaVA-1.5-7B", ("LLaVA-1.5-7B + PDS-DPO", "LLaVA-1.5-7B + PDS-DPO-9K")
@@ -92,12 +95,38 @@ def _best(runs: Sequence[Run]) -> dict[str, str]:
     return {metric: runs[winner].model for (metric, winner), count in beaten.items() if count == len(runs) - 1}
 
 
+def difference_table(compared: Sequence[Comparison], names: Mapping[Path, str]) -> Table:
+    """Every figure of the first runs and of the others on the samples that both scored, with what could be seen."""
+    header = ["figure", "model", "samples", "first", "then", "difference", "95 % interval", "p", "detectable"]
+    rows = [_difference(row, names[item.second]) for item in compared for row in item.rows]
+    notes = [
+        "Interval by image; p after Holm over the table, none where neither side is better; detectable: the difference "
+        "that so many samples show with 80 % power."
+    ]
+    return Table("differences", f"Paired differences from {names[compared[0].first]}", header, rows, notes)
+
+
+def _difference(row: Compared, model: str) -> list[Cell]:
+    item = row.paired
+    scale = 100 if item.figure.unit == "fraction" else 1
+    first, second = scale * item.first.value, scale * item.second.value
+    change, low, high = (scale * end for end in item.difference[:3])
+    p = "" if math.isnan(row.p_holm) else "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
+    return [
+        Cell(item.figure.name), Cell(model), Cell(str(item.samples)), Cell(f"{first:.2f}", first),
+        Cell(f"{second:.2f}", second), Cell(f"{change:+.2f}", change), Cell(f"{low:+.2f} to {high:+.2f}"),
+        Cell(p, row.p_holm), Cell(f"{scale * row.detectable:.2f}", scale * row.detectable),
+    ]  # fmt: skip
+
+
 def paper_tables(runs: Sequence[Run]) -> list[Table]:
     """The paper's tables 1-3: its rows as published, then each run's model and a verdict for every cell.
 
     A run with an adapter is held against the paper's own row, another one against LLaVA-1.5-7B's.
     """
-    figures = [figure for figure in read_published() if figure.source.startswith("Synth-Align")]
+    published = read_published()
+    figures = [figure for figure in published if figure.source.startswith("Synth-Align")]
+    doubted = disputed(published)
     made = []
     for number, name in enumerate(PAPERS, 1):
         mine = [figure for figure in figures if f", {name}" in figure.source]
@@ -106,9 +135,13 @@ def paper_tables(runs: Sequence[Run]) -> list[Table]:
         for figure in mine:
             by_model.setdefault(figure.model, {})[figure.column] = figure
         rows = [
-            [Cell(model), *(Cell(f"{known[c].value:g}", known[c].value) if c in known else Cell("–") for c in columns)]
+            [Cell(model), *(_published(known[c], (model, c) in doubted) if c in known else Cell("–") for c in columns)]
             for model, known in by_model.items()
         ]
+        flagged = [key for key in doubted if key[0] in by_model and key[1] in by_model[key[0]]]
+        values = {key: dict.fromkeys(f"{figure.value:g}" for figure in doubted[key]) for key in flagged}
+        told = [f"{model} {column} {', '.join(values[model, column])}" for model, column in flagged]
+        doubts = [f"† Sources disagree, `bench board --json` names them: {'; '.join(told)}."] if told else []
         for model in dict.fromkeys(run.model for run in runs):
             own = [run for run in runs if run.model == model]
             reference = _reference(own[0], by_model)
@@ -116,9 +149,13 @@ def paper_tables(runs: Sequence[Run]) -> list[Table]:
             rows += [[Cell(f"{model}, measured"), *(cell for cell, _ in cells)]]
             rows += [[Cell(f"… against {reference}"), *(Cell(verdict) for _, verdict in cells)]]
         caption = mine[0].source.rpartition(f"{name}: ")[2]
-        notes = ["Published rows: Synth-Align, arXiv 2412.17417v2. Percent; MMHal ratings 0-6.", *_warnings(runs)]
+        notes = ["Published rows: Synth-Align, arXiv 2412.17417v2. Percent; MMHal ratings 0-6.", *doubts, *_warnings(runs)]
         made.append(Table(f"paper-table-{number}", f"Table {number}: {caption}", ["", *columns], rows, notes))
     return made
+
+
+def _published(figure: Figure, doubted: bool) -> Cell:
+    return Cell(f"{figure.value:g}{'†' * doubted}", figure.value)
 
 
 def _reference(run: Run, published: Mapping[str, Any]) -> str:

@@ -46,7 +46,12 @@ function board() {
     row.append(make("td", line.model));
     for (const column of data.board.columns) {
       const cell = line.cells[column.id];
-      row.append(cell ? make("td", cell.text, { title: cell.title }) : make("td", "–"));
+      const shown = make("td", cell ? undefined : "–", cell ? { title: cell.title } : {});
+      if (cell) {
+        const [value, width] = cell.text.split(" ±");
+        shown.append(value, ...(width ? [" ", make("small", `±${width}`)] : []));
+      }
+      row.append(shown);
     }
     table.tBodies[0].append(row);
   }

@@ -60,11 +60,23 @@ def test_the_best_is_bold_only_where_it_is_more_than_noise(runs, tmp_path):
     assert "**" not in next(file for file in files if file.name == "pope.md").read_text()
 
 
+def test_differences_stand_with_interval_p_and_power(runs, tmp_path):
+    write_report(runs, tmp_path / "out", False, False, lambda run: None)
+    with (tmp_path / "out" / "tables" / "differences.csv").open() as file:
+        row = next(row for row in csv.DictReader(file) if row["figure"] == "POPE accuracy")
+    assert (row["first"], row["then"], row["samples"]) == ("86.0", "97.0", "400")
+    assert float(row["difference"]) == pytest.approx(11.0)
+    assert float(row["p"]) < 0.05
+    low, high = map(float, row["95 % interval"].split(" to "))
+    assert low < 11 < high and (high - low) / 2 < float(row["detectable"]) < high - low  # 2.8 against 1.96 errors
+
+
 def test_verdicts_hold_measured_against_published(runs):
     tables = paper_tables(read_runs(runs)[0])
     first = {row[0].text: [cell.text for cell in row[1:]] for row in tables[0].rows}
     place = list(tables[0].header).index("pope.accuracy") - 1
-    assert first["LLaVA-1.5-7B"][place] == "86.1"
+    assert first["LLaVA-1.5-7B"][place] == "86.1†"
+    assert "LLaVA-1.5-7B + POVID pope.accuracy 86.9, 84.77" in tables[0].notes[1]  # two tables of one paper
     assert first["… against LLaVA-1.5-7B"][place : place + 2] == ["within", "worse"]  # published: 86.1 and 89.1
     assert first["… against LLaVA-1.5-7B + PDS-DPO"][place : place + 2] == ["better", "within"]  # 87.6 and 97.8
     assert first["… against LLaVA-1.5-7B"][0] == "not measured"
