@@ -149,7 +149,11 @@ def paper_tables(runs: Sequence[Run]) -> list[Table]:
             rows += [[Cell(f"{model}, measured"), *(cell for cell, _ in cells)]]
             rows += [[Cell(f"… against {reference}"), *(Cell(verdict) for _, verdict in cells)]]
         caption = mine[0].source.rpartition(f"{name}: ")[2]
-        notes = ["Published rows: Synth-Align, arXiv 2412.17417v2. Percent; MMHal ratings 0-6.", *doubts, *_warnings(runs)]
+        notes = [
+            "Published rows: Synth-Align, arXiv 2412.17417v2. Percent; MMHal ratings 0-6.",
+            *doubts,
+            *_warnings(runs),
+        ]
         made.append(Table(f"paper-table-{number}", f"Table {number}: {caption}", ["", *columns], rows, notes))
     return made
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 from alignment import images, pipeline, preferences, rewards
 from alignment.claims import Claim, claims_of
-from alignment.recipe import FolderImages, JudgeReward, Preferences, RecipeError, read_recipe
+from alignment.recipe import FactsReward, FolderImages, JudgeReward, Preferences, RecipeError, read_recipe
 from bench.errors import BenchError
 from bench.metrics.object_mentions import read_synonyms
-from bench.scenes.facts import synonym_lines
+from bench.scenes.facts import NUMBERS, plural, scene_of, synonym_lines
 from bench.store import append_lines, read_lines
 from tests.conftest import ROOT
 
@@ -65,6 +65,26 @@ def test_an_assertion_is_worth_what_the_picture_says():
 
 def groups(*texts_and_rewards):
     return [[{"text": t, "reward": r, "words": len(t.split())} for t, r in group] for group in texts_and_rewards]
+
+
+def test_a_number_counts_as_much_as_the_recipe_says(tmp_path):
+    name, thing, there = "scene_train_0_000004.png", "bird", 2
+    assert scene_of(name).counts[thing] == there
+    for stage, rows in (
+        ("images", [{"id": "0", "prompt": "", "instructions": ["Describe."], "file": name}]),
+        ("responses", [
+            {"key": str(number), "image": "0", "instruction": "Describe.", "text": f"{NUMBERS[number]} {plural(thing)}"}
+            for number in (there, there + 1)
+        ]),
+    ):  # fmt: skip
+        (tmp_path / stage).mkdir()
+        append_lines(tmp_path / stage / f"{stage}.jsonl", rows)
+    inputs = {stage: tmp_path / stage for stage in ("images", "responses")}
+    for weight in (1.0, 0.25):
+        out = tmp_path / str(weight)
+        out.mkdir()
+        rewards.run(FactsReward(kind="facts", threshold=0.5, numbers=weight), inputs, out, 0)
+        assert [row["reward"] for row in read_lines(out / "rewards.jsonl")] == [1 + weight, 1 - weight]
 
 
 def test_best_and_worst_are_paired_where_they_are_far_enough_apart():
