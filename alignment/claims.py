@@ -13,6 +13,8 @@ from bench.scenes.facts import NUMBERS, plural
 
 CLAUSE = re.compile(r"[.;!?\n]|, but ")
 BEFORE = 3  # words in which an object's number may stand
+ANEW = {"a", "an", "another"}
+SOME = 0
 
 
 class Claim(NamedTuple):
@@ -36,33 +38,39 @@ def claims_of(text: str, instruction: str, synonyms: Mapping[str, str]) -> list[
     """The distinct claims of a response.
 
     A clause with no, not, none … denies its objects; a bare yes or no is about those of the instruction. "Two dogs"
-    claims that there are dogs, and their number; "a dog" is at least one.
+    claims that there are dogs, and their number; "a dog" is at least one; "a dog. There is also a dog" is two.
     """
-    asserted: dict[Claim, None] = {}
+    asserted: dict[str, list[int]] = {}  # object → the number of each time that it was introduced, SOME for "a"
     denied: dict[Claim, None] = {}
     for clause in CLAUSE.split(text):
         words = chair_words(clause)
         if DENIALS & {*words}:
             denied.update((Claim(name, denied=True), None) for name in chair_mentions(clause, synonyms))
         else:
-            asserted.update(dict.fromkeys(_asserted(words, synonyms)))
+            _assert(words, synonyms, asserted)
     first = re.match(r"\s*(yes|no)\b", text.lower())
-    if first:
-        yes = first[1] == "yes"
-        about = [Claim(name, denied=not yes) for name in chair_mentions(instruction, synonyms)]
-        (asserted if yes else denied).update(dict.fromkeys(about))
-    there = {claim.object for claim in asserted}
-    return [*asserted, *(claim for claim in denied if claim.object not in there)]
-
-
-def _asserted(words: Sequence[str], synonyms: Mapping[str, str]) -> list[Claim]:
+    if first and first[1] == "yes":
+        for name in chair_mentions(instruction, synonyms):
+            asserted.setdefault(name, [])
+    elif first:
+        denied.update((Claim(name, denied=True), None) for name in chair_mentions(instruction, synonyms))
     made = []
+    for name, numbers in asserted.items():
+        made.append(Claim(name))
+        total = sum(number or 1 for number in numbers)
+        if (len(numbers) > 1 or any(numbers)) and total < len(NUMBERS):
+            made.append(Claim(name, total))
+    return [*made, *(claim for claim in denied if claim.object not in asserted)]
+
+
+def _assert(words: Sequence[str], synonyms: Mapping[str, str], asserted: dict[str, list[int]]) -> None:
     start = 0
     for place, word in enumerate(words):
         if word not in synonyms or (word == "seat" and "toilet" in words):
             continue
-        made.append(Claim(synonyms[word]))
-        numbers = [COUNTS[near] for near in words[max(start, place - BEFORE) : place] if near in COUNTS]
-        made += [Claim(synonyms[word], numbers[-1])] if numbers else []
+        introduced = asserted.setdefault(synonyms[word], [])
+        before = words[max(start, place - BEFORE) : place]
+        if not (introduced and "the" in before):  # "the dog" is one that was spoken of
+            numbers = [COUNTS[near] for near in before if near in COUNTS]
+            introduced += numbers[-1:] or [SOME] * bool(ANEW & {*before})
         start = place + 1
-    return made
