@@ -18,15 +18,11 @@ SOME = 0
 
 
 class Claim(NamedTuple):
-    """An object that is there or not, or there in a number; `number` is None for "at least one".
-
-    `again` says that the number comes of mentions, each as of a new one, and not of a word.
-    """
+    """An object that is there or not, or there in a number; `number` is None for "at least one"."""
 
     object: str
     number: int | None = None
     denied: bool = False
-    again: bool = False
 
     @property
     def question(self) -> str:
@@ -63,7 +59,7 @@ def claims_of(text: str, instruction: str, synonyms: Mapping[str, str]) -> list[
         made.append(Claim(name))
         total = sum(number or 1 for number in numbers)
         if (len(numbers) > 1 or any(numbers)) and total < len(NUMBERS):
-            made.append(Claim(name, total, again=len(numbers) > 1))
+            made.append(Claim(name, total))
     return [*made, *(claim for claim in denied if claim.object not in asserted)]
 
 

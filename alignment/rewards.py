@@ -7,8 +7,7 @@ the mean of their P = P(yes) / (P(yes) + P(no)) is worth
     value(P) = clip((P - threshold) / (1 - threshold), -2, 1)
 
 for an assertion and -value(P) for a denial. A response's reward is the sum over its distinct claims, those of numbers
-weighted by `numbers`, so that it grows with what is covered and falls with what is not so. One more dog is an object
-like any other, or "There is also a dog" after a dog would fill a description for free. `facts` takes 1 or 0 from a
+weighted by `numbers`, so that it grows with what is covered and falls with what is not so. `facts` takes 1 or 0 from a
 scene's facts for P.
 
 `classifier` and `judge` are in `alignment/text_rewards.py`.
@@ -105,7 +104,7 @@ def _by_claims(
         worth = {}
         for claim in claims:
             pair = (row["image"], claim.question)
-            weight = 1.0 if claim.number is None or claim.again else settings.numbers
+            weight = 1.0 if claim.number is None else settings.numbers
             if isinstance(settings, FactsReward):
                 worth[claim] = weight * value(_true(claim, images[row["image"]]), settings.threshold)
             elif pair in p:
