@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bench.errors import ModelError
 from bench.models.workers import RayModel
@@ -109,11 +110,12 @@ def test_more_workers_than_machines_and_a_wrong_address_are_refused(cluster, tmp
 @pytest.mark.slow
 def test_responses_for_an_alignment_are_the_same_from_workers(plain_ray, tmp_path):
     pytest.importorskip("ray", reason="needs the extra [ray]")
-    recipe = (ROOT / "alignment" / "recipes" / "scenes-tiny.yaml").read_text()
-    recipe = recipe[: recipe.index("\nrewards:")].replace("count: 500", "count: 12").replace("samples: 4", "samples: 2")
+    recipe = yaml.safe_load((ROOT / "alignment" / "recipes" / "scenes-tiny.yaml").read_text())
+    recipe |= {"prompts": recipe["prompts"] | {"count": 12}, "evaluate": None, "variants": {}}
     found = []
-    for name, more in (("alone", ""), ("spread", "  workers: 2\n")):
-        (tmp_path / f"{name}.yaml").write_text(f"{recipe}\n{more}")
+    for name, workers in (("alone", None), ("spread", 2)):
+        told = recipe | {"responses": recipe["responses"] | {"samples": 2, "workers": workers}}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(told))
         done = bench_process("align", tmp_path / f"{name}.yaml", "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
         (folder,) = (tmp_path / name).glob("responses-*")
