@@ -78,7 +78,7 @@ def compare(first: Path, others: Sequence[Path], force: bool = False) -> list[Co
                 "Compare runs of the same benchmark.",
             )
         found += [_compared(name, one, two, force) for name, one, two in shared]
-    return _corrected(found)
+    return corrected(found)
 
 
 def runs_in(folder: Path) -> dict[str, Path]:
@@ -159,13 +159,12 @@ def _flips(first: Mapping[str, Any], second: Mapping[str, Any]) -> Flips:
     return Flips(worse, better)
 
 
-def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
-    """Holm's correction over all figures that have a better side."""
+def corrected(found: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons, p_holm by Holm's correction over all their figures that have a better side."""
     tested = [row for item in found for row in item.rows if row.paired.figure.better != "neither"]
-    corrected = dict(zip(map(id, tested), holm([row.paired.difference.p for row in tested]), strict=True))
+    sure = dict(zip(map(id, tested), holm([row.paired.difference.p for row in tested]), strict=True))
     return [
-        replace(item, rows=[replace(row, p_holm=corrected.get(id(row), math.nan)) for row in item.rows])
-        for item in found
+        replace(item, rows=[replace(row, p_holm=sure.get(id(row), math.nan)) for row in item.rows]) for item in found
     ]
 
 

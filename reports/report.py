@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.store import replace_file
 from leaderboards.board import Run, lines_of, read_runs
-from leaderboards.compare import Comparison, compare
+from leaderboards.compare import Comparison, compare, corrected
 from reports import plots
 from reports.model_card import model_card
 from reports.page import Asked, write_page
@@ -72,7 +72,7 @@ def _compared(folders: Sequence[Path]) -> tuple[list[Comparison], list[str]]:
             found += compare(folders[0], [other])
         except BenchError as error:
             remarks.append(f"{other} was not compared: {error.fact} {error.reason}")
-    return found, remarks
+    return corrected(found), remarks
 
 
 def _figures(runs: Sequence[Run], compared: Sequence[Comparison], folder: Path) -> list[Path]:

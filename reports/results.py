@@ -98,12 +98,16 @@ def _best(runs: Sequence[Run]) -> dict[str, str]:
 def difference_table(compared: Sequence[Comparison], names: Mapping[Path, str]) -> Table:
     """Every figure of the first runs and of the others on the samples that both scored, with what could be seen."""
     header = ["figure", "model", "samples", "first", "then", "difference", "95 % interval", "p", "detectable"]
-    rows = [_difference(row, names[item.second]) for item in compared for row in item.rows]
+    rows = [_difference(row, _named(item.second, names)) for item in compared for row in item.rows]
     notes = [
         "Interval by image; p after Holm over the table, none where neither side is better; detectable: the difference "
         "that so many samples show with 80 % power."
     ]
-    return Table("differences", f"Paired differences from {names[compared[0].first]}", header, rows, notes)
+    return Table("differences", f"Paired differences from {_named(compared[0].first, names)}", header, rows, notes)
+
+
+def _named(folder: Path, names: Mapping[Path, str]) -> str:
+    return names.get(folder, str(folder))  # scores can be compared of a run whose metrics cannot be read
 
 
 def _difference(row: Compared, model: str) -> list[Cell]:

@@ -103,6 +103,22 @@ def test_a_damaged_run_is_told_and_the_others_are_reported(runs, tmp_path):
         write_report([bad], tmp_path / "none", False, False, lambda run: None)
 
 
+def test_a_run_without_metrics_is_left_out_though_its_scores_are_compared(runs, tmp_path):
+    (runs[1] / "metrics.json").unlink()
+    _, remarks = write_report(runs, tmp_path / "out", False, False, lambda run: None)
+    assert [str(runs[1]) in remark for remark in remarks] == [True]
+    assert str(runs[1]) in (tmp_path / "out" / "tables" / "differences.md").read_text()
+
+
+def test_p_values_are_corrected_over_the_whole_table(runs, tmp_path):
+    p = []
+    for others in (runs[1:], [*runs[1:], pope_run(tmp_path / "c" / "pope", 0.87, "other")]):
+        write_report([runs[0], *others], tmp_path / str(len(others)), False, False, lambda run: None)
+        with (tmp_path / str(len(others)) / "tables" / "differences.csv").open() as file:
+            p.append(next(float(row["p"]) for row in csv.DictReader(file) if row["figure"] == "POPE accuracy"))
+    assert p[1] == pytest.approx(2 * p[0]) and p[0] > 0
+
+
 def test_a_model_card_carries_results_intervals_and_the_command(runs, tmp_path):
     from huggingface_hub import ModelCard
 
