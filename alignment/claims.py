@@ -49,11 +49,12 @@ def claims_of(text: str, instruction: str, synonyms: Mapping[str, str]) -> list[
         else:
             _assert(words, synonyms, asserted)
     first = re.match(r"\s*(yes|no)\b", text.lower())
-    if first and first[1] == "yes":
+    if first:
         for name in chair_mentions(instruction, synonyms):
-            asserted.setdefault(name, [])
-    elif first:
-        denied.update((Claim(name, denied=True), None) for name in chair_mentions(instruction, synonyms))
+            if first[1] == "yes":
+                asserted.setdefault(name, [])
+            else:
+                denied[Claim(name, denied=True)] = None
     made = []
     for name, numbers in asserted.items():
         made.append(Claim(name))

@@ -17,6 +17,7 @@ from bench.compose import judge_for, load_judge, load_model, run_suite
 from bench.environment import environment
 from bench.figures import FIGURES, paired, read_scores
 from bench.store import dump, read_json, write_json
+from bench.types import p_text, scale_of
 
 VERSION = "2"
 
@@ -85,11 +86,10 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "–"
     value, low, high = (_number(end, row, "+") for end in row["difference"])
-    p = "p < 0.001" if row["p"] < 0.001 else f"p {row['p']:.3f}"
-    return f"{_number(row['aligned'][0], row)} ({value} [{low}, {high}], {p})"
+    return f"{_number(row['aligned'][0], row)} ({value} [{low}, {high}], p {p_text(row['p'])})"
 
 
 def _number(value: float, row: Mapping[str, Any], sign: str = "") -> str:
     """Percent where it is a fraction."""
-    scaled = 100 * value if row["unit"] == "fraction" else value
+    scaled = scale_of(row["unit"]) * value
     return format(scaled, f"{sign}.2f" if row["unit"] == "rating" else f"{sign}.1f")

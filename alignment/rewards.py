@@ -88,11 +88,11 @@ def _by_claims(
     """All rewards from what is claimed about the objects of an image."""
     synonyms = _synonyms(settings)
     said = [claims_of(row["text"], row["instruction"], synonyms) for row in rows]
-    asked = dict.fromkeys(
-        (row["image"], claim.question) for row, claims in zip(rows, said, strict=True) for claim in claims
-    )
-    p: Mapping[tuple[str, str], float] = {}
-    if isinstance(settings, GroundingReward):
+    asked = {(row["image"], claim.question): claim for row, claims in zip(rows, said, strict=True) for claim in claims}
+    p: Mapping[tuple[str, str], float]
+    if isinstance(settings, FactsReward):
+        p = {pair: _true(claim, images[pair[0]]) for pair, claim in asked.items()}
+    else:
         panel = [_ask(name, images, sorted(asked), file) for name in settings.models]
         p = {
             pair: statistics.fmean(answers[pair] for answers in panel if pair in answers)
@@ -105,9 +105,7 @@ def _by_claims(
         for claim in claims:
             pair = (row["image"], claim.question)
             weight = 1.0 if claim.number is None else settings.numbers
-            if isinstance(settings, FactsReward):
-                worth[claim] = weight * value(_true(claim, images[row["image"]]), settings.threshold)
-            elif pair in p:
+            if pair in p:
                 worth[claim] = weight * value(p[pair], settings.threshold)
         reward = math.fsum(-amount if claim.denied else amount for claim, amount in worth.items())
         doubtful = dict.fromkeys(claim.object for claim, amount in worth.items() if amount < 0 and not claim.denied)

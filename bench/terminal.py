@@ -16,7 +16,7 @@ import typer
 
 from bench.errors import BenchError
 from bench.store import metric_row
-from bench.types import Metric, Progress, format_value
+from bench.types import Metric, Progress, format_value, p_text, scale_of
 
 
 def show_error(error: BenchError) -> None:
@@ -110,12 +110,12 @@ def show_comparisons(done: Sequence[tuple[str, int, Sequence[Mapping[str, Any]]]
             continue
         print(f"{name}, seed {seed}: base → aligned on the same samples, difference with its 95 % interval")
         for row in figures:
-            scale = 100 if row["unit"] == "fraction" else 1
+            scale = scale_of(row["unit"])
             base, other = scale * row["base"][0], scale * row["aligned"][0]
             value, low, high = (scale * end for end in row["difference"])
             print(
                 f"  {row['figure']:26}{base:8.2f} →{other:7.2f}  {value:+7.2f} [{low:+.2f}, {high:+.2f}]"
-                f"  p {'< 0.001' if row['p'] < 0.001 else format(row['p'], '.3f')}  n {row['samples']}"
+                f"  p {p_text(row['p'])}  n {row['samples']}"
             )
         print()
 

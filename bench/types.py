@@ -105,13 +105,23 @@ class Metric:
     unit: Unit
 
 
+def scale_of(unit: str) -> int:
+    """What a value is multiplied by to be shown: fractions are shown in percent."""
+    return 100 if unit == "fraction" else 1
+
+
+def p_text(p: float) -> str:
+    """A p-value as shown."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def format_value(metric: Metric) -> str:
     """ "87.43 ± 1.52" (percent), "2.08 ± 0.35" (ratings, words) or "12" (counts); "–" for NaN."""
     if math.isnan(metric.value):
         return "–"
     if metric.unit == "count":
         return f"{metric.value:.0f}"
-    scale = 100 if metric.unit == "fraction" else 1
+    scale = scale_of(metric.unit)
     text = f"{scale * metric.value:.2f}"
     if math.isnan(metric.low):
         return text

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bench.errors import BenchError
 from bench.store import RunFolder
-from bench.types import Metric
+from bench.types import Metric, scale_of
 from leaderboards.published import Figure, derived, disputed, read_published
 
 COLUMNS = (  # column, its heading, the subset of a run's metric
@@ -111,7 +111,7 @@ def _measured(runs: Sequence[Run]) -> list[Line]:
             for metric in run.metrics:
                 same = metric.subset == subset or metric.subset.startswith(f"{subset}:")
                 if column == f"{run.benchmark}.{metric.name}" and same:
-                    scale = 100 if metric.unit == "fraction" else 1
+                    scale = scale_of(metric.unit)
                     value, low, high = (scale * end for end in (metric.value, metric.low, metric.high))
                     cells[column] = Cell(value, str(run.folder), low, high)
     return [Line(name, True, cells) for name, cells in models.items()]

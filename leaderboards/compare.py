@@ -13,6 +13,7 @@ from bench.errors import BenchError, StoreError
 from bench.figures import Paired, figures_of, paired, read_scores
 from bench.stats import detectable, holm, mcnemar
 from bench.store import RunFolder, flatten
+from bench.types import p_text, scale_of
 
 COMPARED = ("benchmark", "data.files", "prompt", "judge", "model.protocol")  # what must be the same in both runs
 
@@ -183,7 +184,7 @@ def as_text(found: Sequence[Comparison]) -> str:
         lines += [f"NOT RUN ALIKE: {difference}" for difference in item.differs]
         lines += [_line(row) for row in item.rows]
         worse, better = (sum(map(len, side.values())) for side in (item.flips.worse, item.flips.better))
-        lines.append(f"  flipped to wrong {worse}, to right {better}; McNemar's exact p {_p(item.flips.p)}")
+        lines.append(f"  flipped to wrong {worse}, to right {better}; McNemar's exact p {p_text(item.flips.p)}")
         for direction, side in (("wrong", item.flips.worse), ("right", item.flips.better)):
             for subset, names in side.items():
                 more = ", …" * (len(names) > SHOWN_FLIPS)
@@ -194,18 +195,14 @@ def as_text(found: Sequence[Comparison]) -> str:
 
 def _line(row: Row) -> str:
     item = row.paired
-    scale = 100 if item.figure.unit == "fraction" else 1
+    scale = scale_of(item.figure.unit)
     values = f"{scale * item.first.value:8.2f} →{scale * item.second.value:7.2f}"
     change, low, high = (scale * end for end in item.difference[:3])
     seen = f"detectable {scale * row.detectable:.2f}"
     if abs(item.difference.value) < row.detectable and math.isfinite(row.needed):
         seen += f", for this one {math.ceil(row.needed):,} samples would be needed"
-    p = "" if item.figure.better == "neither" else f"p {_p(row.p_holm)}  "
+    p = "" if item.figure.better == "neither" else f"p {p_text(row.p_holm)}  "
     return f"  {item.figure.name:26}{values}  {f'{change:+7.2f} [{low:+.2f}, {high:+.2f}]':27}{p}{seen}"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def as_json(found: Sequence[Comparison]) -> str:

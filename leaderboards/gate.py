@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bench.errors import BenchError, os_reason
 from bench.figures import FIGURES, Figure, Paired, figures_of, paired, read_scores
 from bench.store import RunFolder, dump, read_lines, write_json
+from bench.types import scale_of
 from leaderboards.compare import COMPARED, differing, runs_in
 
 FORMAT = 1
@@ -167,7 +168,7 @@ def check(run: Mapping[str, Reference], against: Mapping[str, Reference], margin
 
 
 def _checked(item: Paired, first: Mapping[str, Any], second: Mapping[str, Any], margins: Margins) -> list[Check]:
-    figure, scale = item.figure, 100 if item.figure.unit == "fraction" else 1
+    figure, scale = item.figure, scale_of(item.figure.unit)
     made = []
     margin = margins.margins.get(figure.name, DEFAULT_MARGINS.get(figure.unit) if figure.better != "neither" else None)
     if margin is not None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.errors import BenchError
-from bench.types import Metric
+from bench.types import Metric, scale_of
 from leaderboards.board import Run
 from reports.results import benchmark_tables, whole
 from reports.tables import markdown
@@ -32,7 +32,7 @@ def model_card(runs: Sequence[Run]) -> str:
             dataset_name=f"{run.benchmark} ({run.record['source']['data']})",
             metric_type=name,
             metric_name=f"{name}, 95 % interval {_ends(metric)}",
-            metric_value=round(_scale(metric) * metric.value, 2),
+            metric_value=round(scale_of(metric.unit) * metric.value, 2),
         )
         for run in runs
         for name, metric in whole(run).items()
@@ -62,12 +62,8 @@ Measured with synth-align {version}; protocol `{protocol}`, weights `{record["mo
 """
 
 
-def _scale(metric: Metric) -> int:
-    return 100 if metric.unit == "fraction" else 1
-
-
 def _ends(metric: Metric) -> str:
-    return f"{_scale(metric) * metric.low:.2f} to {_scale(metric) * metric.high:.2f}"
+    return f"{scale_of(metric.unit) * metric.low:.2f} to {scale_of(metric.unit) * metric.high:.2f}"
 
 
 def _command(run: Run) -> str:

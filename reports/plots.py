@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bench.figures import read_scores
+from bench.types import scale_of
 from leaderboards.board import Run
 from leaderboards.compare import Comparison
 
@@ -45,7 +46,7 @@ def forest(found: Sequence[Comparison]) -> Figure:
     figure = Figure(figsize=(7, 1 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, (_, row) in enumerate(reversed(rows)):
-        scale = 100 if row.figure.unit == "fraction" else 1
+        scale = scale_of(row.figure.unit)
         value, low, high = (scale * end for end in row.difference[:3])
         good = (value > 0) == (row.figure.better == "higher")
         sure = low > 0 or high < 0
@@ -72,7 +73,7 @@ def by_subset(runs: Sequence[Run], benchmark: str, metric: str, title: str) -> F
     for number, run in enumerate(shown):
         known = {m.subset: m for m in run.metrics if m.name == metric}
         found = [(place, known[name]) for place, name in enumerate(subsets) if name in known]
-        scale = 100 if found and found[0][1].unit == "fraction" else 1
+        scale = scale_of(found[0][1].unit) if found else 1
         x = np.array([place for place, _ in found]) + 0.12 * (number - (len(shown) - 1) / 2)
         y, low, high = (scale * np.array([getattr(m, end) for _, m in found]) for end in ("value", "low", "high"))
         axes.errorbar(x, y, yerr=[y - low, high - y], fmt=MARKERS[number % len(MARKERS)], capsize=2,

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.figures import FIGURES, paired, read_scores
 from bench.stats import holm
-from bench.types import Metric
+from bench.types import Metric, p_text, scale_of
 from leaderboards.board import Run
 from leaderboards.compare import Comparison
 from leaderboards.compare import Row as Compared
@@ -64,7 +64,7 @@ def benchmark_tables(runs: Sequence[Run]) -> list[Table]:
 def _cell(metric: Metric | None, bold: bool) -> Cell:
     if metric is None or math.isnan(metric.value):
         return Cell("–")
-    scale = 100 if metric.unit == "fraction" else 1
+    scale = scale_of(metric.unit)
     spread = "" if math.isnan(metric.low) else f" ±{scale * (metric.high - metric.low) / 2:.2f}"
     return Cell(f"{scale * metric.value:.2f}{spread}", scale * metric.value, bold)
 
@@ -112,10 +112,10 @@ def _named(folder: Path, names: Mapping[Path, str]) -> str:
 
 def _difference(row: Compared, model: str) -> list[Cell]:
     item = row.paired
-    scale = 100 if item.figure.unit == "fraction" else 1
+    scale = scale_of(item.figure.unit)
     first, second = scale * item.first.value, scale * item.second.value
     change, low, high = (scale * end for end in item.difference[:3])
-    p = "" if math.isnan(row.p_holm) else "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
+    p = "" if math.isnan(row.p_holm) else p_text(row.p_holm)
     return [
         Cell(item.figure.name), Cell(model), Cell(str(item.samples)), Cell(f"{first:.2f}", first),
         Cell(f"{second:.2f}", second), Cell(f"{change:+.2f}", change), Cell(f"{low:+.2f} to {high:+.2f}"),
@@ -142,10 +142,7 @@ def paper_tables(runs: Sequence[Run]) -> list[Table]:
             [Cell(model), *(_published(known[c], (model, c) in doubted) if c in known else Cell("–") for c in columns)]
             for model, known in by_model.items()
         ]
-        flagged = [key for key in doubted if key[0] in by_model and key[1] in by_model[key[0]]]
-        values = {key: dict.fromkeys(f"{figure.value:g}" for figure in doubted[key]) for key in flagged}
-        told = [f"{model} {column} {', '.join(values[model, column])}" for model, column in flagged]
-        doubts = [f"† Sources disagree, `bench board --json` names them: {'; '.join(told)}."] if told else []
+        shown = {key: group for key, group in doubted.items() if key[1] in by_model.get(key[0], {})}
         for model in dict.fromkeys(run.model for run in runs):
             own = [run for run in runs if run.model == model]
             reference = _reference(own[0], by_model)
@@ -155,7 +152,7 @@ def paper_tables(runs: Sequence[Run]) -> list[Table]:
         caption = mine[0].source.rpartition(f"{name}: ")[2]
         notes = [
             "Published rows: Synth-Align, arXiv 2412.17417v2. Percent; MMHal ratings 0-6.",
-            *doubts,
+            *_doubts(shown),
             *_warnings(runs),
         ]
         made.append(Table(f"paper-table-{number}", f"Table {number}: {caption}", ["", *columns], rows, notes))
@@ -164,6 +161,15 @@ def paper_tables(runs: Sequence[Run]) -> list[Table]:
 
 def _published(figure: Figure, doubted: bool) -> Cell:
     return Cell(f"{figure.value:g}{'†' * doubted}", figure.value)
+
+
+def _doubts(disputes: Mapping[tuple[str, str], Sequence[Figure]]) -> list[str]:
+    """What † stands for."""
+    told = [
+        f"{model} {column} {', '.join(dict.fromkeys(f'{figure.value:g}' for figure in group))}"
+        for (model, column), group in disputes.items()
+    ]
+    return [f"† Sources disagree, `bench board --json` names them: {'; '.join(told)}."] if told else []
 
 
 def _reference(run: Run, published: Mapping[str, Any]) -> str:
@@ -188,7 +194,7 @@ def _measured(runs: Sequence[Run], column: str, published: Figure | None) -> tup
     cell = _cell(found, False)
     if published is None:
         return cell, "not published"
-    scale = 100 if found.unit == "fraction" else 1
+    scale = scale_of(found.unit)
     if scale * found.low <= published.value <= scale * found.high:
         return cell, "within"
     better = (cell.value > published.value) == (metric in HIGHER)

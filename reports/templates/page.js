@@ -46,12 +46,12 @@ function board() {
     row.append(make("td", line.model));
     for (const column of data.board.columns) {
       const cell = line.cells[column.id];
-      const shown = make("td", cell ? undefined : "–", cell ? { title: cell.title } : {});
+      const box = make("td", cell ? undefined : "–", cell ? { title: cell.title } : {});
       if (cell) {
         const [value, width] = cell.text.split(" ±");
-        shown.append(value, ...(width ? [" ", make("small", `±${width}`)] : []));
+        box.append(value, ...(width ? [" ", make("small", `±${width}`)] : []));
       }
-      row.append(shown);
+      row.append(box);
     }
     table.tBodies[0].append(row);
   }
