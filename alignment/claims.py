@@ -13,8 +13,6 @@ from bench.scenes.facts import NUMBERS, plural
 
 CLAUSE = re.compile(r"[.;!?\n]|, but ")
 BEFORE = 3  # words in which an object's number may stand
-ANEW = {"a", "an", "another"}
-SOME = 0
 
 
 class Claim(NamedTuple):
@@ -38,9 +36,9 @@ def claims_of(text: str, instruction: str, synonyms: Mapping[str, str]) -> list[
     """The distinct claims of a response.
 
     A clause with no, not, none … denies its objects; a bare yes or no is about those of the instruction. "Two dogs"
-    claims that there are dogs, and their number; "a dog" is at least one; "a dog. There is also a dog" is two.
+    claims that there are dogs, and their number, the largest where several are told; "a dog" is at least one.
     """
-    asserted: dict[str, list[int]] = {}  # object → the number of each time that it was introduced, SOME for "a"
+    asserted: dict[str, int] = {}  # object → the number that was told of it, 0 for none
     denied: dict[Claim, None] = {}
     for clause in CLAUSE.split(text):
         words = chair_words(clause)
@@ -52,26 +50,23 @@ def claims_of(text: str, instruction: str, synonyms: Mapping[str, str]) -> list[
     if first:
         for name in chair_mentions(instruction, synonyms):
             if first[1] == "yes":
-                asserted.setdefault(name, [])
+                asserted.setdefault(name, 0)
             else:
                 denied[Claim(name, denied=True)] = None
     made = []
-    for name, numbers in asserted.items():
+    for name, number in asserted.items():
         made.append(Claim(name))
-        total = sum(number or 1 for number in numbers)
-        if (len(numbers) > 1 or any(numbers)) and total < len(NUMBERS):
-            made.append(Claim(name, total))
+        if 0 < number < len(NUMBERS):
+            made.append(Claim(name, number))
     return [*made, *(claim for claim in denied if claim.object not in asserted)]
 
 
-def _assert(words: Sequence[str], synonyms: Mapping[str, str], asserted: dict[str, list[int]]) -> None:
+def _assert(words: Sequence[str], synonyms: Mapping[str, str], asserted: dict[str, int]) -> None:
     start = 0
     for place, word in enumerate(words):
         if word not in synonyms or (word == "seat" and "toilet" in words):
             continue
-        introduced = asserted.setdefault(synonyms[word], [])
         before = words[max(start, place - BEFORE) : place]
-        if not (introduced and "the" in before):  # "the dog" is one that was spoken of
-            numbers = [COUNTS[near] for near in before if near in COUNTS]
-            introduced += numbers[-1:] or [SOME] * bool(ANEW & {*before})
+        told = [0, *(COUNTS[near] for near in before if near in COUNTS)][-1]
+        asserted[synonyms[word]] = max(asserted.get(synonyms[word], 0), told)
         start = place + 1

@@ -38,7 +38,7 @@ from bench.store import append_lines, read_lines
 from bench.terminal import progress_bar
 from bench.types import Benchmark, Request
 
-VERSION = "3"
+VERSION = "4"
 Kind = GroundingReward | FactsReward | ClassifierReward | JudgeReward
 WORST = -2.0
 
