@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bench.data.pope_questions import question_about
 from bench.judges.scene import COUNTS, DENIALS
-from bench.metrics.object_mentions import chair_mentions, chair_words
+from bench.metrics.object_mentions import chair_mentions, chair_words, mentions_in
 from bench.scenes.facts import NUMBERS, plural
 
 CLAUSE = re.compile(r"[.;!?\n]|, but ")
@@ -56,17 +56,15 @@ def claims_of(text: str, instruction: str, synonyms: Mapping[str, str]) -> list[
     made = []
     for name, number in asserted.items():
         made.append(Claim(name))
-        if 0 < number < len(NUMBERS):
+        if number:
             made.append(Claim(name, number))
     return [*made, *(claim for claim in denied if claim.object not in asserted)]
 
 
 def _assert(words: Sequence[str], synonyms: Mapping[str, str], asserted: dict[str, int]) -> None:
     start = 0
-    for place, word in enumerate(words):
-        if word not in synonyms or (word == "seat" and "toilet" in words):
-            continue
+    for place, name in mentions_in(words, synonyms):
         before = words[max(start, place - BEFORE) : place]
-        told = [0, *(COUNTS[near] for near in before if near in COUNTS)][-1]
-        asserted[synonyms[word]] = max(asserted.get(synonyms[word], 0), told)
+        told = next((COUNTS[word] for word in reversed(before) if word in COUNTS), 0)
+        asserted[name] = max(asserted.get(name, 0), told)
         start = place + 1

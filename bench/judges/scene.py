@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Any
 
 from bench.errors import JudgeError
-from bench.metrics.object_mentions import chair_words, read_synonyms
+from bench.metrics.object_mentions import categories_in, chair_words, mentions_in, read_synonyms
 from bench.scenes.facts import NUMBERS, relation, scene_of, singles, synonym_lines
 from bench.scenes.world import CONTEXTS, Scene
 from bench.types import Answer, Sample, Verdict
@@ -150,7 +150,7 @@ def read(text: str, sample: Sample) -> Claims:
 
 def _read_clause(clause: str, claims: Claims) -> None:
     words = chair_words(clause)
-    found = [(place, SYNONYMS[word]) for place, word in enumerate(words) if word in SYNONYMS]
+    found = mentions_in(words, SYNONYMS)
     if DENIALS & {*words}:
         claims.denied.update(name for _, name in found)
         return
@@ -195,7 +195,7 @@ def _read_bare(text: str, sample: Sample, claims: Claims) -> None:
     if not words or len(words) > SENTENCE:
         return
     asked = chair_words(sample.question.lower())
-    named = [SYNONYMS[word] for word in asked if word in SYNONYMS]
+    named = categories_in(asked, SYNONYMS)
     kind = sample.subset
     if kind == "attribute" and named:
         claims.sizes.update((named[0], SIZES[word]) for word in words if word in SIZES)
@@ -210,4 +210,4 @@ def _read_bare(text: str, sample: Sample, claims: Claims) -> None:
     elif kind == "adversarial" and {*DENIALS, "nowhere"} & {*words}:
         claims.denied.update(named[:1])
     elif kind == "other":
-        claims.leftmost.update([SYNONYMS[word] for word in words if word in SYNONYMS][:1])
+        claims.leftmost.update(categories_in(words, SYNONYMS)[:1])

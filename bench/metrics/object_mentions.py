@@ -145,10 +145,15 @@ def chair_words(caption: str) -> list[str]:
     return words
 
 
+def mentions_in(words: Sequence[str], synonyms: Mapping[str, str]) -> list[tuple[int, str]]:
+    """(index of the word, category) of every object mention; a toilet's seat is no chair."""
+    dropped = "seat" if "toilet" in words else None
+    return [(index, synonyms[word]) for index, word in enumerate(words) if word != dropped and word in synonyms]
+
+
 def categories_in(words: Sequence[str], synonyms: Mapping[str, str]) -> list[str]:
-    """The category of every object mention, in order, repeats kept; a toilet's seat is no chair."""
-    dropped = "seat" if "toilet" in words and "seat" in words else None
-    return [synonyms[word] for word in words if word != dropped and word in synonyms]
+    """The category of every object mention, in order, repeats kept."""
+    return [category for _, category in mentions_in(words, synonyms)]
 
 
 def chair_mentions(caption: str, synonyms: Mapping[str, str]) -> list[str]:
