@@ -1,30 +1,45 @@
-"""One question, one reply, from any server that speaks the OpenAI chat protocol, through the openai client.
+"""One question, one reply, from any server that speaks the OpenAI chat protocol.
 
-The client retries 408, 409, 429, 5xx, hang-ups and time-outs with exponential back-off and heeds Retry-After; replies
-that are no chat completion are asked for again here. The key is read from OPENAI_API_KEY and never written anywhere.
+The openai client retries 408, 409, 429, 5xx, hang-ups and time-outs with exponential back-off and
+heeds Retry-After. Replies that are no chat completion are asked for again here. A key goes only to
+its own host: OPENAI_API_KEY to OpenAI's (or OPENAI_BASE_URL's), another one to the host of the
+model that names its variable. It is never written anywhere.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 
-TIMEOUT = 120.0
+TIMEOUT = 120.0  # seconds
 RETRIES = 6
+HOST = re.compile(r"@(?:localhost\b|[\w.-]+:\d+|[\w-]+(?:\.[\w-]+)+)[^@]*$")
 GARBLED_PAUSES = (0.1, 0.4, 1.6)  # seconds before a garbled reply is asked for again
-TOP = 20  # the most alternatives that the protocol gives for a token
+LIST_TIMEOUT = 5.0  # seconds
+# `created` and `permission` of a server's list are new with every request.
+MODEL_FACTS = ("root", "parent", "owned_by", "max_model_len")
+FEW_LOGPROBS = 5  # what servers give that refuse more
+OPENAI_KEY = "OPENAI_API_KEY"
+OPENAI_HOST = "openai.com"
+GIVE_UP = 16  # requests in a row that the server does not serve end the run
+BUSY_PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds to wait for a server that says so in a reply
+TOP_LOGPROBS = 20  # the most alternatives that the protocol gives for a token
 
 
 class NoReply(Exception):  # noqa: N818
-    """One request without a usable reply; others may fare better. `served`: the model was asked but says nothing."""
+    """One request without a usable reply; others may fare better.
+
+    `served` says that the model was asked and says nothing, for example because it refuses.
+    """
 
     def __init__(self, reason: str, served: bool = False) -> None:
         self.served = served
@@ -33,53 +48,199 @@ class NoReply(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server said: its text, whether it was cut off, the tokens it counted, and the first token's alternatives.
+    """What a server said.
 
-    `first` maps forms of the first token to their probabilities, as far as the server gives them.
+    Args:
+        text: The reply.
+        cut_off: Whether it ended at the token limit.
+        prompt_tokens: Prompt tokens as the server counts them; None if it does not.
+        tokens: Generated tokens as the server counts them.
+        first_token: Forms of the first token with their probabilities, as far as the server gives
+            them. Two tokens may have one form, such as "Yes" and "▁Yes".
+        thoughts: What a reasoning model thought, if the server tells it apart.
     """
 
     text: str
     cut_off: bool = False
     prompt_tokens: int | None = None
     tokens: int = 0
-    first: Mapping[str, float] = field(default_factory=dict)
+    first_token: Sequence[tuple[str, float]] = ()
+    thoughts: str = ""
+
+
+class Busy(Exception):  # noqa: N818
+    """A server that asks to wait, within a reply of status 200."""
+
+
+class Outage:
+    """Notices that a server serves nothing any more.
+
+    Args:
+        model: What the server's model is called.
+        error_type: The kind of BenchError that ends the run.
+    """
+
+    def __init__(self, model: str, error_type: type[BenchError]) -> None:
+        self.model, self.error_type = model, error_type
+        self.unserved = 0  # requests in a row
+
+    def after(self, served: bool, reason: str) -> BenchError | None:
+        """The error that ends the run, if this request was one too many.
+
+        Args:
+            served: Whether the server is alive: a refusal is an answer too.
+            reason: Why the request has no reply.
+        """
+        self.unserved = 0 if served else self.unserved + 1
+        if self.unserved < GIVE_UP:
+            return None
+        return self.error_type(
+            f"{self.model} does not answer.",
+            f"The last {GIVE_UP} requests failed; the last one: {reason}",
+            "Check that the server is running, then start the same command again; "
+            "what was answered is kept.",
+        )
 
 
 class Chat:
-    """A model behind a server, from MODEL or MODEL@URL; `wrong` is the kind of BenchError that it raises."""
+    """A model behind a server.
 
-    def __init__(self, spec: str, wrong: type[BenchError]) -> None:
-        self.model, _, url = spec.partition("@")
+    Args:
+        spec: MODEL or MODEL@URL.
+        error_type: The kind of BenchError to raise.
+        key_variable: The environment variable that holds the server's key; None for
+            OPENAI_API_KEY, which goes to OpenAI only.
+    """
+
+    def __init__(
+        self, spec: str, error_type: type[BenchError], key_variable: str | None = None
+    ) -> None:
+        self.key_variable = key_variable
+        # A model's own name may hold an @, so the last one before an address divides.
+        match = re.fullmatch(r"(?P<model>.*?)(?:@(?P<url>[a-z]+://.*))?", spec)
+        self.model, url = spec, ""
+        if match is not None and match["url"]:
+            self.model, url = match["model"], match["url"]
         self.url = url or os.environ.get("OPENAI_BASE_URL") or None
-        self.wrong = wrong
-        self._bound = "max_tokens"
-        self._knows_logprobs = True
-        if not self.model or (url and urlsplit(url).scheme not in ("http", "https")):
-            raise wrong(
-                f"openai:{spec} names no model.", "The form is openai:MODEL or openai:MODEL@URL.", "Give both in full."
+        self.error_type = error_type
+        # What is learned from the server's refusals, once for all threads.
+        self._limit_name = "max_tokens"
+        self._top_logprobs = TOP_LOGPROBS
+        self._has_temperature = True
+        self.negotiated: dict[str, None] = {}  # what it refuses, in words
+        is_no_url = url and urlsplit(url).scheme not in ("http", "https")
+        # localhost:8000/v1 without its scheme is an address that was typed in a hurry.
+        is_bare_host = HOST.search(self.model) is not None
+        if not self.model or is_no_url or is_bare_host:
+            raise error_type(
+                f"openai:{spec} names no model.",
+                "The form is openai:MODEL or openai:MODEL@URL.",
+                "Give both in full.",
             )
 
     def describe(self) -> dict[str, Any]:
-        """Model and server, without credentials."""
-        return {
-            "kind": "openai",
-            "model": self.model,
-            "server": urlsplit(self.url).hostname if self.url else "default",
-        }
+        """Model and server (host, port and path), without credentials."""
+        server = "default"
+        if self.url:
+            url = urlsplit(self.url)
+            port = f":{url.port}" if url.port else ""
+            server = f"{url.hostname}{port}{url.path.rstrip('/')}"
+        return {"kind": "openai", "model": self.model, "server": server}
+
+    def check(self) -> None:
+        """Raises if there is no key, the server cannot be reached, or it refuses the key."""
+        import openai
+
+        try:
+            self.client.with_options(max_retries=1, timeout=LIST_TIMEOUT).models.list()
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise self._refused(error) from error
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise self.error_type(
+                f"{self.model} cannot be reached.",
+                f"{self.url or 'The default server'}: {_brief(cause)}.",
+                "Check that the server is running, the URL and the network.",
+            ) from error
+        except Exception:  # it lives; many servers have no list of models
+            return
+
+    def _learned_from(self, error: Any, asked: Mapping[str, Any]) -> bool:
+        """Whether a refusal says which argument to leave out; it is left out from then on."""
+        words = _brief(error)
+        if "logprobs" in asked and "logprobs" in words:
+            # vLLM gives five by default, some servers none.
+            is_first = asked["top_logprobs"] > FEW_LOGPROBS
+            self._top_logprobs = FEW_LOGPROBS if is_first else 0
+            if not self._top_logprobs:
+                self.negotiated["the server refuses logprobs: there is no P(yes)"] = None
+            return True
+        if "max_tokens" in asked and "max_completion_tokens" in words:
+            self._limit_name = "max_completion_tokens"
+            return True
+        if "temperature" in asked and "temperature" in words:
+            self._has_temperature = False
+            default = f"the server refuses temperature {asked['temperature']:g}: asked at its own"
+            self.negotiated[default] = None
+            return True
+        return False
+
+    def _refused(self, error: Any) -> BenchError:
+        return self.error_type(
+            f"{self.model} cannot be asked.",
+            f"The server says {error.status_code}: {_brief(error)}.",
+            f"Check the model's name, the URL and the key{self._key_hint()}; "
+            "what was answered so far is kept.",
+        )
+
+    def served_model(self) -> dict[str, Any] | None:
+        """What the server's list of models says of this one, None if it says nothing.
+
+        Two checkpoints may be served under one name; vLLM and others tell which it is.
+        """
+        # The commercial servers' lists hold thousands of models and nothing of use.
+        if self.url is None:
+            return None
+        try:
+            models = self.client.with_options(max_retries=0, timeout=LIST_TIMEOUT).models.list()
+            for model in models.data:
+                if model.id == self.model:
+                    content = model.to_dict()
+                    return {key: content[key] for key in MODEL_FACTS if content.get(key)}
+        except Exception:  # many servers have no list, or one of a form of their own
+            return None
+        return None
 
     @cached_property
     def client(self) -> Any:
-        """The client; safe to use from several threads. Raises `wrong` where a key is needed and not set."""
+        """The client; safe to use from several threads. Raises if a key is needed and not set."""
         from openai import OpenAI
 
-        key = os.environ.get("OPENAI_API_KEY")
-        if not key and self.url is None:
-            raise self.wrong(
+        key = os.environ.get(self.key_variable or OPENAI_KEY) if self._may_have_key() else None
+        # A server of one's own needs none, but the client wants to send something.
+        if not key and (self.url is None or self.key_variable):
+            raise self.error_type(
                 f"There is no key for {self.model}.",
-                "OPENAI_API_KEY is not set.",
+                f"{self.key_variable or OPENAI_KEY} is not set.",
                 "Set it, or name a server of your own: openai:MODEL@http://HOST:PORT/v1.",
             )
-        return OpenAI(api_key=key or "none", base_url=self.url, max_retries=RETRIES, timeout=TIMEOUT)
+        return OpenAI(
+            api_key=key or "none", base_url=self.url, max_retries=RETRIES, timeout=TIMEOUT
+        )
+
+    def _key_hint(self) -> str:
+        if self._may_have_key():
+            return f" in {self.key_variable or OPENAI_KEY}"
+        return f": {OPENAI_KEY} goes to OpenAI only, --api-key-env NAME names another"
+
+    def _may_have_key(self) -> bool:
+        """Whether the key in the variable is this server's."""
+        if self.url is None or self.key_variable:
+            return True
+        host = urlsplit(self.url).hostname or ""
+        is_openai = host == OPENAI_HOST or host.endswith(f".{OPENAI_HOST}")
+        # Who sets both variables says that they belong together.
+        return is_openai or self.url == os.environ.get("OPENAI_BASE_URL")
 
     def ask(
         self,
@@ -90,71 +251,146 @@ class Chat:
         system: str = "",
         logprobs: bool = False,
     ) -> Reply:
-        """The reply to one message. Raises NoReply, or `wrong` where the server refuses the key or the model.
+        """The reply to one message.
 
-        A server that knows no logprobs, or bounds an answer by `max_completion_tokens`, is told so from then on.
+        A server that knows no logprobs, or bounds an answer by `max_completion_tokens`, is asked
+        its way from then on.
+
+        Args:
+            content: The user's message: a text, or parts with images.
+            temperature: Of sampling; 0 is greedy.
+            max_tokens: Upper bound of the reply's length.
+            seed: Passed on to the server.
+            system: System prompt; none if empty.
+            logprobs: Whether to ask for the alternatives of the first token.
+
+        Raises:
+            NoReply: This request has no usable reply.
+            BenchError: The server refuses the key or the model (of the type given to Chat).
         """
         import openai
 
-        messages = [{"role": "system", "content": system}] if system else []
-        asked: dict[str, Any] = {
-            "model": self.model,
-            "messages": [*messages, {"role": "user", "content": content}],
-            "temperature": temperature,
-        }
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if system:
+            messages.insert(0, {"role": "system", "content": system})
+        arguments: dict[str, Any] = {"model": self.model, "messages": messages}
         if seed is not None:
-            asked["seed"] = seed
-        pauses = list(GARBLED_PAUSES)
+            arguments["seed"] = seed
+        pauses, waits = list(GARBLED_PAUSES), list(BUSY_PAUSES)
         while True:
-            bound = self._bound
-            more: dict[str, Any] = {bound: max_tokens}
-            if logprobs and self._knows_logprobs:
-                more |= {"logprobs": True, "top_logprobs": TOP}
+            # Read once a round: another thread may learn of a refusal meanwhile.
+            negotiated: dict[str, Any] = {self._limit_name: max_tokens}
+            if self._has_temperature:
+                negotiated["temperature"] = temperature
+            if logprobs and self._top_logprobs:
+                negotiated |= {"logprobs": True, "top_logprobs": self._top_logprobs}
             try:
-                return _read(self.client.chat.completions.create(**asked, **more))
-            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-                raise self.wrong(
-                    f"{self.model} cannot be asked.",
-                    f"The server says {error.status_code}: {_brief(error)}.",
-                    "Check OPENAI_API_KEY, the model's name and the URL; what was answered so far is kept.",
-                ) from error
+                completion = self.client.chat.completions.create(**arguments, **negotiated)
+                reply = _read(completion)
+                if "logprobs" in negotiated and not reply.first_token:
+                    self.negotiated["the server gives no alternatives of the first token"] = None
+                return reply
+            except Busy as error:
+                if not waits:
+                    raise NoReply(str(error)) from error
+                time.sleep(waits.pop(0))
+            except openai.PermissionDeniedError as error:
+                if not self._learned_from(error, negotiated):
+                    raise self._refused(error) from error
+            except (openai.AuthenticationError, openai.NotFoundError) as error:
+                raise self._refused(error) from error
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                if "logprobs" in more and "logprobs" in _brief(error):
-                    self._knows_logprobs = False
-                elif bound == "max_tokens" and "max_completion_tokens" in _brief(error):
-                    self._bound = "max_completion_tokens"
-                else:
+                if not self._learned_from(error, negotiated):
                     raise NoReply(f"{type(error).__name__}: {_brief(error)}") from error
-            except (openai.APIResponseValidationError, AttributeError, TypeError, IndexError, ValueError) as error:
+            except (
+                openai.APIResponseValidationError,
+                AttributeError,
+                TypeError,
+                IndexError,
+                ValueError,
+            ) as error:
+                # The body was no chat completion, so the client or `_read` stumbled over it.
                 if not pauses:
                     raise NoReply("the reply is not a chat completion") from error
                 time.sleep(pauses.pop(0))
             except openai.OpenAIError as error:
-                raise NoReply(f"{type(error).__name__}: {_brief(error.__cause__ or error)}") from error
+                cause = error.__cause__ or error
+                raise NoReply(f"{type(error).__name__}: {_brief(cause)}") from error
 
 
 def _read(completion: Any) -> Reply:
-    """The parts of a completion. Raises NoReply where nothing is said, AttributeError and kin where it is none."""
+    """The parts of a completion.
+
+    Raises NoReply if nothing is said, and AttributeError and kin if it is no completion.
+    """
+    error = getattr(completion, "error", None)
+    if error and not completion.choices:
+        code, words = None, error
+        if isinstance(error, Mapping):
+            code, words = error.get("code"), error.get("message", error)
+        if str(code) in ("408", "429", "500", "502", "503", "504"):
+            raise Busy(f"the server says {code}: {one_line(words, 160)}")
+        raise NoReply(f"the server says: {one_line(words, 160)}")
     choice = completion.choices[0]
-    text = choice.message.content
-    if choice.finish_reason == "content_filter" or (not text and getattr(choice.message, "refusal", None)):
-        reason = _brief(getattr(choice.message, "refusal", None) or "content filter")
-        raise NoReply(f"the model refuses: {reason}", served=True)
-    if not isinstance(text, str) or not text.strip():
-        raise NoReply("nothing was said", served=True)
-    usage, told = getattr(completion, "usage", None), getattr(choice, "logprobs", None)
-    first = told.content[0].top_logprobs if told and told.content else ()
+    # Servers put null, a refusal, a list of parts or nothing where the text should be.
+    text, thoughts = _parts(choice.message.content)
+    thoughts = thoughts or str(
+        getattr(choice.message, "reasoning_content", None)
+        or getattr(choice.message, "reasoning", None)
+        or ""
+    )
+    refusal = getattr(choice.message, "refusal", None)
+    if choice.finish_reason == "content_filter" or (not text and refusal):
+        raise NoReply(f"the model refuses: {_brief(refusal or 'content filter')}", served=True)
+    if not text.strip():
+        reason = "the model only thought" if thoughts else "nothing was said"
+        if choice.finish_reason == "length":
+            reason += ", and was cut off at the token limit"
+        raise NoReply(reason, served=True)
+    usage = getattr(completion, "usage", None)
     return Reply(
         text,
         choice.finish_reason == "length",
-        usage.prompt_tokens if usage else None,
-        usage.completion_tokens if usage else 0,
-        {item.token: math.exp(item.logprob) for item in first},
+        getattr(usage, "prompt_tokens", None),
+        getattr(usage, "completion_tokens", None) or 0,
+        _first_token(getattr(choice, "logprobs", None)),
+        thoughts,
     )
 
 
+def _parts(content: Any) -> tuple[str, str]:
+    """The text and the thoughts of a message's content. Raises TypeError if it is something else.
+
+    Magistral and others answer in a list of parts.
+    """
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    texts, thoughts = [], []
+    for part in content:
+        if part["type"] == "text":
+            texts.append(part["text"])
+        elif part["type"] in ("thinking", "reasoning"):
+            inner = part.get(part["type"], part.get("text", ""))
+            thoughts.append(inner if isinstance(inner, str) else _parts(inner)[0])
+    return "".join(texts), "\n".join(thoughts)
+
+
+def _first_token(logprobs: Any) -> list[tuple[str, float]]:
+    """The alternatives of the first token; none if the server gives them in no form we know."""
+    content = getattr(logprobs, "content", None)
+    alternatives = getattr(content[0], "top_logprobs", None) if content else None
+    tokens: dict[tuple[Any, ...], float] = {}
+    for alternative in alternatives or ():
+        if isinstance(alternative.logprob, int | float):
+            # The same token twice is one; "Yes" and "▁Yes" are two of one form.
+            key = (alternative.token, tuple(alternative.bytes or ()), alternative.logprob)
+            tokens[key] = math.exp(alternative.logprob)
+    return [(str(key[0]), probability) for key, probability in tokens.items()]
+
+
 def _brief(error: object) -> str:
-    """One line: what the client says, and the server's own words where the client has not found them."""
+    """What the client says, and the server's own words if the client has not found them."""
     body = getattr(error, "body", None)
-    said = f"{error} {body['detail']}" if isinstance(body, dict) and "detail" in body else str(error)
-    return " ".join(said.split())[:160] or type(error).__name__
+    if isinstance(body, dict) and "detail" in body:
+        return one_line(f"{error} {body['detail']}", 160)
+    return one_line(error, 160)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 
 class BenchError(Exception):
-    """Something the user can put right. `fact` is what happened, `reason` why, `remedy` what to do."""
+    """Something the user can put right.
+
+    Args:
+        fact: What happened.
+        reason: Why it happened.
+        remedy: What to do about it.
+    """
 
     def __init__(self, fact: str, reason: str = "", remedy: str = "") -> None:
         self.fact, self.reason, self.remedy = fact, reason, remedy
@@ -34,3 +40,12 @@ class JudgeError(BenchError):
 def os_reason(error: BaseException) -> str:
     """The operating system's own words for `error`, without the errno noise."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def one_line(error: object, length: int = 300) -> str:
+    """What an error says, on one line of at most `length` characters; its type if it says nothing.
+
+    Libraries put whole paragraphs into their messages; a terminal line shows the beginning.
+    """
+    text = " ".join(str(error).split())[:length]
+    return text or type(error).__name__

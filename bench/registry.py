@@ -2,13 +2,18 @@
 
 Other people's packages add to the tables by entry points in the groups `synth_align.benchmarks`,
 `synth_align.models`, `synth_align.judges` and `synth_align.rewards`.
+
+A benchmark's entry is a benchmark, or a class of benchmarks: KIND:REST calls the class registered
+as KIND with REST. A model's or judge's entry is a class that is called with (REST, options). A
+reward's entry is a class of settings.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from importlib.metadata import entry_points
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,7 @@ BENCHMARKS = {
     "amber": "bench.benchmarks.amber:AMBER",
     "amber-generative": "bench.benchmarks.amber:GENERATIVE",
     "amber-discriminative": "bench.benchmarks.amber:DISCRIMINATIVE",
+    "lmms": "bench.integrations.lmms_eval_task:LmmsTask",
 }
 MODELS = {
     "hf": "bench.models.hf:HFModel",
@@ -36,8 +42,15 @@ JUDGES = {
     "replay": "bench.judges.replay:ReplayJudge",
     "scene": "bench.judges.scene:SceneJudge",
 }
-REWARDS: dict[str, str] = {}
+REWARDS = {
+    "grounding": "alignment.rewards.grounding:GroundingReward",
+    "facts": "alignment.rewards.grounding:FactsReward",
+    "classifier": "alignment.rewards.classifier:ClassifierReward",
+    "judge": "alignment.rewards.judge:JudgeReward",
+}
 TABLES = {"benchmarks": BENCHMARKS, "models": MODELS, "judges": JUDGES, "rewards": REWARDS}
+BENCHMARK_MEMBERS = ("name", "title", "version", "suffix", "judged", "images", "figures")
+SHOWN_BY = {"benchmarks": "suites"}  # what `bench list` calls a table, if not by its own name
 
 _BUILT_IN = Path(__file__).parent / "scenes"
 MODEL_ALIASES = {
@@ -53,47 +66,96 @@ MODEL_ALIASES = {
 }
 
 
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """The installed version of each package, None without it."""
+    installed: dict[str, str | None] = {}
+    for name in packages:
+        try:
+            installed[name] = version(name)
+        except PackageNotFoundError:
+            installed[name] = None
+    return installed
+
+
 def names(table: str) -> dict[str, str]:
-    """All names of `table` with their "module:object" targets; the built-in ones win over entry points."""
-    found = {point.name: point.value for point in entry_points(group=f"synth_align.{table}")}
-    return found | TABLES[table]
+    """All names of `table` with their targets; the built-in ones win over entry points."""
+    # A package cannot take the name of a built-in benchmark, and so its published figures.
+    targets = {point.name: point.value for point in entry_points(group=f"synth_align.{table}")}
+    return targets | TABLES[table]
 
 
 def load(table: str, name: str) -> Any:
-    """The object registered as `name`; the benchmark lmms:TASK is lmms-eval's task of that name.
+    """The object registered as `name`.
 
-    Raises UnknownNameError with the nearest match, or BenchError where a plugin cannot be imported.
+    Raises:
+        UnknownNameError: Names the nearest match.
+        BenchError: A plugin cannot be imported.
     """
-    known = names(table)
-    family, _, task = name.partition(":")
-    if table == "benchmarks" and family == "lmms" and task:
-        from bench.benchmarks.lmms import LmmsTask
-
-        return LmmsTask(task)
-    if name not in known:
-        raise unknown(table, name, known)
-    module, _, attribute = known[name].partition(":")
+    targets = names(table)
+    if name not in targets:
+        raise unknown(table, name, targets)
+    # Imported now and not before, because most commands need none of it.
+    module, _, attribute = targets[name].partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise BenchError(
-            f"{table[:-1]} '{name}' cannot be loaded from {known[name]}.",
+            f"{table[:-1]} '{name}' cannot be loaded from {targets[name]}.",
             f"{type(error).__name__}: {error}",
-            "Install what it needs, or mend or uninstall the package that registers it.",
+            "Install what it needs, or correct or uninstall the package that registers it.",
         ) from error
 
 
-def unknown(table: str, name: str, known: dict[str, str]) -> UnknownNameError:
+def benchmark(name: str) -> Any:
+    """The benchmark called `name`, for example "pope" or "lmms:TASK".
+
+    Raises UnknownNameError with the nearest match, or what a class of benchmarks raises on REST.
+    """
+    known = names("benchmarks")
+    kind, _, rest = name.partition(":")
+    registered = name if name in known else kind
+    if registered not in known:
+        raise unknown("benchmarks", name, known)
+    loaded = load("benchmarks", registered)
+    is_family = isinstance(loaded, type)
+    if is_family and rest:
+        return _complete(loaded(rest))
+    if not is_family and registered == name:
+        return _complete(loaded)
+    raise UnknownNameError(
+        f"There is no benchmark '{name}'.",
+        f"The form is {f'{kind}:NAME' if is_family else kind}.",
+        "`bench list suites` shows all.",
+    )
+
+
+def _complete(loaded: Any) -> Any:
+    """`loaded`, if it has all members of `bench.types.Benchmark` that are no methods."""
+    missing = [name for name in BENCHMARK_MEMBERS if not hasattr(loaded, name)]
+    if missing:
+        raise BenchError(
+            f"{loaded!r:.80} is not a benchmark.",
+            f"It lacks {', '.join(missing)}.",
+            "CONTRIBUTING shows a complete one.",
+        )
+    return loaded
+
+
+def unknown(table: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """An error that names what was asked, the nearest match and where to see all."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, [*known], n=1, cutoff=0.5)
+    if close:
+        reason = f"Did you mean '{close[0]}'?"
+    else:
+        reason = f"Known: {', '.join(sorted(known)) or 'none'}."
     return UnknownNameError(
         f"There is no {table[:-1]} '{name}'.",
-        f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(sorted(known)) or 'none'}.",
-        f"`bench list {'suites' if table == 'benchmarks' else table}` shows all.",
+        reason,
+        f"`bench list {SHOWN_BY.get(table, table)}` shows all.",
     )
 
 
 def split_kind(table: str, spec: str) -> tuple[str, str] | None:
-    """("replay", "FILE") for "replay:FILE" where `replay` is registered in `table`, else None."""
+    """("replay", "FILE") for "replay:FILE" if `replay` is registered in `table`, else None."""
     kind, colon, rest = spec.partition(":")
     return (kind, rest) if colon and kind in names(table) else None

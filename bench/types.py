@@ -1,23 +1,33 @@
-"""The nouns of the bench: sample, request, answer, verdict, score, metric. Standard library only."""
+"""The nouns of the bench: sample, request, answer, verdict, score, metric, figure.
+
+Only the standard library is imported here, so that `bench list` and `bench --help` stay fast.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 Better = Literal["higher", "lower", "neither"]
 Unit = Literal["fraction", "count", "rating", "words"]
+Values = Mapping[str, Any]  # what a benchmark recorded of one scored sample
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question about one image.
 
-    `cluster` names what makes samples dependent (the image); intervals are clustered by it.
-    `reference` is what the scorer compares with: a label, a text or a collection of object names.
+    Args:
+        id: Unique within the benchmark.
+        image: File name of the image.
+        question: The question as published, without the protocol's suffix.
+        reference: What the scorer compares with: a label, a text or a collection of object names.
+        cluster: What makes samples dependent (the image). Intervals are clustered by it.
+        subset: The part of the benchmark that the sample belongs to.
+        metadata: Whatever else the benchmark's scorer or a judge needs.
     """
 
     id: str
@@ -33,7 +43,15 @@ class Sample:
 class Request:
     """One distinct (image, prompt) pair, asked once however many samples share it.
 
-    `max_tokens` bounds the answer; `yes_no` asks for P(yes) and P(no) of the first answer token.
+    Args:
+        key: Identifies the pair in answers.jsonl.
+        image: File name of the image.
+        path: Where the image lies; None if it was not found.
+        question: The question as published.
+        prompt: The question with the protocol's suffix.
+        max_tokens: Upper bound of the answer's length.
+        yes_no: Whether to record P(yes) and P(no) of the first answer token.
+        samples: Ids of the samples that share this request.
     """
 
     key: str
@@ -48,11 +66,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model said to one request; `error` says why it said nothing.
+    """What a model said to one request.
 
-    `p_yes` and `p_no` are the probabilities, over the whole vocabulary, that the first answer token is a
-    form of yes or of no. `tokens` counts generated tokens, `prompt_tokens` those a server was paid to read;
-    `seconds` is the share of its batch's time.
+    Args:
+        text: The answer, stripped.
+        tokens: Generated tokens, without the one that ended the answer.
+        seconds: The answer's share of its batch's time.
+        finish: Why the answer ended; "recorded" for replayed answers.
+        p_yes: Probability, over the whole vocabulary, that the first token is a form of yes.
+        p_no: The same for no.
+        error: Why there is no answer.
+        prompt_tokens: Prompt tokens that a server counted; None for local models.
+        thoughts: What a reasoning model thought before its answer; empty if it did not.
     """
 
     text: str
@@ -63,35 +88,47 @@ class Answer:
     p_no: float | None = None
     error: str | None = None
     prompt_tokens: int | None = None
+    thoughts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge said of one sample's answer: its raw `text`, kept whatever it says; `error` if it said nothing."""
+    """What a judge said of one sample's answer.
+
+    Args:
+        text: The review as it was given.
+        error: Why there is none that can be read. It is then asked for again at the next start.
+        official: Whether it is a recorded review of the official scorer, which reads what has not
+            exactly one rating as 0.
+    """
 
     text: str
     error: str | None = None
+    official: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """One sample's values under a benchmark, or the reason (`unscored`) why it has none.
 
-    Every benchmark has the value `correct`: whether the answer is right, or for open answers, free of hallucination.
+    Every benchmark has the value `correct`: whether the answer is right, or, for open answers,
+    free of hallucination.
     """
 
     sample: str
     subset: str
     cluster: str
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
     unscored: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A named number over scores with its 95 % interval; `n` samples counted, `unscored` left out.
+    """A named number over scores with its 95 % interval.
 
-    `value` is NaN over an empty set; `low` and `high` are NaN where no interval applies (counts).
+    `value` is NaN over an empty set; `low` and `high` are NaN if no interval applies (counts).
+    `n` samples were counted, `unscored` samples were left out. `caveats` are what a reader must
+    know beside the number.
     """
 
     name: str
@@ -103,6 +140,81 @@ class Metric:
     unscored: int
     better: Better
     unit: Unit
+    caveats: tuple[str, ...] = ()
+
+
+class Fit(NamedTuple):
+    """A statistic on scores of G clusters.
+
+    Args:
+        value: On all scores.
+        without: Without each cluster, an array of shape (G,).
+        groups: How many clusters say anything about it.
+    """
+
+    value: float
+    without: Any
+    groups: int
+
+
+class Statistic(Protocol):
+    """How a figure is computed from scores."""
+
+    def fit(self, scores: Sequence[Score], clusters: Any) -> Fit:
+        """The value on all scores and without each cluster.
+
+        Args:
+            scores: The scored samples.
+            clusters: Their cluster labels 0 … G-1, an array of shape (samples,).
+        """
+
+    def alone(self, scores: Sequence[Score]) -> Any:
+        """The value of each score alone, shape (samples,); NaN if one score does not give it."""
+
+
+def _any_sample(values: Values) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number by which models are compared, gated, plotted and tabled.
+
+    A benchmark declares its figures; nothing else knows them.
+
+    Args:
+        metric: The metric's name in metrics.json.
+        title: What tables call it; unique over all benchmarks.
+        better: Which direction is better.
+        statistic: How it is computed from scores.
+        unit: Fractions are shown in percent.
+        subset: The subset whose metric stands for the whole benchmark, on the board for one.
+        over: Which scored samples count.
+        heading: The board's column heading; an empty one keeps the figure off the board.
+        margin: How much worse the gate accepts by default; None if it is not gated by default.
+        by_subset: Whether to plot it for each subset of the benchmark.
+        bounds: The smallest and the largest possible value, None if there are none.
+    """
+
+    metric: str
+    title: str
+    better: Better
+    statistic: Statistic
+    unit: Unit = "fraction"
+    subset: str = "all"
+    over: Callable[[Values], bool] = _any_sample
+    heading: str = ""
+    margin: float | None = None
+    by_subset: bool = False
+    bounds: tuple[float, float] | None = (0.0, 1.0)
+
+    def stands_for_whole(self, metric: Metric) -> bool:
+        """Whether a recorded metric is this figure over the whole benchmark.
+
+        A subset may name a variant of the rule behind a colon, such as "generative:relation-only".
+        """
+        same_subset = metric.subset == self.subset or metric.subset.startswith(f"{self.subset}:")
+        return metric.name == self.metric and same_subset
 
 
 def scale_of(unit: str) -> int:
@@ -110,42 +222,76 @@ def scale_of(unit: str) -> int:
     return 100 if unit == "fraction" else 1
 
 
-def p_text(p: float) -> str:
-    """A p-value as shown."""
+def format_p(p: float) -> str:
+    """A p-value as shown.
+
+    >>> format_p(0.00004), format_p(0.0123)
+    ('< 0.001', '0.012')
+    """
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+CAVEAT = "‡"  # marks a number with caveats wherever it stands
+ASYMMETRY = 0.1  # of half the interval, up to which it is shown as ±
+
+
 def format_value(metric: Metric) -> str:
-    """ "87.43 ± 1.52" (percent), "2.08 ± 0.35" (ratings, words) or "12" (counts); "–" for NaN."""
+    """A metric as shown: "87.43 ±1.52" (percent), "5.90 [5.41, 5.98]" (ratings), "12" (counts).
+
+    A metric over no samples is "–".
+    """
     if math.isnan(metric.value):
         return "–"
     if metric.unit == "count":
         return f"{metric.value:.0f}"
     scale = scale_of(metric.unit)
-    text = f"{scale * metric.value:.2f}"
-    if math.isnan(metric.low):
-        return text
-    return f"{text} ±{scale * (metric.high - metric.low) / 2:.2f}"
+    value, low, high = (scale * end for end in (metric.value, metric.low, metric.high))
+    return f"{value:.2f}{format_spread(value, low, high)}"
+
+
+def caveats_of(metrics: Iterable[Metric]) -> list[str]:
+    """All caveats of some metrics, each once."""
+    return list(dict.fromkeys(caveat for metric in metrics for caveat in metric.caveats))
+
+
+def format_spread(value: float, low: float, high: float, digits: int = 2) -> str:
+    """An interval behind its value: " ±1.52", or " [91.20, 99.40]" if that would mislead.
+
+    Near the smallest and the largest possible value one side is longer. Empty without an interval:
+    a single image says nothing about others.
+
+    >>> format_spread(50.0, 48.0, 52.0), format_spread(99.0, 95.0, 99.8)
+    (' ±2.00', ' [95.00, 99.80]')
+    """
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    half_width = (high - low) / 2
+    is_symmetric = abs((low + high) / 2 - value) <= ASYMMETRY * half_width
+    if is_symmetric:
+        return f" ±{half_width:.{digits}f}"
+    return f" [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 class Data(Protocol):
-    """Where a benchmark's files and images come from: official files under `root`, images under `image_root`."""
+    """Where a benchmark's files and images come from."""
 
-    root: Path
-    image_root: Path
+    root: Path  # official files
+    image_root: Path  # images, at any depth
+    # What a run is about; None for all. The files of other subsets need not be there.
+    subsets: Sequence[str] | None
 
     @property
     def label(self) -> str:
         """What the user called it."""
 
     def file(self, relative: str) -> Path:
-        """The path of an official file. Raises DataError where it is missing."""
+        """The path of an official file. Raises DataError if it is missing."""
 
     def digests(self) -> dict[str, str]:
         """The sha256 of every official file that was asked for so far."""
 
     def image(self, name: str, folder: str) -> Path | None:
-        """The image of that file name, from sub-folder `folder` where several have it."""
+        """The image of that file name, preferably from the sub-folder `folder`."""
 
     def image_names(self, folder: str) -> Sequence[str]:
         """The names of the images at hand."""
@@ -154,8 +300,9 @@ class Data(Protocol):
 class Benchmark(Protocol):
     """Where samples come from, how they are asked, how answers are scored and summarised.
 
-    `suffix` is appended to every question on a line of its own unless the protocol says otherwise;
-    `judged` benchmarks need a judge's verdict before they can be scored.
+    `suffix` is appended to yes/no questions on a line of its own unless the protocol says
+    otherwise. `judged` benchmarks need a judge's verdict before they can be scored. `images` is
+    the sub-folder of DIR/images to prefer. `figures` are what models are compared by.
     """
 
     name: str
@@ -163,9 +310,14 @@ class Benchmark(Protocol):
     title: str
     suffix: str
     judged: bool
+    images: str
+
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """What models are compared, gated, plotted and tabled by."""
 
     def samples(self, data: Data) -> list[Sample]:
-        """All samples, ids unique. Raises DataError where the data is not as published."""
+        """All samples, ids unique. Raises DataError if the data is not as published."""
 
     def max_tokens(self, sample: Sample) -> int:
         """The longest answer, in tokens."""
@@ -183,18 +335,38 @@ class Benchmark(Protocol):
 Batch = list[tuple[Request, Answer]]
 
 
+class RecordedAnswers(Protocol):
+    """Answers that were given before the run, each to a question of its own.
+
+    `images` are the names of the images that they are about.
+    """
+
+    images: Sequence[str]
+
+    def match(
+        self, benchmark: Benchmark, samples: Sequence[Sample]
+    ) -> tuple[list[str], dict[str, Any]]:
+        """The subsets that were asked, and what run.json says of how rows and samples matched."""
+
+
 class Model(Protocol):
     """An adapter that answers requests about images.
 
-    `describe` holds everything that can change an answer. `answer` yields batches in an order and a
-    composition that depend on `requests` alone, never on `done`, so that a resumed run computes the same
-    numbers as an undisturbed one; a batch whose keys are all in `done` is left out.
+    `reads_images` says whether requests without an image must be held back. `source` is the local
+    folder or file that it was read from, None if it came from the hub or is behind a server.
+    `adapter` is the folder of a PEFT adapter on the model, None without one.
     """
 
     reads_images: bool
+    source: Path | None
+    adapter: Path | None
+
+    @property
+    def recorded(self) -> RecordedAnswers | None:
+        """The answers that exist already; None if the model is asked."""
 
     def describe(self) -> dict[str, Any]:
-        """For run.json, as JSON; never a secret."""
+        """Everything that can change an answer, as JSON for run.json; never a secret."""
 
     def suffix(self, benchmark: Benchmark) -> str:
         """The line that follows a yes/no question; empty for none."""
@@ -202,20 +374,41 @@ class Model(Protocol):
     def max_tokens(self, benchmark: Benchmark, sample: Sample) -> int:
         """The longest answer, in tokens."""
 
-    def recorded_images(self) -> Sequence[str] | None:
-        """The images that recorded answers exist for; None where any image can be asked about."""
-
     def answer(self, requests: Sequence[Request], done: frozenset[str]) -> Iterator[Batch]:
-        """Batches of (request, answer); an answer with `error` is reported and asked again at the next start."""
+        """Batches of (request, answer).
+
+        Order and composition of the batches depend on `requests` only, never on `done`, so that a
+        resumed run computes the same numbers as an undisturbed one. A batch whose keys are all in
+        `done` is left out. An answer with `error` is reported and asked again at the next start.
+        """
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A model or judge that can be tried before the first question, such as one behind a server."""
+
+    def check(self) -> None:
+        """Raises a BenchError if it cannot be asked."""
+
+
+@runtime_checkable
+class Negotiating(Protocol):
+    """A model or judge whose server may refuse an argument, and is asked without it then."""
+
+    @property
+    def negotiated(self) -> Sequence[str]:
+        """What was refused, in words."""
 
 
 class Judge(Protocol):
-    """Judges answers. `describe` holds everything that can change a verdict."""
+    """Rates open answers."""
 
     def describe(self) -> dict[str, Any]:
-        """For run.json, as JSON; never a secret."""
+        """Everything that can change a verdict, as JSON for run.json; never a secret."""
 
-    def judge(self, items: Sequence[tuple[Sample, Answer]]) -> Iterator[list[tuple[Sample, Verdict]]]:
+    def judge(
+        self, items: Sequence[tuple[Sample, Answer]]
+    ) -> Iterator[list[tuple[Sample, Verdict]]]:
         """Verdicts in batches, in the order of the items."""
 
 

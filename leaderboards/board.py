@@ -1,179 +1,230 @@
-"""The board: published rows and runs in one table; what is derived, disputed or measured is told apart."""
+"""The board: published rows and runs in one table.
+
+What is derived, disputed or measured is told apart. Columns are what benchmarks declare for it
+(`Figure.heading`), and what is published of benchmarks that are not here.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import registry
 from bench.errors import BenchError
-from bench.store import RunFolder
-from bench.types import Metric, scale_of
-from leaderboards.published import Figure, derived, disputed, read_published
+from bench.runs.labels import give_labels
+from bench.runs.run import Run, read_runs
+from bench.types import CAVEAT, format_spread, scale_of
+from leaderboards.published import Published, derived, disputed, read_published
 
-COLUMNS = (  # column, its heading, the subset of a run's metric
-    ("pope.accuracy", "POPE acc", "mean"),
-    ("pope.precision", "prec", "mean"),
-    ("pope.recall", "recall", "mean"),
-    ("pope.f1", "F1", "mean"),
-    ("pope.yes_ratio", "yes %", "mean"),
-    ("mmhal.score", "MMHal", "all"),
-    ("mmhal.hallucination_rate", "hal %", "all"),
-    ("chair.chair_s", "CHAIRs", "all"),
-    ("chair.chair_i", "CHAIRi", "all"),
-    ("chair.recall", "recall", "all"),
-    ("objhal.chair_s", "ObjHal s", ""),
-    ("objhal.chair_i", "ObjHal i", ""),
-    ("amber.chair", "AMBER CHAIR", "generative"),
-    ("amber.cover", "Cover", "generative"),
-    ("amber.accuracy", "acc", "discriminative"),
-)
+
+class BoardColumn(NamedTuple):
+    """A column of the board: benchmark.metric, and its heading."""
+
+    id: str
+    heading: str
+
+
+# Published figures of benchmarks that are not registered; they stand behind the benchmark named.
+PUBLISHED_ONLY = {
+    "chair": (BoardColumn("objhal.chair_s", "ObjHal s"), BoardColumn("objhal.chair_i", "ObjHal i"))
+}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A value in percent or as a rating; `low` and `high` only where measured, `others` where sources disagree."""
+class BoardCell:
+    """A value in percent or as a rating.
+
+    `low`, `high` and `caveats` are known only if it was measured. `others` are what other sources
+    say.
+    """
 
     value: float
     source: str
     low: float = math.nan
     high: float = math.nan
     derived: bool = False
-    others: Sequence[Figure] = ()
+    others: Sequence[Published] = ()
+    caveats: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Line:
-    """A model with its cells by column; `measured` where they come from runs."""
+    """A model with its cells by column id; `measured` if they come from runs."""
 
     model: str
     measured: bool
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, BoardCell]
 
 
-class Run(NamedTuple):
-    """A finished run: its folder, model, benchmark, record and metrics."""
+@dataclass(frozen=True)
+class Board:
+    """The columns in which at least one line has a cell, and the lines."""
 
-    folder: Path
-    model: str
-    benchmark: str
-    record: Mapping[str, Any]
-    metrics: Sequence[Metric]
+    columns: Sequence[BoardColumn]
+    lines: Sequence[Line]
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """The finished runs in the folders, and remarks on those that cannot be used."""
-    found, remarks = [], []
-    for folder in folders:
-        files = [folder] if (folder / "run.json").is_file() else [f.parent for f in sorted(folder.glob("**/run.json"))]
-        if not files:
-            remarks.append(f"{folder} holds no run.")
-        for file in files:
-            try:
-                store = RunFolder(file)
-                record = store.record()
-                found.append(Run(file, model_name(record), str(record["benchmark"]["name"]), record, store.metrics()))
-            except (BenchError, KeyError, TypeError, AttributeError) as error:
-                remarks.append(f"{file} was left out: {' '.join(str(error).split())}")
-    return found, remarks
-
-
-def board(folders: Sequence[Path]) -> tuple[list[Line], list[str]]:
-    """Published rows, then a row for each run's model; and remarks on runs that could not be read."""
+def board(folders: Sequence[Path]) -> tuple[Board, list[str]]:
+    """Published rows, then a row for each run's model; and remarks on runs left out."""
     runs, remarks = read_runs(folders)
-    return lines_of(runs), remarks
+    return board_of(runs), remarks
 
 
-def lines_of(runs: Sequence[Run]) -> list[Line]:
+def board_of(runs: Sequence[Run]) -> Board:
     """Published rows, then a row for each run's model."""
-    return [*_published(), *_measured(runs)]
+    give_labels(runs)
+    columns = _columns(run.benchmark for run in runs)
+    lines = []
+    for line in [*_published_lines(), *_measured_lines(runs)]:
+        if any(column.id in line.cells for column in columns):
+            lines.append(line)
+    used = []
+    for column in columns:
+        if any(column.id in line.cells for line in lines):
+            used.append(column)
+    return Board(used, lines)
 
 
-def _published() -> list[Line]:
+def _columns(recorded: Iterable[str]) -> list[BoardColumn]:
+    """All columns, those of registered benchmarks first, then those of runs of other ones."""
+    columns: dict[str, BoardColumn] = {}
+    # In the order of the registry, so that the board looks the same whatever runs stand on it.
+    for name in dict.fromkeys([*registry.BENCHMARKS, *registry.names("benchmarks"), *recorded]):
+        try:
+            figures = registry.benchmark(name).figures
+        except BenchError:  # a plugin that cannot be loaded, or a class of benchmarks
+            continue
+        for figure in figures:
+            if figure.heading:
+                column = BoardColumn(f"{name}.{figure.metric}", figure.heading)
+                columns.setdefault(column.id, column)
+        for column in PUBLISHED_ONLY.get(name, ()):
+            columns.setdefault(column.id, column)
+    return list(columns.values())
+
+
+def _published_lines() -> list[Line]:
     figures = read_published()
     apart = disputed(figures)
-    models: dict[str, dict[str, Cell]] = {}
+    models: dict[str, dict[str, BoardCell]] = {}
     for figure in [*figures, *derived(figures)]:
-        others = [other for other in apart.get((figure.model, figure.column), ()) if other.value != figure.value]
-        cell = Cell(figure.value, figure.source, derived=figure.derived, others=others)
+        # Sources that disagree are both kept; the first one's value is shown and marked.
+        others = []
+        for other in apart.get((figure.model, figure.column), ()):
+            if other.value != figure.value:
+                others.append(other)
+        cell = BoardCell(figure.value, figure.source, derived=figure.derived, others=others)
         models.setdefault(figure.model, {}).setdefault(figure.column, cell)
     return [Line(name, False, cells) for name, cells in models.items()]
 
 
-def _measured(runs: Sequence[Run]) -> list[Line]:
-    models: dict[str, dict[str, Cell]] = {}
+def _measured_lines(runs: Sequence[Run]) -> list[Line]:
+    models: dict[str, dict[str, BoardCell]] = {}
     for run in runs:
-        cells = models.setdefault(run.model, {})
-        for column, _, subset in COLUMNS:
-            for metric in run.metrics:
-                same = metric.subset == subset or metric.subset.startswith(f"{subset}:")
-                if column == f"{run.benchmark}.{metric.name}" and same:
-                    scale = scale_of(metric.unit)
-                    value, low, high = (scale * end for end in (metric.value, metric.low, metric.high))
-                    cells[column] = Cell(value, str(run.folder), low, high)
+        cells = models.setdefault(run.label, {})
+        for name, metric in run.whole().items():
+            scale = scale_of(metric.unit)
+            cells[f"{run.benchmark}.{name}"] = BoardCell(
+                scale * metric.value,
+                str(run.folder),
+                scale * metric.low,
+                scale * metric.high,
+                caveats=metric.caveats,
+            )
     return [Line(name, True, cells) for name, cells in models.items()]
 
 
-def model_name(record: Mapping[str, Any]) -> str:
-    """The model, its adapter by fingerprint where it has one, and what it was asked on where that is not official."""
-    model = record["model"]
-    adapter = model.get("adapter_sha256")
-    data = record["source"]["data"]
-    return f"{model['name']}{f' {adapter[:8]}' if adapter else ''}{' on scenes' if data == 'scenes' else ''}"
+def as_text(table: Board, remarks: Sequence[str]) -> str:
+    """A table for a terminal.
 
-
-def as_text(lines: Sequence[Line], remarks: Sequence[str]) -> str:
-    """A table for a terminal: * derived, † sources disagree (listed below), ± half of the 95 % interval."""
-    shown = [line for line in lines if any(column in line.cells for column, *_ in COLUMNS)]
-    used = [item for item in COLUMNS if any(item[0] in line.cells for line in shown)]
-    rows = [["model", *(heading for _, heading, _ in used)]]
-    rows += [[line.model, *(cell_text(line.cells.get(column)) for column, *_ in used)] for line in shown]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    text = [
-        "  ".join(cell.ljust(width) if not place else cell.rjust(width)
-                  for place, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]  # fmt: skip
-    text.insert(1, "─" * len(text[0]))
-    notes = ["* derived from accuracy and precision on as many yes as no questions; ± half of the 95 % interval"]
-    for line in shown:
-        for column, heading, _ in used:
-            cell = line.cells.get(column)
+    * is derived; † says that sources disagree and ‡ that a number has caveats, both listed below;
+    ± is half of the 95 % interval.
+    """
+    rows = [["model", *(column.heading for column in table.columns)]]
+    for line in table.lines:
+        row = [line.model]
+        for column in table.columns:
+            row.append(cell_text(line.cells.get(column.id)))
+        rows.append(row)
+    text = _aligned(rows)
+    text.insert(1, "─" * len(text[0]))  # under the headings
+    notes = [
+        "* derived from accuracy and precision on as many yes as no questions; "
+        "± half of the 95 % interval, or [low, high]"
+    ]
+    for line in table.lines:
+        for column in table.columns:
+            cell = line.cells.get(column.id)
             if cell and cell.others:
-                told = "; ".join(f"{other.value:g} in {other.source}" for other in cell.others)
-                notes.append(f"† {line.model}, {heading}: {cell.value:g} in {cell.source}; {told}")
+                others = "; ".join(f"{other.value:g} in {other.source}" for other in cell.others)
+                notes.append(
+                    f"† {line.model}, {column.heading}: {cell.value:g} in {cell.source}; {others}"
+                )
+    for line in table.lines:
+        notes += caveat_notes(line, table.columns)
     return "\n".join([*text, "", *notes, *remarks])
 
 
-def cell_text(cell: Cell | None) -> str:
+def caveat_notes(line: Line, columns: Sequence[BoardColumn]) -> list[str]:
+    """What ‡ stands for in a line, each caveat with the columns that have it."""
+    headings_of: dict[str, list[str]] = {}
+    for column in columns:
+        cell = line.cells.get(column.id)
+        for caveat in cell.caveats if cell else ():
+            headings_of.setdefault(caveat, []).append(column.heading)
+    notes = []
+    for caveat, headings in headings_of.items():
+        notes.append(f"{CAVEAT} {line.model}, {', '.join(headings)}: {caveat}")
+    return notes
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with the first column on the left and all others on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[0] = row[0].ljust(widths[0])
+        lines.append("  ".join(cells))
+    return lines
+
+
+def cell_text(cell: BoardCell | None) -> str:
     """The value as tables show it, with its marks."""
     if cell is None or math.isnan(cell.value):
         return "–"
-    spread = "" if math.isnan(cell.low) else f" ±{(cell.high - cell.low) / 2:.1f}"
-    return f"{cell.value:.2f}{spread}{'*' * cell.derived}{'†' * bool(cell.others)}"
+    spread = format_spread(cell.value, cell.low, cell.high, 1)
+    marks = ("*" if cell.derived else "") + ("†" if cell.others else "")
+    marks += CAVEAT if cell.caveats else ""
+    return f"{cell.value:.2f}{spread}{marks}"
 
 
-def as_json(lines: Sequence[Line], remarks: Sequence[str]) -> str:
+def as_json(table: Board, remarks: Sequence[str]) -> str:
     """Every cell with its source, for machines."""
-    rows = [
-        {
-            "model": line.model,
-            "measured": line.measured,
-            "cells": {
-                column: {
-                    "value": cell.value,
-                    "source": cell.source,
-                    "derived": cell.derived,
-                    **({} if math.isnan(cell.low) else {"low": cell.low, "high": cell.high}),
-                    **({"others": [other._asdict() for other in cell.others]} if cell.others else {}),
-                }
-                for column, cell in line.cells.items()
-                if not math.isnan(cell.value)
-            },
-        }
-        for line in lines
-    ]
-    return json.dumps({"board": rows, "remarks": list(remarks)}, indent=2, ensure_ascii=False)
+    lines = []
+    for line in table.lines:
+        cells = {}
+        for column, cell in line.cells.items():
+            if not math.isnan(cell.value):
+                cells[column] = _cell_object(cell)
+        lines.append({"model": line.model, "measured": line.measured, "cells": cells})
+    return json.dumps({"board": lines, "remarks": list(remarks)}, indent=2, ensure_ascii=False)
+
+
+def _cell_object(cell: BoardCell) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "value": cell.value,
+        "source": cell.source,
+        "derived": cell.derived,
+    }
+    if not math.isnan(cell.low):
+        content |= {"low": cell.low, "high": cell.high}
+    if cell.caveats:
+        content["caveats"] = list(cell.caveats)
+    if cell.others:
+        content["others"] = [other._asdict() for other in cell.others]
+    return content

@@ -1,4 +1,7 @@
-"""Runs against a first one, sample by sample: what is more than noise, what flipped, what could have been seen."""
+"""Runs against a first one, sample by sample.
+
+What is more than noise, what flipped, and what could have been seen at all.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError, StoreError
-from bench.figures import Paired, figures_of, paired, read_scores
-from bench.stats import detectable, holm, mcnemar
-from bench.store import RunFolder, flatten
-from bench.types import p_text, scale_of
+from bench.errors import BenchError
+from bench.metrics.paired import Paired, change_of, paired
+from bench.runs.run import Run, by_benchmark, find_runs
+from bench.runs.store import flatten
+from bench.stats import detectable, holm, sign_flip
+from bench.types import CAVEAT, Score, caveats_of, format_p, scale_of
 
-COMPARED = ("benchmark", "data.files", "prompt", "judge", "model.protocol")  # what must be the same in both runs
+# What must be the same in both runs.
+COMPARED = ("benchmark", "data.files", "prompt", "judge", "model.protocol")
+SHOWN_FLIPS = 3
+SHOWN_LENGTH = 40  # characters of a value in an error
 
 
 class CompareError(BenchError):
@@ -24,22 +31,35 @@ class CompareError(BenchError):
 
 @dataclass(frozen=True)
 class Flips:
-    """Samples that the first run had right and the second wrong, and the other way round, by subset."""
+    """Samples that the first run had right and the second wrong, and the reverse, by subset.
+
+    `nets` are, for each image with a flip, how many samples became better less worse.
+    """
 
     worse: Mapping[str, Sequence[str]]
     better: Mapping[str, Sequence[str]]
+    nets: Sequence[int] = ()
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many samples became worse, and better."""
+        return sum(map(len, self.worse.values())), sum(map(len, self.better.values()))
 
     @property
     def p(self) -> float:
-        """McNemar's exact test, as if all samples were independent."""
-        return mcnemar(*(sum(map(len, side.values())) for side in (self.worse, self.better)))
+        """The exact sign-flip test over images: questions about one image are not independent."""
+        return sign_flip(self.nets)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: `p_holm` is corrected over the whole table, `detectable` is the difference seen with 80 % power.
+    """One figure.
 
-    `needed` is the number of samples at which the observed difference would have been detectable; NaN where it is 0.
+    Args:
+        paired: The comparison.
+        p_holm: Its p-value corrected over the whole table; NaN if neither side is better.
+        detectable: The difference that so many samples show with 80 % power.
+        needed: How many samples would show the observed difference; NaN if it is 0.
     """
 
     paired: Paired
@@ -50,7 +70,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run of one benchmark against the first one; `differs` names what is not the same in runs compared by force."""
+    """A run of one benchmark against the first one.
+
+    `differs` names what is not the same in runs that are compared by force. `caveats` are those of
+    either run's numbers, with its folder.
+    """
 
     benchmark: str
     first: Path
@@ -61,52 +85,64 @@ class Comparison:
     differs: Sequence[str]
     rows: Sequence[Row]
     flips: Flips
+    caveats: Sequence[tuple[Path, str]] = ()
 
 
 def compare(first: Path, others: Sequence[Path], force: bool = False) -> list[Comparison]:
     """All benchmarks of `others` that `first` has too; both are runs or folders of runs.
 
-    Raises CompareError where runs are not comparable (unless `force`) or share no sample.
+    Raises StoreError if `first` has two runs of one benchmark, CompareError if runs are not
+    comparable (unless `force`) or share no sample.
     """
-    found = []
-    base = runs_in(first)
-    for other in others:
-        shared = [(name, base[name], folder) for name, folder in runs_in(other).items() if name in base]
+    return compare_runs(find_runs(first), list(map(find_runs, others)), force)
+
+
+def compare_runs(
+    first: Sequence[Run], others: Sequence[Sequence[Run]], force: bool = False
+) -> list[Comparison]:
+    """As `compare`, of runs that are read already."""
+    base = by_benchmark(first)
+    comparisons = []
+    for runs in others:
+        # Several runs of one benchmark may stand here: each is compared with the first.
+        shared = [run for run in runs if run.benchmark in base]
         if not shared:
             raise CompareError(
-                f"{first} and {other} have no benchmark in common.",
-                f"One has {', '.join(base)}, the other {', '.join(runs_in(other))}.",
+                f"{_folders(first)} and {_folders(runs)} have no benchmark in common.",
+                f"One has {', '.join(base)}, the other "
+                f"{', '.join(dict.fromkeys(run.benchmark for run in runs))}.",
                 "Compare runs of the same benchmark.",
             )
-        found += [_compared(name, one, two, force) for name, one, two in shared]
-    return corrected(found)
+        for run in shared:
+            comparisons.append(_compare(base[run.benchmark], run, force))
+    return corrected(comparisons)
 
 
-def runs_in(folder: Path) -> dict[str, Path]:
-    """The runs in a folder by benchmark: itself, or those right below it. Raises StoreError where there is none."""
-    if (folder / "run.json").is_file():
-        return {str(RunFolder(folder).record()["benchmark"]["name"]): folder}
-    found = {str(RunFolder(file.parent).record()["benchmark"]["name"]): file.parent
-             for file in sorted(folder.glob("*/run.json"))}  # fmt: skip
-    if not found:
-        raise StoreError(
-            f"{folder} holds no run.", "It has no run.json.", "`bench list runs` shows the runs there are."
-        )
-    return found
+def _folders(runs: Sequence[Run]) -> str:
+    return ", ".join(map(str, dict.fromkeys(run.folder for run in runs)))
 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """What keeps two runs from being compared; what a record does not tell, a replay's protocol for one, keeps none."""
-    told = []
+    """What keeps two runs from being compared, from their records.
+
+    What a record does not tell, a replay's protocol for one, keeps none.
+    """
+    differences = []
     for name in COMPARED:
-        one, two = (_part(record, name) for record in (first, second))
-        if one is None or two is None or one == two:
+        one, other = _part(first, name), _part(second, name)
+        if one is None or other is None or one == other:
             continue
-        flat = [flatten(part) if isinstance(part, dict) else {"": part} for part in (one, two)]
-        changed = [key for key in sorted(flat[0].keys() | flat[1].keys()) if flat[0].get(key) != flat[1].get(key)]
-        told += [f"{name}{'.' if key else ''}{key}: {_short(flat[0].get(key))} and {_short(flat[1].get(key))}"
-                 for key in changed]  # fmt: skip
-    return told
+        flat_one = flatten(one) if isinstance(one, dict) else {"": one}
+        flat_other = flatten(other) if isinstance(other, dict) else {"": other}
+        for key in sorted(flat_one.keys() | flat_other.keys()):
+            a, b = flat_one.get(key), flat_other.get(key)
+            # A run of one subset has not read the files of the others.
+            if name == "data.files" and None in (a, b):
+                continue
+            if a != b:
+                full_name = f"{name}.{key}" if key else name
+                differences.append(f"{full_name}: {_short(a)} and {_short(b)}")
+    return differences
 
 
 def _part(record: Mapping[str, Any], name: str) -> Any:
@@ -118,124 +154,181 @@ def _part(record: Mapping[str, Any], name: str) -> Any:
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 40 else f"{text[:16]}…"
+    return text if len(text) <= SHOWN_LENGTH else f"{text[:16]}…"
 
 
-def _compared(name: str, first: Path, second: Path, force: bool) -> Comparison:
-    differs = differing(RunFolder(first).record(), RunFolder(second).record())
+def _compare(first: Run, second: Run, force: bool) -> Comparison:
+    differs = differing(first.record, second.record)
     if differs and not force:
         raise CompareError(
-            f"{first} and {second} are not comparable.",
+            f"{first.folder} and {second.folder} are not comparable.",
             f"They differ in {'; '.join(differs)}.",
             "Run both alike, or compare them all the same with --force, which marks the table.",
         )
-    scores = [read_scores(folder) for folder in (first, second)]
+    scores = first.scored, second.scored
     matched = scores[0].keys() & scores[1].keys()
     if not matched:
         raise CompareError(
-            f"{first} and {second} have no scored sample in common.",
+            f"{first.folder} and {second.folder} have no scored sample in common.",
             f"They have {len(scores[0])} and {len(scores[1])}.",
             "Finish the runs, or compare runs on the same data.",
         )
-    found = [paired(figure, *scores) for figure in figures_of(name)]
-    rows = [_row(item) for item in found if item]
-    flips = _flips(*scores)
-    only_first, only_second = (len(side) - len(matched) for side in scores)
-    return Comparison(name, first, second, len(matched), only_first, only_second, differs, rows, flips)
+    rows = []
+    for figure in first.figures:
+        item = paired(figure, *scores)
+        if item is not None:
+            rows.append(_row(item))
+    return Comparison(
+        first.benchmark,
+        first.folder,
+        second.folder,
+        len(matched),
+        len(scores[0]) - len(matched),
+        len(scores[1]) - len(matched),
+        differs,
+        rows,
+        _flips(*scores),
+        _caveats(first, second),
+    )
+
+
+def _caveats(*runs: Run) -> list[tuple[Path, str]]:
+    caveats = []
+    for run in runs:
+        # A run may be compared before it has metrics.
+        metrics = run.metrics if run.finished else []
+        for caveat in caveats_of(metrics):
+            caveats.append((run.folder, caveat))
+    return list(dict.fromkeys(caveats))
 
 
 def _row(item: Paired) -> Row:
-    seen = detectable(item.difference.error)
-    needed = item.samples * (seen / item.difference.value) ** 2 if item.difference.value else math.nan
-    return Row(item, math.nan, seen, needed)
+    smallest = detectable(item.difference.error)
+    needed = math.nan
+    if item.difference.value:
+        # The standard error falls with the square root of the number of samples.
+        needed = item.samples * (smallest / item.difference.value) ** 2
+    return Row(item, math.nan, smallest, needed)
 
 
-def _flips(first: Mapping[str, Any], second: Mapping[str, Any]) -> Flips:
+def _flips(first: Mapping[str, Score], second: Mapping[str, Score]) -> Flips:
     worse: dict[str, list[str]] = {}
     better: dict[str, list[str]] = {}
-    for name, row in first.items():
-        before, after = row["values"].get("correct"), second.get(name, {"values": {}})["values"].get("correct")
-        if before is not None and after is not None and bool(before) != bool(after):
-            (worse if before else better).setdefault(row["subset"], []).append(name)
-    return Flips(worse, better)
+    nets: dict[str, int] = {}
+    for name, score in first.items():
+        if name not in second:
+            continue
+        before, after = score.values.get("correct"), second[name].values.get("correct")
+        # Not every benchmark can call an answer right or wrong.
+        if before is None or after is None or bool(before) == bool(after):
+            continue
+        side = worse if before else better
+        side.setdefault(score.subset, []).append(name)
+        nets[score.cluster] = nets.get(score.cluster, 0) + (-1 if before else 1)
+    return Flips(worse, better, list(nets.values()))
 
 
-def corrected(found: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons, p_holm by Holm's correction over all their figures that have a better side."""
-    tested = [row for item in found for row in item.rows if row.paired.figure.better != "neither"]
-    sure = dict(zip(map(id, tested), holm([row.paired.difference.p for row in tested]), strict=True))
-    return [
-        replace(item, rows=[replace(row, p_holm=sure.get(id(row), math.nan)) for row in item.rows]) for item in found
-    ]
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons with p_holm, Holm's correction over all figures with a better side."""
+    # A figure with no better side, such as the yes-ratio, is a description and no hypothesis.
+    tested = []
+    for comparison in comparisons:
+        for row in comparison.rows:
+            if row.paired.figure.better != "neither":
+                tested.append(row.paired.difference.p)
+    p_values = iter(holm(tested))
+    done = []
+    for comparison in comparisons:
+        rows = []
+        for row in comparison.rows:
+            is_tested = row.paired.figure.better != "neither"
+            rows.append(replace(row, p_holm=next(p_values) if is_tested else math.nan))
+        done.append(replace(comparison, rows=rows))
+    return done
 
 
-SHOWN_FLIPS = 3
-
-
-def as_text(found: Sequence[Comparison]) -> str:
+def as_text(comparisons: Sequence[Comparison]) -> str:
     """Tables for a terminal."""
-    parts = []
-    for item in found:
-        alone = item.only_first + item.only_second
-        lines = [
-            f"{item.benchmark}: {item.first} → {item.second}",
-            f"{item.matched} samples that both scored, {alone} that one did; intervals by image, p after Holm over all",
-        ]
-        lines += [f"NOT RUN ALIKE: {difference}" for difference in item.differs]
-        lines += [_line(row) for row in item.rows]
-        worse, better = (sum(map(len, side.values())) for side in (item.flips.worse, item.flips.better))
-        lines.append(f"  flipped to wrong {worse}, to right {better}; McNemar's exact p {p_text(item.flips.p)}")
-        for direction, side in (("wrong", item.flips.worse), ("right", item.flips.better)):
-            for subset, names in side.items():
-                more = ", …" * (len(names) > SHOWN_FLIPS)
-                lines.append(f"    {len(names):5} to {direction} in {subset}: {', '.join(names[:SHOWN_FLIPS])}{more}")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+    return "\n\n".join(map(_comparison_text, comparisons))
+
+
+def _comparison_text(comparison: Comparison) -> str:
+    unmatched = comparison.only_first + comparison.only_second
+    lines = [
+        f"{comparison.benchmark}: {comparison.first} → {comparison.second}",
+        f"{comparison.matched} samples that both scored, {unmatched} that one did; "
+        "intervals by image, p after Holm over all",
+    ]
+    lines += [f"NOT RUN ALIKE: {difference}" for difference in comparison.differs]
+    lines += [f"{CAVEAT} {folder}: {caveat}" for folder, caveat in comparison.caveats]
+    lines += map(_line, comparison.rows)
+    flips = comparison.flips
+    worse, better = flips.counts
+    lines.append(
+        f"  flipped to wrong {worse}, to right {better}; p of as many either way, by image, "
+        f"{format_p(flips.p)}"
+    )
+    for direction, by_subset in (("wrong", flips.worse), ("right", flips.better)):
+        for subset, names in by_subset.items():
+            more = ", …" if len(names) > SHOWN_FLIPS else ""
+            shown = ", ".join(names[:SHOWN_FLIPS])
+            lines.append(f"    {len(names):5} to {direction} in {subset}: {shown}{more}")
+    return "\n".join(lines)
 
 
 def _line(row: Row) -> str:
     item = row.paired
-    scale = scale_of(item.figure.unit)
-    values = f"{scale * item.first.value:8.2f} →{scale * item.second.value:7.2f}"
-    change, low, high = (scale * end for end in item.difference[:3])
-    seen = f"detectable {scale * row.detectable:.2f}"
+    change = change_of(item, row.p_holm)
+    values = f"{change.first:>8} →{change.second:>7}"
+    difference = f"{change.difference:>7} {change.interval}"
+    p = f"p {change.p}  " if change.p else ""
+    power = f"detectable {scale_of(item.figure.unit) * row.detectable:.2f}"
     if abs(item.difference.value) < row.detectable and math.isfinite(row.needed):
-        seen += f", for this one {math.ceil(row.needed):,} samples would be needed"
-    p = "" if item.figure.better == "neither" else f"p {p_text(row.p_holm)}  "
-    return f"  {item.figure.name:26}{values}  {f'{change:+7.2f} [{low:+.2f}, {high:+.2f}]':27}{p}{seen}"
+        power += f", for this one {math.ceil(row.needed):,} samples would be needed"
+    return f"  {item.figure.title:26}{values}  {difference:27}{p}{power}"
 
 
-def as_json(found: Sequence[Comparison]) -> str:
+def as_json(comparisons: Sequence[Comparison]) -> str:
     """Everything, flips in full, for machines."""
-    rows = []
-    for item in found:
-        figures = [
-            {
-                "figure": row.paired.figure.name,
-                "unit": row.paired.figure.unit,
-                "better": row.paired.figure.better,
-                "samples": row.paired.samples,
-                "first": row.paired.first,
-                "second": row.paired.second,
-                "difference": row.paired.difference[:3],
-                "p": row.paired.difference.p,
-                "p_holm": row.p_holm,
-                "detectable": row.detectable,
-                "needed": row.needed,
-            }
-            for row in item.rows
+    objects = []
+    for comparison in comparisons:
+        content = dict(vars(comparison))
+        content["first"], content["second"] = str(comparison.first), str(comparison.second)
+        content["caveats"] = [
+            {"run": str(folder), "caveat": caveat} for folder, caveat in comparison.caveats
         ]
-        rows.append(vars(item) | {
-            "first": str(item.first), "second": str(item.second), "rows": figures,
-            "flips": {"worse": item.flips.worse, "better": item.flips.better, "p_mcnemar": item.flips.p},
-        })  # fmt: skip
-    return json.dumps({"comparisons": _plain(rows)}, indent=2)
+        content["rows"] = list(map(_row_object, comparison.rows))
+        flips = comparison.flips
+        content["flips"] = {
+            "worse": flips.worse,
+            "better": flips.better,
+            "p_sign_flip": flips.p,
+        }
+        objects.append(content)
+    return json.dumps({"comparisons": _without_nan(objects)}, indent=2)
 
 
-def _plain(value: Any) -> Any:
-    """NaN as null."""
+def _row_object(row: Row) -> dict[str, Any]:
+    item = row.paired
+    return {
+        "figure": item.figure.title,
+        "unit": item.figure.unit,
+        "better": item.figure.better,
+        "samples": item.samples,
+        "first": item.first,
+        "second": item.second,
+        "difference": item.difference[:3],
+        "p": item.difference.p,
+        "p_holm": row.p_holm,
+        "detectable": row.detectable,
+        "needed": row.needed,
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    """NaN as null, which JSON has."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return list(map(_without_nan, value))
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,32 +1,41 @@
-"""Whether a checkpoint is no worse than a reference: non-inferiority by margin, hard floors, drift in the answers.
+"""Whether a checkpoint is no worse than a reference.
 
-A figure passes where the whole 95 % interval of its paired difference is better than minus the margin. An interval
-wider than that cannot pass, and the outcome says so: a gate that cannot tell is no gate.
+Four kinds of checks: non-inferiority by margin, hard floors, drift in the answers, and whether the
+samples of the reference were scored at all. A figure passes if the whole 95 % interval of its
+paired difference is better than minus the margin, and fails if it is shown to be worse and lies
+beyond the margin. In between nothing is shown either way, and the outcome says so: a gate that
+cannot tell is no gate.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bench import registry
 from bench.errors import BenchError, os_reason
-from bench.figures import FIGURES, Figure, Paired, figures_of, paired, read_scores
-from bench.store import RunFolder, dump, read_lines, write_json
-from bench.types import scale_of
-from leaderboards.compare import COMPARED, differing, runs_in
+from bench.files import dump, write_json
+from bench.metrics.paired import Paired, change_of, paired
+from bench.runs.run import Results, Run, by_benchmark, figures_of, find_runs
+from bench.runs.store import build_metric, build_score, metric_row
+from bench.stats import NORMAL_QUANTILE, detectable
+from bench.types import CAVEAT, Figure, Metric, Score, caveats_of, scale_of
+from leaderboards.compare import COMPARED, differing
 
 FORMAT = 1
-DEFAULT_MARGINS = {"fraction": 0.01, "rating": 0.2}
-KEPT = (*COMPARED, "model", "environment", "limit", "source", "created")
-WORST = 10
+RECORD_PARTS = (*COMPARED, "model", "environment", "limit", "subsets", "source", "created")
+WORST = 10  # samples that are named
+LARGEST_MARGIN = 0.15  # of a figure's range, however few samples there are
 
 
 class GateError(BenchError):
@@ -34,10 +43,12 @@ class GateError(BenchError):
 
 
 class Margins(BaseModel):
-    """By figure: how much worse is still accepted, and which value is the least (or most) in any case.
+    """By figure: how much worse is still accepted, and which value is the least (or most) allowed.
 
-    Figures as `bench compare` names them; fractions as 0.01 for a point. `drift` is the largest accepted share of
-    answers that differ from the reference's.
+    Figures are named as `bench compare` names them; fractions are written as 0.01 for a point. A
+    figure without a margin here has its benchmark's, or what so many samples can show if that is
+    more. `drift` is the largest accepted share of answers that differ from the reference's,
+    `missing` that of the reference's scored samples that lack a score.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,15 +56,21 @@ class Margins(BaseModel):
     margins: dict[str, float] = Field(default_factory=dict)
     floors: dict[str, float] = Field(default_factory=dict)
     drift: float | None = Field(None, ge=0, le=1)
+    missing: float = Field(0.001, ge=0, le=1)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One benchmark's recorded run: what was run, the scores by sample, the answers by key."""
+    """One benchmark's recorded run: what was run, metrics, scores by sample, answers by key."""
 
     record: Mapping[str, Any]
-    scores: Mapping[str, Mapping[str, Any]]
-    answers: Mapping[str, str]
+    metrics: Sequence[Metric]
+    scores: Mapping[str, Score]
+    texts: Mapping[str, str]
+
+
+Verdict = Literal["passed", "failed", "inconclusive"]
+MARKS: dict[Verdict, str] = {"failed": "FAIL", "inconclusive": "????", "passed": "pass"}
 
 
 @dataclass(frozen=True)
@@ -61,183 +78,406 @@ class Check:
     """One thing that was checked; `worst` are the samples that lost most."""
 
     name: str
-    passed: bool
-    told: str
+    verdict: Verdict
+    detail: str
     worst: Sequence[str] = field(default_factory=tuple)
 
 
-def read_margins(file: Path | None) -> Margins:
-    """The margins of a YAML file, or the defaults. Raises GateError with all that is wrong."""
+def read_margins(file: Path | None, references: Mapping[str, Results]) -> Margins:
+    """The margins of a YAML file, or the benchmarks' own.
+
+    Raises GateError with all that is wrong.
+
+    Args:
+        file: The file, None for the defaults.
+        references: Whose figures may be named, beside those of all registered benchmarks.
+    """
     if file is None:
         return Margins()
     try:
-        margins = Margins.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        margins = Margins.model_validate(content or {})
     except (OSError, UnicodeDecodeError) as error:
-        raise GateError(f"{file} cannot be read.", f"{os_reason(error)}.", "Check the path.") from error
+        raise GateError(
+            f"{file} cannot be read.", f"{os_reason(error)}.", "Check the path."
+        ) from error
     except (yaml.YAMLError, ValidationError) as error:
-        raise GateError(f"{file} holds no margins.", " ".join(str(error).split()), "Mend it.") from error
-    unknown = [name for name in (*margins.margins, *margins.floors) if name not in {f.name for f in FIGURES}]
+        raise GateError(
+            f"{file} holds no margins.", " ".join(str(error).split()), "Correct the file."
+        ) from error
+    known = _known_titles(references)
+    unknown = [title for title in (*margins.margins, *margins.floors) if title not in known]
     if unknown:
         raise GateError(
-            f"{file} names unknown figures.", f"They are {', '.join(unknown)}.",
-            f"Known are {', '.join(figure.name for figure in FIGURES)}.",
-        )  # fmt: skip
+            f"{file} names unknown figures.",
+            f"They are {', '.join(unknown)}.",
+            f"Known are {', '.join(known)}.",
+        )
+    _check_range(file, margins, references)
     return margins
 
 
+def _check_range(file: Path, margins: Margins, references: Mapping[str, Results]) -> None:
+    """Raises GateError for a margin that lets everything pass, such as 1 for "one point"."""
+    span_of: dict[str, float] = {}
+    for figure in _known_figures(references):
+        if figure.bounds is not None:
+            span_of[figure.title] = figure.bounds[1] - figure.bounds[0]
+    for title, margin in margins.margins.items():
+        span = span_of.get(title, math.inf)
+        if not 0 <= margin < span:
+            raise GateError(
+                f"{file}: the margin {margin:g} of {title} gates nothing.",
+                f"The figure lies within a range of {span:g}; fractions are written as 0.01 for "
+                "one point.",
+                "Write a margin between 0 and that.",
+            )
+
+
+def _known_titles(references: Mapping[str, Results]) -> list[str]:
+    return list(dict.fromkeys(figure.title for figure in _known_figures(references)))
+
+
+def _known_figures(references: Mapping[str, Results]) -> list[Figure]:
+    # A file of margins may serve several gates, so benchmarks that are not in this one count.
+    figures: list[Figure] = []
+    for results in references.values():
+        figures += figures_of(results)
+    for name in registry.names("benchmarks"):
+        try:
+            figures += registry.benchmark(name).figures
+        except BenchError:  # a plugin that cannot be loaded, or a class of benchmarks
+            continue
+    return figures
+
+
 def recorded(path: Path) -> dict[str, Reference]:
-    """The finished runs in a folder, by benchmark. Raises StoreError or GateError."""
-    found = {}
-    for name, folder in runs_in(path).items():
-        scores = read_scores(folder)
-        if not scores:
-            raise GateError(f"{folder} has no scored sample.", "The run is not finished.", "Finish it, or score it.")
-        answers = {row["key"]: row["text"] for row in read_lines(folder / "answers.jsonl")}
-        found[name] = Reference(RunFolder(folder).record(), scores, answers)
-    return found
+    """The finished runs in a folder, by benchmark.
+
+    Raises StoreError if there is none or there are two of one benchmark, GateError if one has no
+    scores.
+    """
+    references = {}
+    for name, run in by_benchmark(find_runs(path)).items():
+        references[name] = _reference(run)
+    return references
+
+
+def _reference(run: Run) -> Reference:
+    scores = run.scored
+    if not scores:
+        raise GateError(
+            f"{run.folder} has no scored sample.",
+            "The run is not finished.",
+            "Finish it, or score it.",
+        )
+    texts = {key: recorded_answer.answer.text for key, recorded_answer in run.answers.items()}
+    return Reference(run.record, run.metrics, scores, texts)
 
 
 def save(path: Path, file: Path) -> int:
     """Writes the runs in a folder as a reference file; returns how many."""
-    found = recorded(path)
-    write_json(file, {
-        "format": FORMAT,
-        "benchmarks": {
-            name: {
-                "record": {key: ref.record[key] for key in (k.split(".")[0] for k in KEPT) if key in ref.record},
-                "scores": list(ref.scores.values()),
-                "answers": ref.answers,
-            }
-            for name, ref in found.items()
-        },
-    })  # fmt: skip
-    return len(found)
+    references = recorded(path)
+    parts = dict.fromkeys(name.split(".")[0] for name in RECORD_PARTS)
+    benchmarks = {}
+    for name, reference in references.items():
+        record = {part: reference.record[part] for part in parts if part in reference.record}
+        benchmarks[name] = {
+            "record": record,
+            "metrics": list(map(metric_row, reference.metrics)),
+            "scores": list(map(asdict, reference.scores.values())),
+            "answers": reference.texts,
+        }
+    write_json(file, {"format": FORMAT, "benchmarks": benchmarks})
+    return len(references)
 
 
 def read_reference(path: Path) -> dict[str, Reference]:
-    """A reference file, or a run or folder of runs taken as one. Raises GateError where the file was damaged."""
+    """A reference file, or a run or folder of runs taken as one.
+
+    Raises GateError if the file was damaged.
+    """
     if path.is_dir():
         return recorded(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']} is not {FORMAT}")
-        return {
-            name: Reference(part["record"], {row["sample"]: _row(row) for row in part["scores"]}, dict(part["answers"]))
-            for name, part in content["benchmarks"].items()
-        }
+        references = {}
+        for name, part in content["benchmarks"].items():
+            scores = {row["sample"]: _checked_score(row) for row in part["scores"]}
+            # An earlier version wrote none; only benchmarks without figures of their own need them.
+            metrics = list(map(build_metric, part.get("metrics", [])))
+            references[name] = Reference(part["record"], metrics, scores, dict(part["answers"]))
+        return references
     except OSError as error:
-        raise GateError(f"{path} cannot be read.", f"{os_reason(error)}.", "Check --against.") from error
+        raise GateError(
+            f"{path} cannot be read.", f"{os_reason(error)}.", "Check --against."
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise GateError(
-            f"{path} is no reference.", f"{type(error).__name__}: {error}.", "Make one: `bench check RUN --save FILE`."
+            f"{path} is not a reference.",
+            f"{type(error).__name__}: {error}.",
+            "Make one: `bench check RUN --save FILE`.",
         ) from error
 
 
-def _row(row: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked_score(row: Mapping[str, Any]) -> Score:
     if not isinstance(row["cluster"], str) or not isinstance(row["values"], dict):
         raise TypeError(f"sample {row['sample']} lacks its cluster or values")
-    return row
+    return build_score(row)
 
 
-def check(run: Mapping[str, Reference], against: Mapping[str, Reference], margins: Margins) -> list[Check]:
-    """All checks of the benchmarks that the reference has. Raises GateError where the run lacks one or differs."""
+def check(
+    run: Mapping[str, Reference], against: Mapping[str, Reference], margins: Margins
+) -> list[Check]:
+    """All checks of the benchmarks that the reference has.
+
+    Raises GateError if the run lacks one or was run differently.
+    """
     checks: list[Check] = []
     for name, reference in against.items():
         if name not in run:
-            raise GateError(f"The run lacks {name}.", "The reference has it.", f"Run --suite {','.join(against)}.")
+            raise GateError(
+                f"The run lacks {name}.",
+                "The reference has it.",
+                f"Run --suite {','.join(against)}.",
+            )
+        # A difference of protocol or data would be taken for one of the checkpoint.
         differs = differing(reference.record, run[name].record)
         if differs:
             raise GateError(
-                f"The run of {name} was not run as the reference.", f"They differ in {'; '.join(differs)}.",
+                f"The run of {name} was not run as the reference.",
+                f"They differ in {'; '.join(differs)}.",
                 "Run it alike, or make a new reference.",
-            )  # fmt: skip
-        try:
-            figures = [paired(f, reference.scores, run[name].scores) for f in figures_of(name)]
-        except (KeyError, TypeError) as error:
-            raise GateError(
-                f"The reference of {name} is damaged.", f"{type(error).__name__}: {error}.", "Make it again."
-            ) from error
-        found = [item for item in figures if item]
-        if not found:
-            raise GateError(f"Run and reference of {name} share no sample.", "", "Run on the same data.")
-        for item in found:
-            checks += _checked(item, reference.scores, run[name].scores, margins)
-        checks += _drift(name, reference.answers, run[name].answers, margins)
+            )
+        comparisons = _comparisons(name, reference, run[name])
+        for item in comparisons:
+            checks += _figure_checks(item, reference.scores, run[name].scores, margins)
+        checks += _lacking_checks(reference, comparisons, margins)
+        checks.append(_missing_check(name, reference.scores, run[name].scores, margins))
+        caveats = [f"the run: {text}" for text in caveats_of(run[name].metrics)]
+        caveats += [f"the reference: {text}" for text in caveats_of(reference.metrics)]
+        if caveats:
+            checks.append(Check(f"{name}, {CAVEAT}", "passed", "; ".join(caveats)))
+        checks.append(_drift_check(name, reference.texts, run[name].texts, margins))
     return checks
 
 
-def _checked(item: Paired, first: Mapping[str, Any], second: Mapping[str, Any], margins: Margins) -> list[Check]:
-    figure, scale = item.figure, scale_of(item.figure.unit)
-    made = []
-    margin = margins.margins.get(figure.name, DEFAULT_MARGINS.get(figure.unit) if figure.better != "neither" else None)
-    if margin is not None:
-        low, high = item.difference.low, item.difference.high
-        low_passes, high_passes = low >= -margin, high <= margin
-        passed = {"higher": low_passes, "lower": high_passes, "neither": low_passes and high_passes}[figure.better]
-        told = (
-            f"{scale * item.first.value:.2f} → {scale * item.second.value:.2f}, difference "
-            f"{scale * item.difference.value:+.2f} [{scale * low:+.2f}, {scale * high:+.2f}], margin {scale * margin:g}"
+def _lacking_checks(
+    reference: Reference, comparisons: Sequence[Paired], margins: Margins
+) -> list[Check]:
+    """A failed check for each gated figure of which the run has fewer samples than the reference.
+
+    A model without P(yes) has no AUC, and must not pass for want of one.
+    """
+    compared = {item.figure.title: item.samples for item in comparisons}
+    checks = []
+    for figure in figures_of(reference):
+        is_wanted = figure.title in margins.margins or figure.title in margins.floors
+        if not is_wanted and figure.margin is None:
+            continue
+        itself = paired(figure, reference.scores, reference.scores)
+        if itself is None:
+            continue
+        samples = compared.get(figure.title, 0)
+        # Samples without any score are another check's.
+        if samples == 0 or (is_wanted and samples < (1 - margins.missing) * itself.samples):
+            detail = f"the run has it of {samples} samples, the reference of {itself.samples}"
+            checks.append(Check(f"{figure.title}, coverage", "failed", detail))
+    return checks
+
+
+def _comparisons(name: str, reference: Reference, run: Reference) -> list[Paired]:
+    comparisons = []
+    try:
+        for figure in figures_of(reference):
+            item = paired(figure, reference.scores, run.scores)
+            if item is not None:
+                comparisons.append(item)
+    except (KeyError, TypeError) as error:
+        raise GateError(
+            f"The reference of {name} is damaged.",
+            f"{type(error).__name__}: {error}.",
+            "Make it again.",
+        ) from error
+    if not comparisons:
+        raise GateError(
+            f"Run and reference of {name} share no sample.",
+            "No sample was scored in both.",
+            "Run on the same data.",
         )
-        if not passed and abs(item.difference.value) <= margin:
-            told += f"; within the margin, but {item.samples} samples cannot show it"
-        made.append(Check(figure.name, passed, told, () if passed else _worst(figure, first, second)))
-    floor = margins.floors.get(figure.name)
+    return comparisons
+
+
+def _figure_checks(
+    item: Paired, first: Mapping[str, Score], second: Mapping[str, Score], margins: Margins
+) -> list[Check]:
+    figure, scale = item.figure, scale_of(item.figure.unit)
+    checks = []
+    margin, why = _margin(item, margins)
+    if margin is not None:
+        verdict = _verdict(item, margin)
+        detail = f"{change_of(item)}, margin {scale * margin:.3g}{why}"
+        if verdict == "inconclusive":
+            detail += f"; {item.samples} samples cannot show on which side of the margin it lies"
+        worst = [] if verdict == "passed" else _worst(figure, first, second)
+        checks.append(Check(figure.title, verdict, detail, worst))
+    # A floor holds whatever the reference says, so that a slow decline is seen.
+    floor = margins.floors.get(figure.title)
     if floor is not None:
-        passed = item.second.value <= floor if figure.better == "lower" else item.second.value >= floor
-        limit = "at most" if figure.better == "lower" else "at least"
-        told = f"{scale * item.second.value:.2f}, {limit} {scale * floor:g}"
-        made.append(Check(f"{figure.name}, floor", passed, told))
-    return made
+        lower_is_better = figure.better == "lower"
+        value = item.second.value
+        passed = value <= floor if lower_is_better else value >= floor
+        limit = "at most" if lower_is_better else "at least"
+        detail = f"{scale * value:.2f}, {limit} {scale * floor:g}"
+        checks.append(Check(f"{figure.title}, floor", _of(passed), detail))
+    return checks
 
 
-def _worst(figure: Figure, first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """The samples that lost most, the largest loss first."""
+def _of(passed: bool) -> Verdict:
+    return "passed" if passed else "failed"
+
+
+def _margin(item: Paired, margins: Margins) -> tuple[float | None, str]:
+    """How much worse is accepted, and why if it is not what somebody wrote down.
+
+    By default it is at least what the benchmark's size can show: an equally good model whose
+    answers are about half like the reference's passes with 80 % power.
+    """
+    figure = item.figure
+    if figure.title in margins.margins:
+        return margins.margins[figure.title], ""
+    if figure.margin is None or figure.bounds is None:
+        return figure.margin, ""
+    # The reference alone decides, for a candidate must not widen its own margin. Two models that
+    # correlate by a half have a difference with the error of one of them.
+    error = (item.first.high - item.first.low) / (2 * NORMAL_QUANTILE)
+    span = figure.bounds[1] - figure.bounds[0]
+    visible = min(detectable(error), LARGEST_MARGIN * span) if math.isfinite(error) else 0.0
+    if visible <= figure.margin:
+        return figure.margin, ""
+    own = scale_of(figure.unit) * figure.margin
+    return visible, f" (what {item.samples} samples can show; the benchmark's own is {own:g})"
+
+
+def _verdict(item: Paired, margin: float) -> Verdict:
+    """Passed, failed or inconclusive, by the interval of the difference."""
+    difference = item.difference
+    # As losses: above 0 is worse.
+    losses = {
+        "higher": [(-difference.high, -difference.value, -difference.low)],
+        "lower": [(difference.low, difference.value, difference.high)],
+    }
+    sides = losses.get(item.figure.better) or [*losses["higher"], *losses["lower"]]
+    if all(high <= margin for _, _, high in sides):
+        return "passed"
+    if any(low > 0 and value > margin for low, value, _ in sides):
+        return "failed"
+    return "inconclusive"
+
+
+def _missing_check(
+    name: str, first: Mapping[str, Score], second: Mapping[str, Score], margins: Margins
+) -> Check:
+    """Whether the reference's samples have a score: without its worst ones any model is good."""
+    missing = [sample for sample in first if sample not in second]
+    share = len(missing) / len(first)
+    detail = f"{len(first) - len(missing)} of the reference's {len(first)} samples are scored"
+    passed = share <= margins.missing
+    return Check(f"{name}, coverage", _of(passed), detail, [] if passed else missing[:WORST])
+
+
+def _worst(figure: Figure, first: Mapping[str, Score], second: Mapping[str, Score]) -> list[str]:
+    """The samples that lost most, the largest loss first, by the figure of each sample alone."""
+    names = []
+    for name, score in first.items():
+        if name in second and figure.over(score.values) and figure.over(second[name].values):
+            names.append(name)
+    before = figure.statistic.alone([first[name] for name in names])
+    after = figure.statistic.alone([second[name] for name in names])
     sign = -1 if figure.better == "lower" else 1
-    lost = []
-    for name, row in first.items():
-        if name in second and figure.over(row["values"]):
-            before, after = (sign * float(figure.above(side[name]["values"])) for side in (first, second))
-            if after < before:
-                lost.append((after - before, f"{name} ({row['subset']}): {abs(before):g} → {abs(after):g}"))
-    return [told for _, told in sorted(lost)[:WORST]]
+    losses = sign * (after - before)
+    worst = []
+    for index in np.argsort(losses, kind="stable")[:WORST]:
+        if losses[index] < 0:  # False for NaN, which is sorted to the end
+            name = names[index]
+            change = f"{before[index]:g} → {after[index]:g}"
+            worst.append(f"{name} ({first[name].subset}): {change}")
+    return worst
 
 
-def _drift(name: str, first: Mapping[str, str], second: Mapping[str, str], margins: Margins) -> list[Check]:
-    """The share of answers that are not word for word the reference's; fails only beyond a given share."""
+def _drift_check(
+    name: str, first: Mapping[str, str], second: Mapping[str, str], margins: Margins
+) -> Check:
+    """The share of answers that are not word for word the reference's.
+
+    It fails only beyond a given share.
+    """
     both = first.keys() & second.keys()
     changed = [key for key in both if first[key] != second[key]]
-    share = len(changed) / len(both) if both else math.nan
-    limit = f", at most {100 * margins.drift:g} %" if margins.drift is not None else ""
-    told = f"{len(changed)} of {len(both)} answers differ ({100 * share:.1f} %{limit})"
-    return [Check(f"{name}, drift", margins.drift is None or share <= margins.drift, told)]
+    if not both:
+        return Check(f"{name}, drift", "inconclusive", "run and reference have no answer in common")
+    share = len(changed) / len(both)
+    limit = "" if margins.drift is None else f", at most {100 * margins.drift:g} %"
+    detail = f"{len(changed)} of {len(both)} answers differ ({100 * share:.1f} %{limit})"
+    passed = margins.drift is None or share <= margins.drift
+    return Check(f"{name}, drift", _of(passed), detail)
 
 
 def as_text(checks: Sequence[Check]) -> str:
-    """What passed and what did not, failures first, each with the samples that lost most."""
+    """What failed, was inconclusive and passed, each with the samples that lost most."""
     lines = []
-    for item in sorted(checks, key=lambda item: item.passed):
-        lines.append(f"{'pass' if item.passed else 'FAIL'}  {item.name}: {item.told}")
+    order = list(MARKS)
+    for item in sorted(checks, key=lambda item: order.index(item.verdict)):
+        lines.append(f"{MARKS[item.verdict]}  {item.name}: {item.detail}")
         lines += [f"        {sample}" for sample in item.worst]
     return "\n".join(lines)
 
 
+def outcome(checks: Sequence[Check]) -> Verdict:
+    """Failed if a check failed, else inconclusive if one is, else passed."""
+    verdicts = {item.verdict for item in checks}
+    if "failed" in verdicts:
+        return "failed"
+    return "inconclusive" if "inconclusive" in verdicts else "passed"
+
+
 def write_junit(checks: Sequence[Check], file: Path) -> None:
-    """The checks as a JUnit report. Raises GateError where it cannot be written."""
-    failed = sum(not item.passed for item in checks)
-    suite = ElementTree.Element("testsuite", name="bench check", tests=str(len(checks)), failures=str(failed))
+    """The checks as a JUnit report, inconclusive ones as errors.
+
+    Raises GateError if it cannot be written.
+    """
+    counts = Counter(item.verdict for item in checks)
+    suite = ElementTree.Element(
+        "testsuite",
+        name="bench check",
+        tests=str(len(checks)),
+        failures=str(counts["failed"]),
+        errors=str(counts["inconclusive"]),
+    )
     for item in checks:
         case = ElementTree.SubElement(suite, "testcase", classname="bench.check", name=item.name)
-        if item.passed:
-            ElementTree.SubElement(case, "system-out").text = item.told
+        if item.verdict == "passed":
+            ElementTree.SubElement(case, "system-out").text = item.detail
         else:
-            ElementTree.SubElement(case, "failure", message=item.told).text = "\n".join(item.worst)
+            kind = "failure" if item.verdict == "failed" else "error"
+            failure = ElementTree.SubElement(case, kind, message=item.detail)
+            failure.text = "\n".join(item.worst)
     try:
         ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
     except OSError as error:
-        raise GateError(f"{file} cannot be written.", f"{os_reason(error)}.", "Check --junit.") from error
+        raise GateError(
+            f"{file} cannot be written.", f"{os_reason(error)}.", "Check --junit."
+        ) from error
 
 
 def as_json(checks: Sequence[Check]) -> str:
     """The same for machines."""
-    return dump({"passed": all(item.passed for item in checks), "checks": [vars(item) for item in checks]})
+    verdict = outcome(checks)
+    content = {
+        "verdict": verdict,
+        "passed": verdict == "passed",
+        "checks": list(map(vars, checks)),
+    }
+    return dump(content)

@@ -1,12 +1,13 @@
-"""What papers and repositories publish: every figure with its source, disagreements kept, implied figures derived.
+"""What papers and repositories publish: every figure with its source.
 
-The tables are leaderboards/published/*.yaml: `source`, and `tables` of `name`, `columns` (benchmark.metric, with a
-subset where it is not the whole) and `rows` by model. Percent, ratings, or counts, as published.
+Disagreements are kept, implied figures derived. The tables are leaderboards/published/*.yaml:
+`source`, and `tables` of `name`, `columns` (benchmark.metric, with a subset if it is not the whole)
+and `rows` by model. Percent, ratings, or counts, as published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +24,16 @@ class PublishedError(BenchError):
     """A table of published figures that cannot be read."""
 
 
-class Figure(NamedTuple):
-    """A published value; `source` names the document and table, `derived` says that arithmetic gave it."""
+class Published(NamedTuple):
+    """A published value.
+
+    Args:
+        model: What the source calls the model.
+        column: benchmark.metric, with a subset if it is not the whole.
+        value: Percent, a rating or a count.
+        source: The document and its table.
+        derived: Whether arithmetic gave the value.
+    """
 
     model: str
     column: str
@@ -33,75 +42,82 @@ class Figure(NamedTuple):
     derived: bool = False
 
 
-def read_published(folder: Path = FOLDER) -> list[Figure]:
+def read_published(folder: Path = FOLDER) -> list[Published]:
     """All figures, table after table. Raises PublishedError naming the file that is broken."""
-    found: list[Figure] = []
+    figures: list[Published] = []
+    # The paper's own figures come first; where sources disagree, the first value is shown.
     for file in sorted(folder.glob("*.yaml"), key=lambda file: (file.stem != PAPER, file.name)):
         try:
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
             for table in content["tables"]:
-                found += _figures(table, f"{content['source']}, {table['name']}")
+                figures += _figures(table, f"{content['source']}, {table['name']}")
         except OSError as error:
-            raise PublishedError(f"{file} cannot be read.", f"{os_reason(error)}.", "Check the folder.") from error
+            raise PublishedError(
+                f"{file} cannot be read.", f"{os_reason(error)}.", "Check the folder."
+            ) from error
         except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise PublishedError(
-                f"{file} is no table of published figures.", f"{type(error).__name__}: {error}.",
+                f"{file} is not a table of published figures.",
+                f"{type(error).__name__}: {error}.",
                 "It needs source and tables of name, columns and rows.",
-            ) from error  # fmt: skip
-    return found
+            ) from error
+    return figures
 
 
-def _figures(table: Mapping[str, Any], source: str) -> Iterable[Figure]:
-    columns: Sequence[str] = table["columns"]
+def _figures(table: Mapping[str, Any], source: str) -> Iterator[Published]:
     for model, values in table["rows"].items():
-        yield from (
-            Figure(str(model), column, float(value), source)
-            for column, value in zip(columns, values, strict=True)
-            if value is not None
-        )
+        for column, value in zip(table["columns"], values, strict=True):
+            if value is not None:
+                yield Published(str(model), column, float(value), source)
 
 
-def derived(figures: Sequence[Figure]) -> list[Figure]:
-    """Recall, F1 and yes-ratio that POPE's accuracy and precision imply, where the same table gives both and not them.
+def derived(figures: Sequence[Published]) -> list[Published]:
+    """Recall, F1 and yes-ratio that POPE's accuracy and precision imply.
 
-    With as many yes as no questions, A = (r + 1 - f) / 2 and P = r / (r + f) of recall r and false-positive rate f give
+    They are derived if the same table gives both and not them. With as many yes as no questions,
+    A = (r + 1 - f) / 2 and P = r / (r + f) of recall r and false-positive rate f give
     r = (2A - 1) P / (2P - 1), yes-ratio = r / 2P. Means over subsets make them approximate.
     """
-    made = []
-    given: dict[tuple[str, str, str], dict[str, float]] = {}
+    given: dict[tuple[str, str, str], dict[str, float]] = {}  # model, source, subset → metrics
     for figure in figures:
-        bench, metric, *part = figure.column.split(".")
-        if bench == "pope":
-            given.setdefault((figure.model, figure.source, ".".join(part)), {})[metric] = figure.value / 100
-    for (model, source, subset), known in given.items():
-        if not {"accuracy", "precision"} <= known.keys() or known["precision"] <= 0.5:
-            continue
-        accuracy, precision = known["accuracy"], known["precision"]
-        recall = (2 * accuracy - 1) * precision / (2 * precision - 1)
-        if not 0 < recall <= 1:
-            continue
-        implied = {
-            "recall": recall,
-            "f1": 2 * precision * recall / (precision + recall),
-            "yes_ratio": recall / (2 * precision),
-        }
-        tail = f".{subset}" if subset else ""
-        made += [
-            Figure(model, f"pope.{metric}{tail}", 100 * value, source, derived=True)
-            for metric, value in implied.items()
-            if metric not in known
-        ]
-    return made
+        benchmark, metric, *subset = figure.column.split(".")
+        if benchmark == "pope":
+            table = given.setdefault((figure.model, figure.source, ".".join(subset)), {})
+            table[metric] = figure.value / 100
+    implied = []
+    for (model, source, subset_name), table in given.items():
+        suffix = f".{subset_name}" if subset_name else ""
+        for metric, value in _implied(table).items():
+            if metric not in table:
+                column = f"pope.{metric}{suffix}"
+                implied.append(Published(model, column, 100 * value, source, derived=True))
+    return implied
 
 
-def disputed(figures: Sequence[Figure]) -> dict[tuple[str, str], list[Figure]]:
+def _implied(table: Mapping[str, float]) -> dict[str, float]:
+    # At a precision of one half the equation says nothing about recall.
+    accuracy, precision = table.get("accuracy"), table.get("precision")
+    if accuracy is None or precision is None or precision <= 0.5:
+        return {}
+    recall = (2 * accuracy - 1) * precision / (2 * precision - 1)
+    if not 0 < recall <= 1:  # the table's own figures do not fit together
+        return {}
+    return {
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall),
+        "yes_ratio": recall / (2 * precision),
+    }
+
+
+def disputed(figures: Sequence[Published]) -> dict[tuple[str, str], list[Published]]:
     """(model, column) whose published values differ by more than rounding, with all of them."""
-    groups: dict[tuple[str, str], list[Figure]] = {}
+    groups: dict[tuple[str, str], list[Published]] = {}
     for figure in figures:
         if not figure.derived:
             groups.setdefault((figure.model, figure.column), []).append(figure)
-    return {
-        key: group
-        for key, group in groups.items()
-        if max(f.value for f in group) - min(f.value for f in group) > 2 * ROUNDING
-    }
+    apart = {}
+    for key, group in groups.items():
+        values = [figure.value for figure in group]
+        if max(values) - min(values) > 2 * ROUNDING:
+            apart[key] = group
+    return apart

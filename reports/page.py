@@ -1,7 +1,8 @@
-"""One self-contained HTML page: the board, every run's metrics, and a browser of samples with pictures and answers.
+"""One self-contained HTML page: the board, every run's metrics, and a browser of samples.
 
-Texts of models are data, never markup: they travel as JSON and are shown as text nodes; the page's own script is the
-only one that its content security policy lets run, and nothing is loaded from anywhere.
+Texts of models are data, never markup: they travel as JSON and are shown as text nodes. The page's
+own script is the only one that its content security policy lets run, and nothing is loaded from
+anywhere.
 """
 
 from __future__ import annotations
@@ -18,151 +19,212 @@ from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from bench.store import RunFolder, read_lines, replace_file
-from bench.types import Sample, format_value
-from leaderboards.board import COLUMNS, Line, Run, cell_text
+from bench.files import read_lines, replace_file
+from bench.runs.run import Run
+from bench.types import CAVEAT, Sample, Values, caveats_of, format_value
+from leaderboards.board import Board, BoardCell, cell_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 SIDE, QUALITY = 160, 80  # of thumbnails
+# Characters that could end the script element or a line of JavaScript.
+ESCAPED = "<>&\u2028\u2029"
 
 
-class Asked(NamedTuple):
-    """What a run asked: its samples, the answer's key of each, and the pictures' files by name."""
+class RunSamples(NamedTuple):
+    """What a run asked.
+
+    Args:
+        run: The run.
+        samples: Its samples.
+        key_of: Each sample's key in answers.jsonl.
+        images: The image files by name.
+    """
 
     run: Run
     samples: Sequence[Sample]
     key_of: Mapping[str, str]
-    pictures: Mapping[str, Path]
+    images: Mapping[str, Path]
 
 
-def write_page(lines: Sequence[Line], runs: Sequence[Run], asked: Sequence[Asked], file: Path) -> None:
-    """Writes the page. Runs without an `Asked` are in its tables alone; pictures that cannot be read are left grey."""
-    pictures: dict[str, Path] = {name: path for item in asked for name, path in item.pictures.items()}
-    places = {name: place for place, name in enumerate(pictures)}
+def write_page(
+    board: Board, runs: Sequence[Run], run_samples: Sequence[RunSamples], file: Path
+) -> None:
+    """Writes the page.
+
+    Runs without an `RunSamples` are in its tables only; images that cannot be read are left grey.
+    """
+    images: dict[str, Path] = {}
+    for item in run_samples:
+        images |= item.images
+    # A picture stands in the page once, however many samples ask about it.
+    index_of = {name: index for index, name in enumerate(images)}
+    samples = []
+    by_benchmark: dict[str, list[RunSamples]] = {}
+    for item in run_samples:
+        by_benchmark.setdefault(item.run.benchmark, []).append(item)
+    for benchmark, members in by_benchmark.items():
+        samples.append(_benchmark(benchmark, members, index_of))
     data = {
-        "board": _board(lines),
-        "runs": [_run(run) for run in runs],
-        "samples": [
-            _benchmark(name, [item for item in asked if item.run.benchmark == name], places)
-            for name in dict.fromkeys(item.run.benchmark for item in asked)
-        ],
-        "pictures": [_thumbnail(path) for path in pictures.values()],
+        "board": _board(board),
+        "runs": list(map(_run, runs)),
+        "samples": samples,
+        "pictures": list(map(_thumbnail, images.values())),
     }
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    page = Template((TEMPLATES / "page.html").read_text(encoding="utf-8")).substitute(
-        data=text,
+    # The policy names the one script that may run; what a model wrote cannot.
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = Template((TEMPLATES / "page.html").read_text(encoding="utf-8"))
+    page = template.substitute(
+        data=_safe_json(data),
         script=script,
-        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=f"sha256-{script_hash}",
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )
     replace_file(file, page)
 
 
-def _board(lines: Sequence[Line]) -> dict[str, Any]:
-    used = [item for item in COLUMNS if any(item[0] in line.cells for line in lines)]
-    shown = [line for line in lines if any(column in line.cells for column, *_ in used)]
-    return {
-        "columns": [{"id": column, "heading": heading} for column, heading, _ in used],
-        "lines": [
-            {
-                "model": line.model,
-                "measured": line.measured,
-                "cells": {
-                    column: {"value": cell.value, "text": cell_text(cell), "title": _sources(cell)}
-                    for column, cell in line.cells.items()
-                    if not math.isnan(cell.value)
-                },
-            }
-            for line in sorted(shown, key=lambda line: not line.measured)
-        ],
-    }
+def _safe_json(data: Any) -> str:
+    """JSON that cannot end the element that it stands in."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in ESCAPED:
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
-def _sources(cell: Any) -> str:
-    told = [cell.source, *(f"{other.value:g} in {other.source}" for other in cell.others)]
-    return ("derived from " if cell.derived else "") + "; ".join(told)
+def _board(board: Board) -> dict[str, Any]:
+    columns = [column._asdict() for column in board.columns]
+    lines = []
+    # What was measured here is what the reader came for.
+    for line in sorted(board.lines, key=lambda line: not line.measured):
+        cells = {}
+        for column, cell in line.cells.items():
+            if not math.isnan(cell.value):
+                cells[column] = {
+                    "value": cell.value,
+                    "text": cell_text(cell),
+                    "title": _sources(cell),
+                }
+        lines.append({"model": line.model, "measured": line.measured, "cells": cells})
+    return {"columns": columns, "lines": lines}
+
+
+def _sources(cell: BoardCell) -> str:
+    sources = [cell.source]
+    for other in cell.others:
+        sources.append(f"{other.value:g} in {other.source}")
+    prefix = "derived from " if cell.derived else ""
+    return prefix + "; ".join([*sources, *(f"{CAVEAT} {text}" for text in cell.caveats)])
 
 
 def _run(run: Run) -> dict[str, Any]:
     subsets = list(dict.fromkeys(metric.subset for metric in run.metrics))
-    cells = {(metric.name, metric.subset): format_value(metric) for metric in run.metrics}
     names = list(dict.fromkeys(metric.name for metric in run.metrics))
-    rows = [[name, [cells.get((name, subset), "") for subset in subsets]] for name in names]
-    return {"benchmark": run.benchmark, "model": run.model, "folder": str(run.folder), "subsets": subsets, "rows": rows}
+    cells = {(metric.name, metric.subset): format_value(metric) for metric in run.metrics}
+    rows = []
+    for name in names:
+        rows.append([name, [cells.get((name, subset), "") for subset in subsets]])
+    return {
+        "benchmark": run.benchmark,
+        "model": run.label,
+        "folder": str(run.folder),
+        "subsets": subsets,
+        "rows": rows,
+        "caveats": caveats_of(run.metrics),
+    }
 
 
-def _benchmark(name: str, asked: Sequence[Asked], places: Mapping[str, int]) -> dict[str, Any]:
-    """One benchmark's samples with the answers of all its runs, in the order of the first run's samples."""
-    known = [_answers(item) for item in asked]
-    samples = {sample.id: sample for item in asked for sample in item.samples}
-    rows = [
-        {
-            "n": number,
-            "id": sample.id,
-            "s": sample.subset,
-            "i": places.get(sample.image, -1),
-            "q": sample.question,
-            "r": _reference(sample.reference),
-            "a": [answers.get(sample.id) for answers in known],
-        }
-        for number, sample in enumerate(samples.values())
-    ]
+def _benchmark(
+    name: str, run_samples: Sequence[RunSamples], index_of: Mapping[str, int]
+) -> dict[str, Any]:
+    """One benchmark's samples with the answers of all its runs, in the first run's order.
+
+    Keys are short, because they stand there once for each of up to 9,000 samples.
+    """
+    answers = list(map(_answers, run_samples))
+    samples = {sample.id: sample for item in run_samples for sample in item.samples}
+    rows = []
+    for number, sample in enumerate(samples.values()):
+        rows.append(
+            {
+                "n": number,
+                "id": sample.id,
+                "s": sample.subset,
+                "i": index_of.get(sample.image, -1),
+                "q": sample.question,
+                "r": _reference(sample.reference),
+                "a": [by_sample.get(sample.id) for by_sample in answers],
+            }
+        )
     return {
         "benchmark": name,
         "title": name,
-        "models": [item.run.model for item in asked],
+        "models": [item.run.label for item in run_samples],
         "subsets": list(dict.fromkeys(sample.subset for sample in samples.values())),
         "rows": rows,
     }
 
 
-def _answers(asked: Asked) -> dict[str, dict[str, Any]]:
-    """Each sample's answer: text, whether it is right, a remark, hallucinated objects, verdict, why it is unscored."""
-    store = RunFolder(asked.run.folder)
-    said = store.answers()
-    scores = {row["sample"]: row for row in read_lines(asked.run.folder / "scores.jsonl")}
-    verdicts = {row["sample"]: row["text"] for row in read_lines(store.verdicts_file)}  # the last judge's word counts
-    found = {}
-    for sample in asked.samples:
-        key, score = asked.key_of.get(sample.id), scores.get(sample.id, {})
-        values = score.get("values") or {}
-        if key not in said and not score:
+def _answers(run_samples: RunSamples) -> dict[str, dict[str, Any]]:
+    """Each sample's answer.
+
+    Its text, whether it is right, a remark, hallucinated objects, verdict, why it is unscored.
+    """
+    run = run_samples.run
+    verdicts = {}
+    for row in read_lines(run.store.verdicts_file):
+        verdicts[row["sample"]] = row["text"]  # the last judge's word counts
+    entries = {}
+    for sample in run_samples.samples:
+        answer = run.answers.get(run_samples.key_of.get(sample.id, ""))
+        score = run.scores.get(sample.id)
+        if answer is None and score is None:
             continue
-        entry: dict[str, Any] = {"t": said[key][0].text if key in said else "", "ok": _right(values)}
-        extras = {"h": values.get("hallucinated"), "note": _note(values), "why": score.get("unscored"),
-                  "v": verdicts.get(sample.id)}  # fmt: skip
-        found[sample.id] = entry | {name: value for name, value in extras.items() if value}
-    return found
+        values: Values = score.values if score else {}
+        entry: dict[str, Any] = {
+            "t": answer.answer.text if answer else "",
+            "ok": None if values.get("correct") is None else bool(values["correct"]),
+        }
+        extras = {
+            "h": values.get("hallucinated"),
+            "note": _note(values),
+            "why": score.unscored if score else None,
+            "v": verdicts.get(sample.id),
+        }
+        for key, value in extras.items():
+            if value:
+                entry[key] = value
+        entries[sample.id] = entry
+    return entries
 
 
-def _right(values: Mapping[str, Any]) -> bool | None:
-    return None if values.get("correct") is None else bool(values["correct"])
-
-
-def _note(values: Mapping[str, Any]) -> str:
-    p = values.get("p_yes")
-    told = [f"P(yes) {p:.3f}"] if isinstance(p, float) and math.isfinite(p) else []
-    return ", ".join([*told, *([f"rating {values['rating']}"] if values.get("rating") is not None else [])])
+def _note(values: Values) -> str:
+    parts = []
+    p_yes = values.get("p_yes")
+    if isinstance(p_yes, float) and math.isfinite(p_yes):
+        parts.append(f"P(yes) {p_yes:.3f}")
+    if values.get("rating") is not None:
+        parts.append(f"rating {values['rating']}")
+    return ", ".join(parts)
 
 
 def _reference(value: Any) -> str:
+    """A sample's reference as text: a label, a list of objects, or both by name."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_reference(item)}" for name, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else str(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(str, value))
+    return str(value)
 
 
 def _thumbnail(path: Path) -> str | None:
-    """A small JPEG as a data URL; None where the file is no picture."""
+    """A small JPEG as a data URL; None if the file is no image."""
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (SIDE, SIDE))
+            image.draft("RGB", (SIDE, SIDE))  # decodes a JPEG at a fraction of its size
             small = image.convert("RGB")
             small.thumbnail((SIDE, SIDE))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
         return None
     out = io.BytesIO()
     small.save(out, "JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"

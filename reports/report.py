@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.errors import BenchError
-from bench.store import replace_file
-from leaderboards.board import Run, lines_of, read_runs
-from leaderboards.compare import Comparison, compare, corrected
+from bench.errors import BenchError, os_reason
+from bench.files import replace_file
+from bench.runs.labels import give_labels
+from bench.runs.run import Run, read_runs
+from leaderboards.board import board_of
+from leaderboards.compare import Comparison, compare_runs, corrected
 from reports import plots
 from reports.model_card import model_card
-from reports.page import Asked, write_page
+from reports.page import RunSamples, write_page
 from reports.results import benchmark_tables, difference_table, metric_rows, paper_tables
-from reports.tables import as_csv, document, latex, markdown
+from reports.tables import Table, as_csv, document, latex, markdown
+
+FORMS = {"md": markdown, "tex": latex, "csv": as_csv}
 
 
 class ReportError(BenchError):
@@ -21,66 +25,120 @@ class ReportError(BenchError):
 
 
 def write_report(
-    folders: Sequence[Path], out: Path, paper: bool, card: bool, reopen: Callable[[Run], Asked | None]
+    folders: Sequence[Path],
+    out: Path,
+    paper: bool,
+    card: bool,
+    reopen: Callable[[Run], RunSamples | None],
 ) -> tuple[list[Path], list[str]]:
-    """Writes tables and figures into `out`; returns the files and remarks on runs that were left out.
+    """Writes tables, plots and a page into `out`.
 
-    report.md and report.tex hold all tables, tables/NAME.{md,tex,csv} each of them, figures/NAME.{svg,png} the figures,
-    index.html the page; `reopen` gives what a run asked, None where its data is not at hand.
-    `paper` adds the paper's tables, `card` README.md, a model card. The first folder's runs are what the others are
-    compared with. Raises ReportError where no run can be used.
+    report.md and report.tex hold all tables, tables/NAME.{md,tex,csv} each of them,
+    figures/NAME.{svg,png} the plots, index.html the page. Each file of a run is read once.
+
+    Args:
+        folders: Runs, or folders of runs; the first one's runs are what the others are compared
+            with.
+        out: The folder of the report.
+        paper: Whether to add the paper's tables.
+        card: Whether to add README.md, a model card.
+        reopen: Gives what a run asked, None if its data is not at hand.
+
+    Returns:
+        The files, and remarks on runs that were left out.
+
+    Raises:
+        ReportError: No run can be used.
     """
-    runs, remarks = read_runs(folders)
+    groups: list[list[Run]] = []  # the usable runs of each folder
+    runs: list[Run] = []
+    remarks: list[str] = []
+    for folder in folders:
+        runs_of_folder, folder_remarks = read_runs([folder])
+        groups.append(runs_of_folder)
+        runs += runs_of_folder
+        remarks += folder_remarks
     if not runs:
-        raise ReportError("There is no run to report.", " ".join(remarks), "Name folders of finished runs.")
-    compared, told = _compared(folders)
-    names = {run.folder: run.model for run in runs}
-    tables = [
-        *benchmark_tables(runs),
-        *([difference_table(compared, names)] if compared else []),
-        *(paper_tables(runs) if paper else []),
-    ]
-    files = []
+        raise ReportError(
+            "There is no run to report.", " ".join(remarks), "Name folders of finished runs."
+        )
+    give_labels(runs)
+    comparisons, comparison_remarks = _compare(folders, groups)
+    tables = benchmark_tables(runs)
+    if comparisons:
+        names = {run.folder: run.label for run in runs}
+        tables.append(difference_table(comparisons, names))
+    if paper:
+        tables += paper_tables(runs)
+    # All texts are made before the first file is written, so that a failure leaves none behind.
+    texts = {
+        "report.md": "\n".join(map(markdown, tables)),
+        "report.tex": document(tables),
+        "metrics.csv": as_csv(metric_rows(runs)),
+    }
+    if card:
+        texts["README.md"] = model_card(runs)
     try:
-        for folder in (out / "tables", out / "figures"):
-            folder.mkdir(parents=True, exist_ok=True)
-        for table in tables:
-            for ending, write in (("md", markdown), ("tex", latex), ("csv", as_csv)):
-                files.append(out / "tables" / f"{table.name}.{ending}")
-                replace_file(files[-1], write(table))
-        whole = [("report.md", "\n".join(map(markdown, tables))), ("report.tex", document(tables)),
-                 ("metrics.csv", as_csv(metric_rows(runs)))]  # fmt: skip
-        whole += [("README.md", model_card(runs))] if card else []
-        for name, text in whole:
+        files = _write_tables(tables, out / "tables")
+        for name, text in texts.items():
+            replace_file(out / name, text)
             files.append(out / name)
-            replace_file(files[-1], text)
-        files += _figures(runs, compared, out / "figures")
-        asked = [item for run in runs if (item := reopen(run))]
-        files.append(out / "index.html")
-        write_page(lines_of(runs), runs, asked, files[-1])
+        files += _write_plots(runs, comparisons, out / "figures")
+        # A run whose data is gone stands in the tables only.
+        run_samples = [item for item in map(reopen, runs) if item is not None]
+        page = out / "index.html"
+        write_page(board_of(runs), runs, run_samples, page)
+        files.append(page)
     except OSError as error:
         raise ReportError(
-            f"{out} cannot be written.", f"{error.strerror or error}.", "Free space, or name another."
+            f"{out} cannot be written.",
+            f"{os_reason(error)}.",
+            "Free space, or name another.",
         ) from error
-    return files, [*remarks, *told]
+    return files, [*remarks, *comparison_remarks]
 
 
-def _compared(folders: Sequence[Path]) -> tuple[list[Comparison], list[str]]:
-    found, remarks = [], []
-    for other in folders[1:]:
+def _compare(
+    folders: Sequence[Path], groups: Sequence[Sequence[Run]]
+) -> tuple[list[Comparison], list[str]]:
+    """Each other folder's runs against the first one's; and why some cannot be compared."""
+    comparisons: list[Comparison] = []
+    remarks = []
+    for folder, group in zip(folders[1:], groups[1:], strict=True):
+        if not groups[0] or not group:
+            continue
         try:
-            found += compare(folders[0], [other])
+            comparisons += compare_runs(groups[0], [group])
         except BenchError as error:
-            remarks.append(f"{other} was not compared: {error.fact} {error.reason}")
-    return corrected(found), remarks
+            remarks.append(f"{folder} was not compared: {error.fact} {error.reason}")
+    # One correction over the whole table, not one for each folder.
+    return corrected(comparisons), remarks
 
 
-def _figures(runs: Sequence[Run], compared: Sequence[Comparison], folder: Path) -> list[Path]:
-    made = [
-        ("forest", plots.forest(compared) if compared else None),
-        ("pope-by-subset", plots.by_subset(runs, "pope", "accuracy", "POPE accuracy, %")),
-        ("mmhal-by-type", plots.by_subset(runs, "mmhal", "hallucination_rate", "MMHal hallucination rate, %")),
-        ("p-yes", plots.roc_and_reliability(runs)),
-        ("training", plots.training(runs)),
-    ]
-    return [file for name, figure in made if figure is not None for file in plots.save(figure, folder, name)]
+def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for table in tables:
+        for ending, form in FORMS.items():
+            file = folder / f"{table.name.replace(':', '-')}.{ending}"
+            replace_file(file, form(table))
+            files.append(file)
+    return files
+
+
+def _write_plots(
+    runs: Sequence[Run], comparisons: Sequence[Comparison], folder: Path
+) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    named = dict(plots.by_subset(runs))
+    if comparisons:
+        named["forest"] = plots.forest(comparisons, {run.folder: run.label for run in runs})
+    probabilities, training = plots.roc_and_reliability(runs), plots.training(runs)
+    if probabilities is not None:
+        named["p-yes"] = probabilities
+    if training is not None:
+        named["training"] = training
+    files = []
+    for name, plot in named.items():
+        files += plots.save(plot, folder, name)
+    return files

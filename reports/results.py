@@ -1,4 +1,4 @@
-"""Runs as tables: each benchmark's metrics by model, and the paper's tables with published beside measured."""
+"""Runs as tables: metrics by model, paired differences, and the paper's tables with verdicts."""
 
 from __future__ import annotations
 
@@ -6,208 +6,330 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
-from bench.figures import FIGURES, paired, read_scores
+from bench.metrics.paired import change_of, paired
+from bench.runs.run import Run, group_by_benchmark
 from bench.stats import holm
-from bench.types import Metric, p_text, scale_of
-from leaderboards.board import Run
+from bench.types import CAVEAT, Figure, Metric, caveats_of, format_value, scale_of
 from leaderboards.compare import Comparison
 from leaderboards.compare import Row as Compared
-from leaderboards.published import Figure, disputed, read_published
+from leaderboards.published import Published, disputed, read_published
 from reports.tables import Cell, Table
 
-BASE, OURS = "LLaVA-1.5-7B", ("LLaVA-1.5-7B + PDS-DPO", "LLaVA-1.5-7B + PDS-DPO-9K")
-HIGHER = {"score", "accuracy", "precision", "recall", "f1", "cover", "auc", "cognition", "perception"}
+BASE = "LLaVA-1.5-7B"
+OURS = ("LLaVA-1.5-7B + PDS-DPO", "LLaVA-1.5-7B + PDS-DPO-9K")
 PAPERS = ("table 1", "table 2", "table 3")
-FIGURE_OF = {  # the figure whose paired difference tells whether a metric's best value is more than noise
-    ("pope", "accuracy"): "POPE accuracy", ("mmhal", "score"): "MMHal score",
-    ("mmhal", "hallucination_rate"): "MMHal hallucination rate", ("chair", "chair_s"): "CHAIRs",
-    ("chair", "chair_i"): "CHAIRi", ("chair", "recall"): "CHAIR recall", ("amber", "hal"): "AMBER hallucination",
-    ("amber", "cover"): "AMBER Cover", ("amber", "accuracy"): "AMBER accuracy",
-}  # fmt: skip
-WHOLE = ("mean", "all", "generative", "discriminative")  # subsets that stand for the whole benchmark, best first
-
-
-def whole(run: Run) -> dict[str, Metric]:
-    """A run's metrics over the whole benchmark, by name: the mean of its subsets where there is one."""
-    chosen: dict[str, Metric] = {}
-    for subset in WHOLE:
-        for metric in run.metrics:
-            if metric.subset == subset or metric.subset.startswith(f"{subset}:"):
-                chosen.setdefault(metric.name, metric)
-    return chosen
+SIGNIFICANT = 0.05
+EMPTY = Cell("–")
 
 
 def benchmark_tables(runs: Sequence[Run]) -> list[Table]:
-    """A table for each benchmark, a row for each model; the best value is bold where it is better than noise.
+    """A table for each benchmark, a row for each model.
 
-    Better than noise: against every other model, paired on the same samples, p below 0.05 after Holm over the table.
+    The best value is bold if it is better than noise: against every other model, paired on the same
+    samples, p below 0.05 after Holm over the table.
     """
-    made = []
-    for benchmark in dict.fromkeys(run.benchmark for run in runs):
-        shown = [run for run in runs if run.benchmark == benchmark]
-        values = [whole(run) for run in shown]
-        names = [name for name in dict.fromkeys(name for row in values for name in row) if name != "unparsed"]
-        best = _best(shown)
-        rows = [
-            [Cell(run.model), *(_cell(row.get(name), run.model == best.get(name)) for name in names)]
-            for run, row in zip(shown, values, strict=True)
-        ]
-        note = (
-            "± half of the 95 % interval, clustered by image; bold: better than every other model, p < 0.05 after Holm."
-        )
-        made.append(Table(benchmark, f"{benchmark}: {len(shown)} models", ["model", *names], rows, (note,)))
-    return made
+    tables = []
+    for benchmark, members in group_by_benchmark(runs).items():
+        tables.append(_benchmark_table(benchmark, members))
+    return tables
 
 
-def _cell(metric: Metric | None, bold: bool) -> Cell:
+def _benchmark_table(benchmark: str, runs: Sequence[Run]) -> Table:
+    metrics = list(map(shown_metrics, runs))
+    names: dict[str, None] = {}
+    for by_name in metrics:
+        names |= dict.fromkeys(by_name)
+    best = _best(runs)
+    rows = []
+    for run, by_name in zip(runs, metrics, strict=True):
+        cells = [Cell(run.label)]
+        for name in names:
+            is_best = best.get(name) is run
+            cells.append(_metric_cell(by_name.get(name), is_best))
+        rows.append(cells)
+    note = (
+        "± half of the 95 % interval, or [low, high], clustered by image; bold: better than every "
+        "other model, p < 0.05 after Holm."
+    )
+    caption = f"{benchmark}: {len(runs)} models"
+    notes = [note, *caveat_notes(runs)]
+    caveats = ["; ".join(caveats_of(by_name.values())) for by_name in metrics]
+    return Table(benchmark, caption, ["model", *names], rows, notes, caveats)
+
+
+def caveat_notes(runs: Sequence[Run]) -> list[str]:
+    """What ‡ stands for: each caveat with the models, and their metrics unless all have it."""
+    notes = []
+    for run in runs:
+        metrics = shown_metrics(run)
+        for caveat in caveats_of(metrics.values()):
+            names = [name for name, metric in metrics.items() if caveat in metric.caveats]
+            which = "" if len(names) == len(metrics) else f", {', '.join(names)}"
+            notes.append(f"{CAVEAT} {run.label}{which}: {caveat}.")
+    return notes
+
+
+def shown_metrics(run: Run) -> dict[str, Metric]:
+    """The metrics that stand for the whole benchmark, and counts that are not 0."""
+    shown = run.whole()
+    for metric in run.metrics:
+        is_fault_count = metric.unit == "count" and metric.better == "lower"
+        if is_fault_count and metric.subset == "all" and metric.value:
+            shown.setdefault(metric.name, metric)
+    return shown
+
+
+def _metric_cell(metric: Metric | None, bold: bool) -> Cell:
     if metric is None or math.isnan(metric.value):
-        return Cell("–")
-    scale = scale_of(metric.unit)
-    spread = "" if math.isnan(metric.low) else f" ±{scale * (metric.high - metric.low) / 2:.2f}"
-    return Cell(f"{scale * metric.value:.2f}{spread}", scale * metric.value, bold)
+        return EMPTY
+    mark = CAVEAT if metric.caveats else ""
+    return Cell(f"{format_value(metric)}{mark}", scale_of(metric.unit) * metric.value, bold)
 
 
-def _best(runs: Sequence[Run]) -> dict[str, str]:
-    """Metric → the model that is better than each other one by more than noise."""
+def _best(runs: Sequence[Run]) -> dict[str, Run]:
+    """For each metric the run that is better than each other one by more than noise."""
     if len(runs) < 2:
         return {}
-    scores = [read_scores(run.folder) for run in runs]
-    wins: dict[str, list[tuple[int, int, float]]] = {}  # metric → (winner, loser, p)
-    for (bench, metric), figure_name in FIGURE_OF.items():
-        if bench != runs[0].benchmark:
+    wins: list[tuple[str, Run, float]] = []  # metric, winner, p
+    for figure in runs[0].figures:
+        if figure.better == "neither":
             continue
-        figure = next(figure for figure in FIGURES if figure.name == figure_name)
-        for one, two in combinations(range(len(runs)), 2):
-            found = paired(figure, scores[one], scores[two])
-            if found:
-                second = (found.difference.value > 0) == (figure.better == "higher")
-                wins.setdefault(metric, []).append(
-                    (two, one, found.difference.p) if second else (one, two, found.difference.p)
-                )
-    flat = [(metric, *win) for metric, rows in wins.items() for win in rows]
-    sure = holm([p for *_, p in flat])
-    beaten: dict[tuple[str, int], int] = {}
-    for (metric, winner, _, _), p in zip(flat, sure, strict=True):
-        if p < 0.05:
-            beaten[metric, winner] = beaten.get((metric, winner), 0) + 1
-    return {metric: runs[winner].model for (metric, winner), count in beaten.items() if count == len(runs) - 1}
+        for one, other in combinations(runs, 2):
+            item = paired(figure, one.scores, other.scores)
+            if item is not None:
+                other_wins = _is_better(item.difference.value, figure)
+                wins.append((figure.metric, other if other_wins else one, item.difference.p))
+    # Over all figures and pairs: with four models and eight figures, one in twenty is many.
+    p_values = holm([p for *_, p in wins])
+    beaten: dict[str, list[Run]] = {}  # metric → the winner of each clear comparison
+    for (metric, winner, _), p in zip(wins, p_values, strict=True):
+        if p < SIGNIFICANT:
+            beaten.setdefault(metric, []).append(winner)
+    best = {}
+    # The best one has to win against each other, not only against the runner-up.
+    for metric, winners in beaten.items():
+        for run in runs:
+            if sum(winner is run for winner in winners) == len(runs) - 1:
+                best[metric] = run
+    return best
 
 
-def difference_table(compared: Sequence[Comparison], names: Mapping[Path, str]) -> Table:
-    """Every figure of the first runs and of the others on the samples that both scored, with what could be seen."""
-    header = ["figure", "model", "samples", "first", "then", "difference", "95 % interval", "p", "detectable"]
-    rows = [_difference(row, _named(item.second, names)) for item in compared for row in item.rows]
-    notes = [
-        "Interval by image; p after Holm over the table, none where neither side is better; detectable: the difference "
-        "that so many samples show with 80 % power."
+def _is_better(difference: float, figure: Figure) -> bool:
+    return (difference > 0) == (figure.better == "higher")
+
+
+def difference_table(comparisons: Sequence[Comparison], names: Mapping[Path, str]) -> Table:
+    """Every figure of the first runs and of the others, with what could be seen.
+
+    Args:
+        comparisons: The comparisons.
+        names: What models are called, by the run's folder.
+    """
+    header = [
+        "figure",
+        "model",
+        "samples",
+        "first",
+        "then",
+        "difference",
+        "95 % interval",
+        "p",
+        "detectable",
     ]
-    return Table("differences", f"Paired differences from {_named(compared[0].first, names)}", header, rows, notes)
+    rows = []
+    row_caveats = []
+    for comparison in comparisons:
+        model = names[comparison.second]
+        rows += [_difference_row(row, model) for row in comparison.rows]
+        known = [f"{names[side]}: {caveat}" for side, caveat in comparison.caveats]
+        row_caveats += ["; ".join(known)] * len(comparison.rows)
+    notes = [
+        "Interval by image; p after Holm over the table, none where neither side is better; "
+        "detectable: the difference that so many samples show with 80 % power."
+    ]
+    for comparison in comparisons:
+        for side, caveat in comparison.caveats:
+            notes.append(f"{CAVEAT} {names[side]}, {comparison.benchmark}: {caveat}.")
+    caption = f"Paired differences from {names[comparisons[0].first]}"
+    return Table("differences", caption, header, rows, list(dict.fromkeys(notes)), row_caveats)
 
 
-def _named(folder: Path, names: Mapping[Path, str]) -> str:
-    return names.get(folder, str(folder))  # scores can be compared of a run whose metrics cannot be read
-
-
-def _difference(row: Compared, model: str) -> list[Cell]:
+def _difference_row(row: Compared, model: str) -> list[Cell]:
     item = row.paired
     scale = scale_of(item.figure.unit)
-    first, second = scale * item.first.value, scale * item.second.value
-    change, low, high = (scale * end for end in item.difference[:3])
-    p = "" if math.isnan(row.p_holm) else p_text(row.p_holm)
+    change = change_of(item, row.p_holm)
+    ends = change.interval.strip("[]").split(", ")
+    detectable = scale * row.detectable
     return [
-        Cell(item.figure.name), Cell(model), Cell(str(item.samples)), Cell(f"{first:.2f}", first),
-        Cell(f"{second:.2f}", second), Cell(f"{change:+.2f}", change), Cell(f"{low:+.2f} to {high:+.2f}"),
-        Cell(p, row.p_holm), Cell(f"{scale * row.detectable:.2f}", scale * row.detectable),
-    ]  # fmt: skip
+        Cell(item.figure.title),
+        Cell(model),
+        Cell(str(item.samples)),
+        Cell(change.first, scale * item.first.value),
+        Cell(change.second, scale * item.second.value),
+        Cell(change.difference, scale * item.difference.value),
+        Cell(" to ".join(ends)),
+        Cell(change.p, row.p_holm),
+        Cell(f"{detectable:.2f}", detectable),
+    ]
 
 
 def paper_tables(runs: Sequence[Run]) -> list[Table]:
-    """The paper's tables 1-3: its rows as published, then each run's model and a verdict for every cell.
+    """The paper's tables 1-3: its rows as published, then each run's model with verdicts.
 
     A run with an adapter is held against the paper's own row, another one against LLaVA-1.5-7B's.
     """
     published = read_published()
-    figures = [figure for figure in published if figure.source.startswith("Synth-Align")]
+    paper = [figure for figure in published if figure.source.startswith("Synth-Align")]
     doubted = disputed(published)
-    made = []
+    tables = []
     for number, name in enumerate(PAPERS, 1):
-        mine = [figure for figure in figures if f", {name}" in figure.source]
-        columns = list(dict.fromkeys(figure.column for figure in mine))
-        by_model: dict[str, dict[str, Figure]] = {}
-        for figure in mine:
-            by_model.setdefault(figure.model, {})[figure.column] = figure
-        rows = [
-            [Cell(model), *(_published(known[c], (model, c) in doubted) if c in known else Cell("–") for c in columns)]
-            for model, known in by_model.items()
-        ]
-        shown = {key: group for key, group in doubted.items() if key[1] in by_model.get(key[0], {})}
-        for model in dict.fromkeys(run.model for run in runs):
-            own = [run for run in runs if run.model == model]
-            reference = _reference(own[0], by_model)
-            cells = [_measured(own, column, by_model[reference].get(column)) for column in columns]
-            rows += [[Cell(f"{model}, measured"), *(cell for cell, _ in cells)]]
-            rows += [[Cell(f"… against {reference}"), *(Cell(verdict) for _, verdict in cells)]]
-        caption = mine[0].source.rpartition(f"{name}: ")[2]
-        notes = [
-            "Published rows: Synth-Align, arXiv 2412.17417v2. Percent; MMHal ratings 0-6.",
-            *_doubts(shown),
-            *_warnings(runs),
-        ]
-        made.append(Table(f"paper-table-{number}", f"Table {number}: {caption}", ["", *columns], rows, notes))
-    return made
+        # A source ends in the name of its table.
+        figures = [figure for figure in paper if f", {name}" in figure.source]
+        tables.append(_paper_table(number, name, figures, doubted, runs))
+    return tables
 
 
-def _published(figure: Figure, doubted: bool) -> Cell:
-    return Cell(f"{figure.value:g}{'†' * doubted}", figure.value)
+def _paper_table(
+    number: int,
+    name: str,
+    figures: Sequence[Published],
+    doubted: Mapping[tuple[str, str], Sequence[Published]],
+    runs: Sequence[Run],
+) -> Table:
+    columns = list(dict.fromkeys(figure.column for figure in figures))
+    by_model: dict[str, dict[str, Published]] = {}
+    for figure in figures:
+        by_model.setdefault(figure.model, {})[figure.column] = figure
+    rows = []
+    for model, known in by_model.items():
+        cells = [Cell(model)]
+        for column in columns:
+            cells.append(_published_cell(known.get(column), (model, column) in doubted))
+        rows.append(cells)
+    caveats = [""] * len(rows)
+    for model in dict.fromkeys(run.label for run in runs):
+        own = [run for run in runs if run.label == model]
+        reference = _reference(own[0], by_model)
+        measured = [Cell(f"{model}, measured")]
+        verdicts = [Cell(f"… against {reference}")]
+        for column in columns:
+            cell, verdict = _measured_cell(own, column, by_model[reference].get(column))
+            measured.append(cell)
+            verdicts.append(Cell(verdict))
+        rows += [measured, verdicts]
+        text = "; ".join(caveats_of(metric for run in own for metric in run.whole().values()))
+        caveats += [text, text]
+    notes = ["Published rows: Synth-Align, arXiv 2412.17417v2. Percent; MMHal ratings 0-6."]
+    in_table = {}
+    for (model, column), group in doubted.items():
+        if column in by_model.get(model, {}):
+            in_table[model, column] = group
+    notes += _dispute_notes(in_table)
+    notes += _warnings(runs)
+    for run in runs:
+        is_column = any(column.split(".")[0] == run.benchmark for column in columns)
+        notes += [f"{note} ({run.benchmark})" for note in caveat_notes([run]) if is_column]
+    caption = figures[0].source.rpartition(f"{name}: ")[2]
+    title = f"Table {number}: {caption}"
+    return Table(f"paper-table-{number}", title, ["", *columns], rows, notes, caveats)
 
 
-def _doubts(disputes: Mapping[tuple[str, str], Sequence[Figure]]) -> list[str]:
+def _published_cell(figure: Published | None, doubted: bool) -> Cell:
+    if figure is None:
+        return EMPTY
+    return Cell(f"{figure.value:g}{'†' if doubted else ''}", figure.value)
+
+
+def _dispute_notes(disputes: Mapping[tuple[str, str], Sequence[Published]]) -> list[str]:
     """What † stands for."""
-    told = [
-        f"{model} {column} {', '.join(dict.fromkeys(f'{figure.value:g}' for figure in group))}"
-        for (model, column), group in disputes.items()
-    ]
-    return [f"† Sources disagree, `bench board --json` names them: {'; '.join(told)}."] if told else []
+    parts = []
+    for (model, column), group in disputes.items():
+        values = dict.fromkeys(f"{figure.value:g}" for figure in group)
+        parts.append(f"{model} {column} {', '.join(values)}")
+    if not parts:
+        return []
+    return [f"† Sources disagree, `bench board --json` names them: {'; '.join(parts)}."]
 
 
-def _reference(run: Run, published: Mapping[str, Any]) -> str:
+def _reference(run: Run, published: Mapping[str, object]) -> str:
+    """The paper's row that a run is held against."""
     if run.record["model"].get("adapter_sha256"):
-        return next((name for name in OURS if name in published), BASE)
+        for name in OURS:
+            if name in published:
+                return name
     return BASE
 
 
 def _warnings(runs: Sequence[Run]) -> list[str]:
     if any(run.record["source"]["data"] == "scenes" for run in runs):
-        return ["Measured on scenes, the built-in world: the verdicts say nothing about the published data."]
+        return [
+            "Measured on scenes, the built-in world: the verdicts say nothing about the published "
+            "data."
+        ]
     return []
 
 
-def _measured(runs: Sequence[Run], column: str, published: Figure | None) -> tuple[Cell, str]:
+def _measured_cell(
+    runs: Sequence[Run], column: str, published: Published | None
+) -> tuple[Cell, str]:
     """A model's own value for a published column, and how it stands to the published one."""
-    benchmark, metric = column.split(".")[:2]
-    known = {name: m for run in runs if run.benchmark == benchmark for name, m in whole(run).items()}
-    found = known.get(metric)
-    if found is None or math.isnan(found.value):
-        return Cell("–"), "not measured"
-    cell = _cell(found, False)
+    benchmark, name = column.split(".")[:2]
+    figure, metric = None, None
+    for run in runs:
+        if run.benchmark == benchmark:
+            metric = run.whole().get(name, metric)
+            for declared in run.figures:
+                figure = declared if declared.metric == name else figure
+    if figure is None or metric is None or math.isnan(metric.value):
+        return EMPTY, "not measured"
+    cell = _metric_cell(metric, False)
     if published is None:
         return cell, "not published"
-    scale = scale_of(found.unit)
-    if scale * found.low <= published.value <= scale * found.high:
-        return cell, "within"
-    better = (cell.value > published.value) == (metric in HIGHER)
-    return cell, "better" if better else "worse"
+    scale = scale_of(metric.unit)
+    mark = CAVEAT if metric.caveats else ""
+    if math.isnan(metric.low):  # one image says nothing about others
+        return cell, f"no interval{mark}"
+    # A published value has no interval of its own, so only the measured one's counts.
+    if scale * metric.low <= published.value <= scale * metric.high:
+        return cell, f"within{mark}"
+    is_better = _is_better(cell.value - published.value, figure)
+    return cell, f"{'better' if is_better else 'worse'}{mark}"
 
 
 def metric_rows(runs: Sequence[Run]) -> Table:
     """Every metric of every run, a row each."""
-    header = ["model", "benchmark", "metric", "subset", "value", "low", "high", "n", "unscored", "unit", "run"]
-    rows = [
-        [Cell(run.model), Cell(run.benchmark), Cell(m.name), Cell(m.subset), Cell("", m.value), Cell("", m.low),
-         Cell("", m.high), Cell(str(m.n)), Cell(str(m.unscored)), Cell(m.unit), Cell(str(run.folder))]
-        for run in runs
-        for m in run.metrics
-    ]  # fmt: skip
+    header = [
+        "model",
+        "benchmark",
+        "metric",
+        "subset",
+        "value",
+        "low",
+        "high",
+        "n",
+        "unscored",
+        "unit",
+        "run",
+        "caveats",
+    ]
+    rows = []
+    for run in runs:
+        for metric in run.metrics:
+            rows.append(
+                [
+                    Cell(run.label),
+                    Cell(run.benchmark),
+                    Cell(metric.name),
+                    Cell(metric.subset),
+                    Cell("", metric.value),
+                    Cell("", metric.low),
+                    Cell("", metric.high),
+                    Cell(str(metric.n)),
+                    Cell(str(metric.unscored)),
+                    Cell(metric.unit),
+                    Cell(str(run.folder)),
+                    Cell("; ".join(metric.caveats)),
+                ]
+            )
     return Table("metrics", "All metrics", header, rows)

@@ -9,9 +9,27 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "→": r"$\to$", "−": "$-$",
-         "†": r"$\dagger$", "*": r"$^*$", "<": "$<$", ">": "$>$"}  # fmt: skip
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "→": r"$\to$",
+    "−": "$-$",
+    "†": r"$\dagger$",
+    "*": r"$^*$",
+    "<": "$<$",
+    ">": "$>$",
+}
+LATEX_SPECIAL = re.compile("|".join(map(re.escape, LATEX)))
 
 
 class Cell(NamedTuple):
@@ -23,65 +41,106 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table with a name for its files, a caption, headings, rows whose first cell names them, and remarks."""
+    """A table.
+
+    Args:
+        name: Of its files.
+        caption: What stands above it.
+        header: Headings.
+        rows: Rows, whose first cell names them.
+        notes: Remarks below it.
+        caveats: For each row what a reader must know beside its numbers; a column of the CSV form,
+            which has no remarks.
+    """
 
     name: str
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
+    caveats: Sequence[str] = ()
 
 
 def markdown(table: Table) -> str:
     """GitHub's form."""
-    lines = [f"### {table.caption}", "", _line(table.header), _line(["---", *["---:"] * (len(table.header) - 1)])]
-    lines += [_line([f"**{cell.text}**" if cell.bold else cell.text for cell in row]) for row in table.rows]
-    return "\n".join([*lines, "", *(f"{note}  " for note in table.notes)]).rstrip() + "\n"
+    rule = ["---", *["---:"] * (len(table.header) - 1)]
+    lines = [f"### {table.caption}", "", _markdown_row(table.header), _markdown_row(rule)]
+    for row in table.rows:
+        lines.append(
+            _markdown_row([f"**{cell.text}**" if cell.bold else cell.text for cell in row])
+        )
+    # Two spaces at the end break a line.
+    notes = [f"{note}  " for note in table.notes]
+    return "\n".join([*lines, "", *notes]).rstrip() + "\n"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+def _markdown_cell(cell: Cell) -> str:
+    return f"**{cell.text}**" if cell.bold else cell.text
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    # A bar in a model's name would end its cell, a line break its row.
+    escaped = [" ".join(cell.replace("|", "\\|").split()) for cell in cells]
+    return f"| {' | '.join(escaped)} |"
 
 
 def latex(table: Table) -> str:
     """A table environment for booktabs."""
-    rows = [
-        " & ".join(rf"\textbf{{{tex(cell.text)}}}" if cell.bold else tex(cell.text) for cell in row) + r" \\"
-        for row in table.rows
-    ]
     lines = [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{tex(table.caption)}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
         r"\toprule",
-        " & ".join(map(tex, table.header)) + r" \\",
+        _latex_row(list(map(tex, table.header))),
         r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-        *(rf"\par\footnotesize {tex(note)}" for note in table.notes),
-        r"\end{table}",
     ]
+    for row in table.rows:
+        lines.append(_latex_row(list(map(_latex_cell, row))))
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par\footnotesize {tex(note)}" for note in table.notes]
+    lines.append(r"\end{table}")
     return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = tex(cell.text)
+    return rf"\textbf{{{text}}}" if cell.bold else text
 
 
 def tex(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
-    return re.sub("|".join(map(re.escape, LATEX)), lambda found: LATEX[found[0]], text)
+    return LATEX_SPECIAL.sub(lambda match: LATEX[match[0]], text)
 
 
 def document(tables: Sequence[Table]) -> str:
     """A LaTeX document that shows all tables."""
-    head = "\\documentclass{article}\n\\usepackage[a4paper,landscape,margin=1.5cm]{geometry}\n\\usepackage{booktabs}\n"
-    return head + "\\begin{document}\n\\small\n" + "\n".join(map(latex, tables)) + "\\end{document}\n"
+    head = (
+        "\\documentclass{article}\n"
+        "\\usepackage[a4paper,landscape,margin=1.5cm]{geometry}\n"
+        "\\usepackage{booktabs}\n"
+        "\\begin{document}\n"
+        "\\small\n"
+    )
+    return head + "\n".join(map(latex, tables)) + "\\end{document}\n"
+
+
+def _csv_cell(cell: Cell) -> str:
+    """The number in full, so that it can be computed with; the text if there is none."""
+    return cell.text if math.isnan(cell.value) else repr(cell.value)
 
 
 def as_csv(table: Table) -> str:
-    """A line for each row: numbers in full where a cell has one, texts elsewhere."""
+    """A line for each row: numbers in full if a cell has one, texts elsewhere."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(table.header)
-    for row in table.rows:
-        writer.writerow([cell.text if math.isnan(cell.value) else repr(cell.value) for cell in row])
+    has_caveats = any(table.caveats)
+    writer.writerow([*table.header, "caveats"] if has_caveats else table.header)
+    for index, row in enumerate(table.rows):
+        cells = list(map(_csv_cell, row))
+        writer.writerow([*cells, table.caveats[index]] if has_caveats else cells)
     return out.getvalue()

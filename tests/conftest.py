@@ -16,9 +16,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads that wait for each other cost more than they give
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tiny models: threads that wait for each other cost more than they give
 ROOT = Path(__file__).resolve().parents[1]
-BENCH = [sys.executable, "-c", "from bench.cli import app; app()"]
+BENCH = [sys.executable, "-c", "from bench.cli.main import app; app()"]
 SHARED = ROOT.parent / "shared" / "data"
 OBJECTS = {
     "kitchen.png": ["cup", "bottle", "oven", "bowl"],
@@ -48,9 +50,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def draw(path: Path, seed: int, size: tuple[int, int] = (90, 60)) -> Path:
     """A small picture that differs by seed and is not square."""
-    image = Image.new("RGB", size, ((seed * 67) % 256, (seed * 31 + 90) % 256, (seed * 151 + 40) % 256))
+    image = Image.new(
+        "RGB", size, ((seed * 67) % 256, (seed * 31 + 90) % 256, (seed * 151 + 40) % 256)
+    )
     box = (5 + seed % 17, 5, size[0] // 2 + seed % 23, size[1] - 8)
-    ImageDraw.Draw(image).ellipse(box, fill=((seed * 97 + 130) % 256, (seed * 13) % 256, 255 - seed % 256))
+    ImageDraw.Draw(image).ellipse(
+        box, fill=((seed * 97 + 130) % 256, (seed * 13) % 256, 255 - seed % 256)
+    )
     image.save(path)
     return path
 
@@ -70,11 +76,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bench(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command in this process, which spares the seconds that importing torch takes."""
-    from bench.cli import app
+    from bench.cli.main import app
 
     words = [str(argument) for argument in arguments]
     out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.chdir(cwd or "."), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        contextlib.chdir(cwd or "."),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         try:
             app(words)
         except SystemExit as leaving:
@@ -82,7 +92,9 @@ def bench(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProce
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
-def bench_process(*arguments: Any, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def bench_process(
+    *arguments: Any, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs the real command in a process of its own."""
     return subprocess.run(
         [*BENCH, *map(str, arguments)],

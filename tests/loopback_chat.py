@@ -17,20 +17,44 @@ Reply = tuple[int, str, bytes]
 HANG_UP, CUT = 0, -1  # in place of a status: no reply at all; half of a reply
 
 
-def completion(text: Any, first: dict[str, float] | None = None, usage: tuple[int, int] | None = None) -> Reply:
-    """A well-formed chat completion, maybe with the probabilities of the first token and the tokens used."""
-    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+def completion(
+    text: Any,
+    first: dict[str, float] | None = None,
+    usage: tuple[int, int] | None = None,
+    finish: str = "stop",
+) -> Reply:
+    """A well-formed chat completion, maybe with the probabilities of the first token and the
+    tokens used."""
+    choice: dict[str, Any] = {
+        "index": 0,
+        "finish_reason": finish,
+        "message": {"role": "assistant", "content": text},
+    }
     if first is not None:
-        top = [{"token": token, "logprob": math.log(p), "bytes": None} for token, p in first.items()]
+        top = [
+            {"token": token, "logprob": math.log(p), "bytes": None} for token, p in first.items()
+        ]
         choice["logprobs"] = {"content": [top[0] | {"top_logprobs": top}]}
-    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "judge", "choices": [choice]}
+    body = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "judge",
+        "choices": [choice],
+    }
     if usage is not None:
-        body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
+        body["usage"] = {
+            "prompt_tokens": usage[0],
+            "completion_tokens": usage[1],
+            "total_tokens": sum(usage),
+        }
     return 200, "application/json", json.dumps(body).encode()
 
 
 @contextmanager
-def chat_server(reply: Callable[[int, dict[str, Any]], Reply]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def chat_server(
+    reply: Callable[[int, dict[str, Any]], Reply], port: int = 0
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Serves `reply(number of the request, its body)`; yields the base URL and the bodies seen."""
     seen: list[dict[str, Any]] = []
     lock = threading.Lock()
@@ -53,7 +77,7 @@ def chat_server(reply: Callable[[int, dict[str, Any]], Reply]) -> Iterator[tuple
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/v1", seen

@@ -20,7 +20,9 @@ Files = Mapping[str, bytes]
 Fault = Literal["500", "html", "truncated"]
 LARGE = (".parquet", ".zip", ".safetensors", ".bin")
 PAGE = 3
-API = re.compile(r"/api/(dataset|model)s/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.+))?)?")
+API = re.compile(
+    r"/api/(dataset|model)s/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.+))?)?"
+)
 FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 BLOB = re.compile(r"/blobs/([0-9a-f]{64})")
 
@@ -36,15 +38,19 @@ class Reply(NamedTuple):
 
 def commit_of(files: Files) -> str:
     """The commit that the hub gives to these files."""
-    return hashlib.sha1(repr(sorted((path, _git_id(content)) for path, content in files.items())).encode()).hexdigest()
+    return hashlib.sha1(
+        repr(sorted((path, _git_id(content)) for path, content in files.items())).encode()
+    ).hexdigest()
 
 
 class Hub:
-    """Repositories by ("dataset" or "model", "owner/name"). `fault` makes it misbehave; `requests` logs what came."""
+    """Repositories by ("dataset" or "model", "owner/name"). `fault` makes it misbehave; `requests`
+    logs what came."""
 
     def __init__(self, repositories: Mapping[tuple[str, str], Files]) -> None:
         self.repositories = dict(repositories)
         self.fault: Fault | None = None
+        self.pinned: set[str] = set()  # commits that it has beside the newest, with the same files
         self.requests: list[str] = []
         self.port = 0
 
@@ -59,11 +65,15 @@ class Hub:
         if self.fault == "500":
             return Reply(500, {}, b"Internal Server Error")
         if self.fault == "html":
-            return Reply(200, {"Content-Type": "text/html"}, b"<html><body>Please log in to this network</body></html>")
+            return Reply(
+                200,
+                {"Content-Type": "text/html"},
+                b"<html><body>Please log in to this network</body></html>",
+            )
         url = urlsplit(target)
         path, query = unquote(url.path), parse_qs(url.query)
-        if found := API.fullmatch(path):
-            kind, name, what, revision, inside = found.groups()
+        if match := API.fullmatch(path):
+            kind, name, what, revision, inside = match.groups()
             files = self._files(kind, name, revision)
             if isinstance(files, Reply):
                 return files
@@ -71,35 +81,68 @@ class Hub:
                 return self._tree(files, inside or "", query, url.path)
             if what == "paths-info":
                 entries = {entry["path"]: entry for entry in _entries(files)}
-                return _json([entries[asked] for asked in parse_qs(form.decode())["paths"] if asked in entries])
+                return _json(
+                    [
+                        entries[requested]
+                        for requested in parse_qs(form.decode())["paths"]
+                        if requested in entries
+                    ]
+                )
             siblings = [{"rfilename": file} for file in sorted(files)]
-            return _json({"id": name, "sha": commit_of(files), "private": False, "tags": [], "siblings": siblings})
-        if found := FILE.fullmatch(path):
-            kind, name, revision, inside = found.groups()
+            return _json(
+                {
+                    "id": name,
+                    "sha": commit_of(files),
+                    "private": False,
+                    "tags": [],
+                    "siblings": siblings,
+                }
+            )
+        if match := FILE.fullmatch(path):
+            kind, name, revision, inside = match.groups()
             files = self._files("dataset" if kind else "model", name, revision)
             return files if isinstance(files, Reply) else self._file(files, inside)
-        if found := BLOB.fullmatch(path):
-            contents = (content for files in self.repositories.values() for content in files.values())
-            content = next(content for content in contents if _sha256(content) == found[1])
-            return Reply(200, {}, content[: len(content) // 2] if self.fault == "truncated" else content, is_file=True)
+        if match := BLOB.fullmatch(path):
+            contents = (
+                content for files in self.repositories.values() for content in files.values()
+            )
+            content = next(content for content in contents if _sha256(content) == match[1])
+            return Reply(
+                200,
+                {},
+                content[: len(content) // 2] if self.fault == "truncated" else content,
+                is_file=True,
+            )
         return _missing("EntryNotFound")
 
     def _files(self, kind: str, name: str, revision: str | None) -> Files | Reply:
         if (kind, name) not in self.repositories:
             return _missing("RepoNotFound")
         files = self.repositories[kind, name]
-        return files if revision in (None, "main", commit_of(files)) else _missing("RevisionNotFound")
+        is_there = revision in (None, "main", commit_of(files), *self.pinned)
+        return files if is_there else _missing("RevisionNotFound")
 
     def _tree(self, files: Files, inside: str, query: dict[str, list[str]], path: str) -> Reply:
-        entries = [entry for entry in _entries(files) if entry["path"].startswith(f"{inside}/" if inside else "")]
+        entries = [
+            entry
+            for entry in _entries(files)
+            if entry["path"].startswith(f"{inside}/" if inside else "")
+        ]
         if query.get("recursive") != ["true"]:
-            entries = [entry for entry in entries if str(PurePosixPath(entry["path"]).parent) == (inside or ".")]
+            entries = [
+                entry
+                for entry in entries
+                if str(PurePosixPath(entry["path"]).parent) == (inside or ".")
+            ]
         if not entries:
             return _missing("EntryNotFound", commit_of(files))
         start = int(query.get("cursor", ["0"])[0])
         options = "&".join(f"{key}={values[0]}" for key, values in query.items() if key != "cursor")
         following = f'<{self.url}{path}?{options}&cursor={start + PAGE}>; rel="next"'
-        return _json(entries[start : start + PAGE], {"Link": following} if start + PAGE < len(entries) else {})
+        return _json(
+            entries[start : start + PAGE],
+            {"Link": following} if start + PAGE < len(entries) else {},
+        )
 
     def _file(self, files: Files, path: str) -> Reply:
         commit = commit_of(files)
@@ -110,7 +153,9 @@ class Hub:
             return Reply(200, headers | {"ETag": f'"{_git_id(content)}"'}, content, is_file=True)
         digest = _sha256(content)
         linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
-        return Reply(302, headers | linked | {"Location": f"http://localhost:{self.port}/blobs/{digest}"})
+        return Reply(
+            302, headers | linked | {"Location": f"http://localhost:{self.port}/blobs/{digest}"}
+        )
 
 
 @contextmanager
@@ -124,9 +169,9 @@ def hub_server(repositories: Mapping[tuple[str, str], Files]) -> Iterator[Hub]:
         def _serve(self) -> None:
             form = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, headers, body, is_file = hub.reply(self.command, self.path, form)
-            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            if is_file and asked and body:
-                first, last = int(asked[1]), min(int(asked[2] or len(body)), len(body) - 1)
+            requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            if is_file and requested and body:
+                first, last = int(requested[1]), min(int(requested[2] or len(body)), len(body) - 1)
                 status = 206 if first <= last else 416
                 headers = headers | {"Content-Range": f"bytes {first}-{last}/{len(body)}"}
                 body = body[first : last + 1]
@@ -154,20 +199,26 @@ def hub_server(repositories: Mapping[tuple[str, str], Files]) -> Iterator[Hub]:
 def _entries(files: Files) -> list[dict[str, Any]]:
     """A listing as the hub gives it: every folder and file, sorted by path."""
     folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}
-    found: list[dict[str, Any]] = [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in folders]
+    entries: list[dict[str, Any]] = [
+        {"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in folders
+    ]
     for path, content in files.items():
         entry = {"type": "file", "path": path, "oid": _git_id(content), "size": len(content)}
         lfs = {"oid": _sha256(content), "size": len(content), "pointerSize": 134}
-        found.append(entry | {"lfs": lfs} if path.endswith(LARGE) else entry)
-    return sorted(found, key=lambda entry: entry["path"])
+        entries.append(entry | {"lfs": lfs} if path.endswith(LARGE) else entry)
+    return sorted(entries, key=lambda entry: entry["path"])
 
 
 def _json(value: Any, headers: dict[str, str] | None = None, status: int = 200) -> Reply:
-    return Reply(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(value).encode())
+    return Reply(
+        status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(value).encode()
+    )
 
 
 def _missing(code: str, commit: str | None = None) -> Reply:
-    return _json({"error": code}, {"X-Error-Code": code} | ({"X-Repo-Commit": commit} if commit else {}), 404)
+    return _json(
+        {"error": code}, {"X-Error-Code": code} | ({"X-Repo-Commit": commit} if commit else {}), 404
+    )
 
 
 def _git_id(content: bytes) -> str:

@@ -12,21 +12,42 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import sentencepiece
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers.processing_utils import ProcessorMixin
 from transformers.tokenization_utils_base import generate_merges
 from transformers.utils import is_torchvision_available
 
 IMAGE, PATCH = 56, 14  # pixels of one vision tower input and of one patch: 4 x 4 patches
 GRID = [[56, 112], [112, 56], [112, 112]]  # anyres pinpoints (height, width)
-VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "image_size": IMAGE, "patch_size": PATCH}  # fmt: skip
-TEXT = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "max_position_embeddings": 4096}  # fmt: skip
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": IMAGE,
+    "patch_size": PATCH,
+}
+TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+}
 VIDEO = {  # model type -> the video processor that the real checkpoint names
     "llava_onevision": "LlavaOnevisionVideoProcessor",
     "qwen2_vl": "Qwen2VLVideoProcessor",
@@ -53,14 +74,20 @@ _PARTS = (
 )
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
-    + _IMAGES + "{{ '<image>\n' }}{% endfor %}" + _TEXTS + "{{ part['text'] + ' '}}{% endfor %}{% endfor %}"
+    + _IMAGES
+    + "{{ '<image>\n' }}{% endfor %}"
+    + _TEXTS
+    + "{{ part['text'] + ' '}}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)  # fmt: skip
+)
 ONEVISION_TEMPLATE = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"
-    + _IMAGES + "{{ '<image>' }}{% endfor %}" + _TEXTS + "{{ '\n' + part['text'] }}{% endfor %}{{'<|im_end|>'}}"
+    + _IMAGES
+    + "{{ '<image>' }}{% endfor %}"
+    + _TEXTS
+    + "{{ '\n' + part['text'] }}{% endfor %}{{'<|im_end|>'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)  # fmt: skip
+)
 QWEN_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
@@ -106,15 +133,26 @@ def sentencepiece_model(**options: object) -> bytes:
     """A Llama-style SentencePiece BPE model (byte fallback, no normalisation), serialised."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus()), model_writer=model, model_type="bpe", vocab_size=700, byte_fallback=True,
-        character_coverage=1.0, normalization_rule_name="identity", split_digits=True, minloglevel=2,
-        remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, num_threads=1, **options,
-    )  # fmt: skip
+        sentence_iterator=iter(corpus()),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=700,
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        split_digits=True,
+        minloglevel=2,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        num_threads=1,
+        **options,
+    )
     return model.getvalue()
 
 
 def vocab_and_merges(model: bytes) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The model's pieces and merges, read without protobuf (which transformers' own converter needs)."""
+    """The model's pieces and merges, read without protobuf (which transformers' own converter
+    needs)."""
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
     vocab = {pieces.id_to_piece(i): i for i in range(len(pieces))}
     scores = {
@@ -126,14 +164,19 @@ def vocab_and_merges(model: bytes) -> tuple[dict[str, int], list[tuple[str, str]
 
 
 def llama_tokenizer(folder: Path) -> hf.PreTrainedTokenizerBase:
-    """LLaVA-1.5's tokenizer: Llama's (legacy spacing) and <image>, <pad>; its tokenizer.model goes in ``folder``."""
+    """LLaVA-1.5's tokenizer: Llama's (legacy spacing) and <image>, <pad>; its tokenizer.model goes
+    in ``folder``."""
     model = sentencepiece_model()
     (folder / "tokenizer.model").write_bytes(model)
     vocab, merges = vocab_and_merges(model)
     tokenizer = hf.LlamaTokenizer(vocab=vocab, merges=merges, legacy=True)
     tokenizer.init_kwargs["legacy"] = True  # else tokenizer_config.json does not say so
-    backend = tokenizer.backend_tokenizer  # as in LLaVA's own tokenizer.json: a space before every piece of text
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend = (
+        tokenizer.backend_tokenizer
+    )  # as in LLaVA's own tokenizer.json: a space before every piece of text
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     backend.pre_tokenizer = None
     tokenizer.add_tokens(["<image>"], special_tokens=True)
     tokenizer.add_special_tokens({"pad_token": "<pad>"})
@@ -141,17 +184,28 @@ def llama_tokenizer(folder: Path) -> hf.PreTrainedTokenizerBase:
 
 
 def gemma_tokenizer(**tokens: str) -> hf.PreTrainedTokenizerBase:
-    """Gemma's tokenizer: no prefix space, newline is a token; ``tokens`` are named extra special tokens."""
+    """Gemma's tokenizer: no prefix space, newline is a token; ``tokens`` are named extra special
+    tokens."""
     model = sentencepiece_model(
-        add_dummy_prefix=False, pad_id=0, eos_id=1, bos_id=2, unk_id=3, user_defined_symbols=["<mask>", "\n"],
-        pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>",
-    )  # fmt: skip
+        add_dummy_prefix=False,
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        user_defined_symbols=["<mask>", "\n"],
+        pad_piece="<pad>",
+        eos_piece="<eos>",
+        bos_piece="<bos>",
+    )
     vocab, merges = vocab_and_merges(model)
     return hf.GemmaTokenizer(vocab=vocab, merges=merges, extra_special_tokens=tokens)
 
 
-def byte_level_tokenizer(specials: Sequence[str], add_bos: bool = False, **named: object) -> hf.PreTrainedTokenizerFast:
-    """A byte-level BPE (Qwen2, Llama 3 and SmolLM2 style) with ``specials``; ``named`` are its bos, eos, pad."""
+def byte_level_tokenizer(
+    specials: Sequence[str], add_bos: bool = False, **named: object
+) -> hf.PreTrainedTokenizerFast:
+    """A byte-level BPE (Qwen2, Llama 3 and SmolLM2 style) with ``specials``; ``named`` are its
+    bos, eos, pad."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -162,7 +216,9 @@ def byte_level_tokenizer(specials: Sequence[str], add_bos: bool = False, **named
     if add_bos:
         bos = str(named["bos_token"])
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+            single=f"{bos} $A",
+            pair=f"{bos} $A {bos} $B",
+            special_tokens=[(bos, tokenizer.token_to_id(bos))],
         )
     return hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **named)
 
@@ -179,19 +235,27 @@ def image_only(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
     body = {
         "__module__": cls.__module__,
         "get_attributes": classmethod(get_attributes),
-        "video_processor": SimpleNamespace(num_frames=None, fps=None),  # SmolVLM's chat template call reads them
+        "video_processor": SimpleNamespace(
+            num_frames=None, fps=None
+        ),  # SmolVLM's chat template call reads them
     }
-    return type(cls.__name__, (cls,), body)  # the same name, as it is written to processor_config.json
+    return type(
+        cls.__name__, (cls,), body
+    )  # the same name, as it is written to processor_config.json
 
 
 def load_processor(folder: Path) -> ProcessorMixin:
-    """``AutoProcessor.from_pretrained``, but without the video part where torchvision is missing."""
+    """``AutoProcessor.from_pretrained``, but without the video part where torchvision is missing.
+    ``AutoProcessor.from_pretrained``, but without the video part where torchvision is missing."""
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
     if is_torchvision_available() or model_type not in VIDEO:
         return hf.AutoProcessor.from_pretrained(folder)
     config = hf.AutoConfig.from_pretrained(folder)
     cls = image_only(hf.models.auto.processing_auto.PROCESSOR_MAPPING[type(config)])
-    parts = [hf.AutoImageProcessor.from_pretrained(folder), hf.AutoTokenizer.from_pretrained(folder)]
+    parts = [
+        hf.AutoImageProcessor.from_pretrained(folder),
+        hf.AutoTokenizer.from_pretrained(folder),
+    ]
     return cls.from_args_and_dict(parts, cls.get_processor_dict(folder)[0], video_processor=None)
 
 
@@ -220,66 +284,103 @@ def llava(folder: Path) -> Made:
     """LLaVA-1.5: CLIP tower, Llama."""
     tokenizer = llama_tokenizer(folder)
     config = hf.LlavaConfig(
-        vision_config=hf.CLIPVisionConfig(**VISION), text_config=hf.LlamaConfig(**TEXT, **ids(tokenizer)),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=16,
-    )  # fmt: skip
+        vision_config=hf.CLIPVisionConfig(**VISION),
+        text_config=hf.LlamaConfig(**TEXT, **ids(tokenizer)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )
     images = hf.CLIPImageProcessorPil(size={"shortest_edge": IMAGE}, crop_size=square())
     return config, hf.LlavaProcessor(
-        images, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=LLAVA_TEMPLATE,
-    )  # fmt: skip
+        images,
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=LLAVA_TEMPLATE,
+    )
 
 
 def llava_next(folder: Path) -> Made:
     """LLaVA-1.6 (Vicuna): CLIP tower over anyres tiles, Llama."""
     tokenizer = llama_tokenizer(folder)
     config = hf.LlavaNextConfig(
-        vision_config=hf.CLIPVisionConfig(**VISION), text_config=hf.LlamaConfig(**TEXT, **ids(tokenizer)),
+        vision_config=hf.CLIPVisionConfig(**VISION),
+        text_config=hf.LlamaConfig(**TEXT, **ids(tokenizer)),
         image_grid_pinpoints=GRID,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=16,
-    )  # fmt: skip
-    images = hf.LlavaNextImageProcessorPil(size={"shortest_edge": IMAGE}, crop_size=square(), image_grid_pinpoints=GRID)
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )
+    images = hf.LlavaNextImageProcessorPil(
+        size={"shortest_edge": IMAGE}, crop_size=square(), image_grid_pinpoints=GRID
+    )
     return config, hf.LlavaNextProcessor(
-        images, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=LLAVA_TEMPLATE,
-    )  # fmt: skip
+        images,
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=LLAVA_TEMPLATE,
+    )
 
 
 def llava_onevision(folder: Path) -> Made:
     """LLaVA-OneVision: SigLIP tower over anyres tiles, Qwen2."""
     tokenizer = byte_level_tokenizer(
         ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"],
-        eos_token="<|im_end|>", pad_token="<|endoftext|>",
-    )  # fmt: skip
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
     config = hf.LlavaOnevisionConfig(
         vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False),
         text_config=hf.Qwen2Config(**TEXT, **ids(tokenizer)),
         image_grid_pinpoints=[[IMAGE, IMAGE], *GRID],
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
-    )  # fmt: skip
-    images = hf.LlavaOnevisionImageProcessorPil(size=square(), image_grid_pinpoints=[[IMAGE, IMAGE], *GRID])
+    )
+    images = hf.LlavaOnevisionImageProcessorPil(
+        size=square(), image_grid_pinpoints=[[IMAGE, IMAGE], *GRID]
+    )
     return config, image_only(hf.LlavaOnevisionProcessor)(
-        images, tokenizer, num_image_tokens=16, vision_feature_select_strategy="full",
+        images,
+        tokenizer,
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
         chat_template=ONEVISION_TEMPLATE,
-    )  # fmt: skip
+    )
 
 
 def qwen(name: str, vision: dict[str, object]) -> Made:
     """Qwen2-VL or Qwen2.5-VL: any image size in 28-pixel steps, M-RoPE."""
-    specials = ["endoftext", "im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
+    specials = [
+        "endoftext",
+        "im_start",
+        "im_end",
+        "vision_start",
+        "vision_end",
+        "image_pad",
+        "video_pad",
+    ]
     tokenizer = byte_level_tokenizer(
-        [f"<|{special}|>" for special in specials], eos_token="<|im_end|>", pad_token="<|endoftext|>"
+        [f"<|{special}|>" for special in specials],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
     )
     tokens = {
         f"{key}_token_id": tokenizer.convert_tokens_to_ids(f"<|{special}|>")
-        for key, special in zip(["vision_start", "vision_end", "image", "video"], specials[3:], strict=True)
+        for key, special in zip(
+            ["vision_start", "vision_end", "image", "video"], specials[3:], strict=True
+        )
     }
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}  # of head size 16 / 2
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 1e6,
+        "mrope_section": [2, 3, 3],
+    }  # of head size 16 / 2
     config = getattr(hf, f"{name}Config")(
         vision_config=dict(depth=2, num_heads=4, patch_size=PATCH, **vision),
-        text_config=dict(TEXT, rope_parameters=rope, **ids(tokenizer)), **tokens,
-    )  # fmt: skip
+        text_config=dict(TEXT, rope_parameters=rope, **ids(tokenizer)),
+        **tokens,
+    )
     images = hf.Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 112 * 112})
     processor = image_only(getattr(hf, f"{name}Processor"))
     return config, processor(images, tokenizer, chat_template=QWEN_TEMPLATE)
@@ -301,23 +402,39 @@ def idefics(name: str, bos: str, pad: str, images: type, add_bos: bool = False) 
     rows_cols = [f"<row_{i}_col_{j}>" for i in range(1, 7) for j in range(1, 7)]
     named = ["<global-img>", "<fake_token_around_image>", "<image>", "<end_of_utterance>"]
     tokenizer = byte_level_tokenizer(
-        [bos, pad, *rows_cols, *named], add_bos, bos_token=bos, pad_token=pad, eos_token="<end_of_utterance>"
+        [bos, pad, *rows_cols, *named],
+        add_bos,
+        bos_token=bos,
+        pad_token=pad,
+        eos_token="<end_of_utterance>",
     )
     config = getattr(hf, f"{name}Config")(
-        vision_config=VISION, scale_factor=2, text_config=hf.LlamaConfig(**TEXT, **ids(tokenizer)),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"), pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vision_config=VISION,
+        scale_factor=2,
+        text_config=hf.LlamaConfig(**TEXT, **ids(tokenizer)),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,
+    )
     processor = getattr(hf, f"{name}Processor")
     return config, (processor if name == "Idefics3" else image_only(processor))(
-        images(size={"longest_edge": 2 * IMAGE}, max_image_size={"longest_edge": IMAGE}), tokenizer,
-        image_seq_len=4, chat_template=IDEFICS_TEMPLATE.replace("BOS", bos),
+        images(size={"longest_edge": 2 * IMAGE}, max_image_size={"longest_edge": IMAGE}),
+        tokenizer,
+        image_seq_len=4,
+        chat_template=IDEFICS_TEMPLATE.replace("BOS", bos),
         **({} if name == "Idefics3" else {"video_processor": None}),
-    )  # fmt: skip
+    )
 
 
 def idefics3(folder: Path) -> Made:
-    """Idefics3; its tokenizer adds a second <|begin_of_text|> before the template's, as the real one does."""
-    return idefics("Idefics3", "<|begin_of_text|>", "<|finetune_right_pad_id|>", hf.Idefics3ImageProcessorPil, True)
+    """Idefics3; its tokenizer adds a second <|begin_of_text|> before the template's, as the real
+    one does."""
+    return idefics(
+        "Idefics3",
+        "<|begin_of_text|>",
+        "<|finetune_right_pad_id|>",
+        hf.Idefics3ImageProcessorPil,
+        True,
+    )
 
 
 def smolvlm(folder: Path) -> Made:
@@ -327,16 +444,29 @@ def smolvlm(folder: Path) -> Made:
 
 def paligemma(folder: Path) -> Made:
     """PaliGemma: SigLIP tower, Gemma with a bidirectional prefix. No chat template."""
+    return _paligemma(hf.GemmaConfig)
+
+
+def paligemma2(folder: Path) -> Made:
+    """PaliGemma 2, the alias's own: its Gemma 2 knows no sdpa."""
+    return _paligemma(hf.Gemma2Config, query_pre_attn_scalar=16, sliding_window=4096)
+
+
+def _paligemma(text_config: Any, **more: Any) -> Made:
     tokenizer = gemma_tokenizer()
     images = hf.SiglipImageProcessorPil(size=square(), image_seq_length=16)
-    processor = hf.PaliGemmaProcessor(images, tokenizer)  # adds <image> and 1152 <loc>, <seg> tokens
+    processor = hf.PaliGemmaProcessor(
+        images, tokenizer
+    )  # adds <image> and 1152 <loc>, <seg> tokens
     config = hf.PaliGemmaConfig(
         vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False),
-        text_config=hf.GemmaConfig(**TEXT, head_dim=16, **ids(tokenizer)),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"), vocab_size=len(tokenizer),
-        projection_dim=TEXT["hidden_size"], hidden_size=TEXT["hidden_size"],
+        text_config=text_config(**TEXT, head_dim=16, **ids(tokenizer), **more),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vocab_size=len(tokenizer),
+        projection_dim=TEXT["hidden_size"],
+        hidden_size=TEXT["hidden_size"],
         **{key: value for key, value in ids(tokenizer).items() if key != "vocab_size"},
-    )  # fmt: skip
+    )
     return config, processor
 
 
@@ -348,31 +478,48 @@ def gemma3(folder: Path) -> Made:
     tokenizer.add_tokens(["<start_of_turn>", "<end_of_turn>"], special_tokens=True)
     config = hf.Gemma3Config(
         text_config=hf.Gemma3TextConfig(
-            **TEXT, **ids(tokenizer), head_dim=16, query_pre_attn_scalar=16, sliding_window=24,
-            layer_types=["sliding_attention"] * (TEXT["num_hidden_layers"] - 1) + ["full_attention"],
+            **TEXT,
+            **ids(tokenizer),
+            head_dim=16,
+            query_pre_attn_scalar=16,
+            sliding_window=24,
+            layer_types=["sliding_attention"] * (TEXT["num_hidden_layers"] - 1)
+            + ["full_attention"],
         ),
-        vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False), mm_tokens_per_image=4,
-        boi_token_index=tokenizer.boi_token_id, eoi_token_index=tokenizer.eoi_token_id,
+        vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False),
+        mm_tokens_per_image=4,
+        boi_token_index=tokenizer.boi_token_id,
+        eoi_token_index=tokenizer.eoi_token_id,
         image_token_index=tokenizer.image_token_id,
         eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")],
-    )  # fmt: skip
+    )
     images = hf.Gemma3ImageProcessorPil(size=square(), image_seq_length=4)
-    return config, hf.Gemma3Processor(images, tokenizer, image_seq_length=4, chat_template=GEMMA_TEMPLATE)
+    return config, hf.Gemma3Processor(
+        images, tokenizer, image_seq_length=4, chat_template=GEMMA_TEMPLATE
+    )
 
 
 def internvl(folder: Path) -> Made:
     """InternVL (-hf): InternViT tiles, 4 tokens each by pixel shuffle, Qwen2."""
-    extra = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
-             "video_token": "<video>"}  # fmt: skip
+    extra = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
     tokenizer = byte_level_tokenizer(
         ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *extra.values()],
-        eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=extra,
-    )  # fmt: skip
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=extra,
+    )
     config = hf.InternVLConfig(
         vision_config=hf.InternVLVisionConfig(**VISION, layer_scale_init_value=1.0),
-        text_config=hf.Qwen2Config(**TEXT, tie_word_embeddings=False, **ids(tokenizer)), tie_word_embeddings=False,
-        image_token_id=tokenizer.context_image_token_id, image_seq_length=4,
-    )  # fmt: skip
+        text_config=hf.Qwen2Config(**TEXT, tie_word_embeddings=False, **ids(tokenizer)),
+        tie_word_embeddings=False,
+        image_token_id=tokenizer.context_image_token_id,
+        image_seq_length=4,
+    )
     images = hf.GotOcr2ImageProcessorPil(size=square(), crop_to_patches=True, max_patches=4)
     return config, image_only(hf.InternVLProcessor)(
         images, tokenizer, image_seq_length=4, chat_template=INTERNVL_TEMPLATE
@@ -381,9 +528,20 @@ def internvl(folder: Path) -> Made:
 
 MAKERS: dict[str, Callable[[Path], Made]] = {
     maker.__name__: maker
-    for maker in (llava, llava_next, llava_onevision, qwen2_vl, qwen2_5_vl, idefics3, smolvlm, paligemma, gemma3,
-                  internvl)
-}  # fmt: skip
+    for maker in (
+        llava,
+        llava_next,
+        llava_onevision,
+        qwen2_vl,
+        qwen2_5_vl,
+        idefics3,
+        smolvlm,
+        paligemma,
+        paligemma2,
+        gemma3,
+        internvl,
+    )
+}
 
 
 @torch.no_grad()
@@ -411,7 +569,8 @@ def randomise(model: hf.PreTrainedModel, seed: int, eos_gain: float = 2.0) -> No
 
 
 def make(kind: str, folder: Path, seed: int = 0) -> Path:
-    """Write the tiny checkpoint of ``kind`` (a key of ``MAKERS``) into ``folder``, and return it."""
+    """Write the tiny checkpoint of ``kind`` (a key of ``MAKERS``) into ``folder``, and return it.
+    Write the tiny checkpoint of ``kind`` (a key of ``MAKERS``) into ``folder``, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     config, processor = MAKERS[kind](folder)
     torch.manual_seed(seed)

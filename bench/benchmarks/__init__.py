@@ -1,1 +1,1 @@
-"""One file per benchmark: its samples, its prompt, the official scoring rule and the figures beside it."""
+"""One file a benchmark: its samples, its prompt, the official scoring rule and its figures."""

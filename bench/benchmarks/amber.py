@@ -1,29 +1,43 @@
-"""AMBER: hallucination in descriptions and in yes/no questions, without a judge (Wang et al., arXiv 2311.07397).
+"""AMBER: hallucination in descriptions and in yes/no questions, without a judge.
 
-Reference scorer: junyangwang0410/AMBER inference.py, followed bug for bug: Cog is the share of annotated likely
-hallucinations that were named (the paper defines it over what was named); "no" is the positive class of
-precision and recall; F1 is computed from rounded percentages plus an epsilon. The script finds nouns with NLTK and
-forgives near-synonyms with spaCy's en_core_web_lg; both need downloads. Where they are not installed,
-the relation.json rule alone runs on our own nouns, as the variant "relation-only", in subsets of that name.
+Paper: Wang et al., arXiv 2311.07397. Reference scorer: junyangwang0410/AMBER inference.py, followed
+bug for bug: Cog is the share of annotated likely hallucinations that were named (the paper defines
+it over what was named); "no" is the positive class of precision and recall; F1 is computed from
+rounded percentages plus an epsilon.
+
+The script finds nouns with NLTK and forgives near-synonyms with spaCy's en_core_web_lg; both need
+downloads. If they are not installed, the relation.json rule runs on our own nouns, as the variant
+"relation-only", in subsets of that name.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from bench.benchmarks.common import count, metric, read_rows
+from bench.benchmarks.scoring import (
+    clusters_of,
+    count,
+    equals,
+    mean_of,
+    metric,
+    scored,
+    values_of,
+)
 from bench.errors import DataError
-from bench.metrics.object_mentions import nouns
+from bench.files import read_rows
+from bench.language.object_mentions import nouns
+from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
 from bench.metrics.yes_no import confusion_terms
-from bench.stats import Floats, bootstrap_sums, clustered_mean, labels, ratio
-from bench.types import Answer, Better, Data, Metric, Sample, Score, Verdict
+from bench.stats import Floats, clustered_mean, estimates_of_sums, ratio
+from bench.types import Answer, Better, Data, Figure, Metric, Sample, Score, Values, Verdict
 
-KINDS = {
+KINDS = {  # the annotations' types of questions, and our subsets
     "discriminative-hallucination": "existence",
     "discriminative-attribute-state": "state",
     "discriminative-attribute-number": "number",
@@ -31,7 +45,7 @@ KINDS = {
     "discriminative-relation": "relation",
     "relation": "relation",
 }
-GROUPS = {
+GROUPS = {  # what the script reports, and the subsets it is over
     "discriminative": ("existence", "state", "number", "action", "relation"),
     "existence": ("existence",),
     "attribute": ("state", "number", "action"),
@@ -40,12 +54,17 @@ GROUPS = {
     "action": ("action",),
     "relation": ("relation",),
 }
+# What the script adds to the denominator of F1, differently in its two branches.
+EPSILON = {"existence": 0.001}
+RELATION_ONLY_CAVEAT = ("AMBER's rule without word vectors and NLTK, not the official one",)
+DEFAULT_EPSILON = 0.0001
+SIMILAR_FROM = 0.8  # cosine of spaCy's vectors from which two nouns count as the same
 Similar = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
 class Naming:
-    """How nouns are found in a description and when two of them count as the same."""
+    """How nouns are found in a description, and when two of them count as the same."""
 
     name: str
     nouns: Callable[[str, frozenset[str]], list[str]]
@@ -59,12 +78,13 @@ def relation_only() -> Naming:
 
 @lru_cache(maxsize=1)
 def installed_naming() -> Naming:
-    """The official naming where NLTK, its data, spaCy and en_core_web_lg are installed, else `relation_only`."""
+    """The official naming if all it needs is installed, else `relation_only`."""
     try:
         import nltk
         import spacy
         from nltk.stem import WordNetLemmatizer
 
+        # NLTK looks for its data at the first use, spaCy for its model when it is loaded.
         nltk.pos_tag(nltk.word_tokenize("a test"))
         vectors = spacy.load("en_core_web_lg")
         lemmatizer = WordNetLemmatizer()
@@ -73,13 +93,16 @@ def installed_naming() -> Naming:
         return relation_only()
 
     def official_nouns(text: str, vocabulary: frozenset[str]) -> list[str]:
-        tagged = nltk.pos_tag(nltk.word_tokenize(text))
-        found = [lemmatizer.lemmatize(word) for word, tag in tagged if tag.startswith("NN")]
-        return [noun for noun in found if noun in vocabulary]
+        lemmas = []
+        for word, tag in nltk.pos_tag(nltk.word_tokenize(text)):
+            if tag.startswith("NN"):
+                lemmas.append(lemmatizer.lemmatize(word))
+        return [lemma for lemma in lemmas if lemma in vocabulary]
 
+    # Two vectors for each of thousands of nouns; the same pairs come back again and again.
     @cache
     def similar(noun: str, word: str) -> bool:
-        return bool(vectors(noun).similarity(vectors(word)) > 0.8)
+        return bool(vectors(noun).similarity(vectors(word)) > SIMILAR_FROM)
 
     return Naming("official", official_nouns, similar)
 
@@ -99,47 +122,60 @@ class Amber:
 
     @property
     def version(self) -> str:
-        """Names the variant where descriptions are scored."""
+        """Names the variant of the rule if descriptions are scored."""
         return f"1-{self.naming().name}" if self.generative else "1"
 
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """See the end of this file."""
+        declared: list[Figure] = []
+        if self.generative:
+            declared += GENERATIVE_FIGURES
+        if self.discriminative:
+            declared += DISCRIMINATIVE_FIGURES
+        return tuple(declared)
+
     def samples(self, data: Data) -> list[Sample]:
-        """The official queries with their annotations. Raises DataError where the two do not fit together."""
-        annotations = {
-            row["id"]: row for row in read_rows(data.file("amber/annotations.json"), ("id", "type", "truth"))
-        }
-        queries = read_rows(data.file("amber/query_all.json"), ("id", "image", "query"))
-        alone = {row["id"] for row in queries} ^ annotations.keys()
-        if alone:
+        """The official queries with their annotations.
+
+        Raises DataError if the two do not fit together.
+        """
+        annotations_file = data.file("amber/annotations.json")
+        annotations = {}
+        for row in read_rows(annotations_file, ("id", "type", "truth")):
+            annotations[row["id"]] = row
+        texts = ("image", "query")
+        queries = read_rows(data.file("amber/query_all.json"), ("id", *texts), texts)
+        unmatched = {row["id"] for row in queries} ^ annotations.keys()
+        if unmatched:
             raise DataError(
-                f"AMBER's item {min(alone, key=str)} is a query without annotation, or the reverse.",
-                f"amber/annotations.json and amber/query_all.json differ in {len(alone)} items.",
+                f"AMBER's item {min(unmatched, key=str)} is a query without annotation, "
+                "or the reverse.",
+                "amber/annotations.json and amber/query_all.json differ in "
+                f"{len(unmatched)} items.",
                 "Restore both from one revision of the source.",
             )
-        words = _Words(data)
+        words = Words(data)
         samples = []
         for row in queries:
-            truth = annotations[row["id"]]
-            generative = truth["type"] == "generative"
-            if generative and self.generative:
-                samples.append(self._description(row, truth, words))
-            elif not generative and self.discriminative:
-                samples.append(self._question(row, truth))
+            annotation = annotations[row["id"]]
+            is_description = annotation["type"] == "generative"
+            if is_description and self.generative:
+                samples.append(self._description(row, annotation, words))
+            elif not is_description and self.discriminative:
+                samples.append(_question(row, annotation))
         return samples
 
-    def _description(self, row: Mapping[str, Any], truth: Mapping[str, Any], words: _Words) -> Sample:
-        reference = {"truth": truth["truth"], "hallu": truth["hallu"]}
-        metadata = {"words": words}
-        subset = "generative" if self.naming().name == "official" else f"generative:{self.naming().name}"
-        return Sample(str(row["id"]), row["image"], row["query"], reference, row["image"], subset, metadata)
-
-    def _question(self, row: Mapping[str, Any], truth: Mapping[str, Any]) -> Sample:
-        if truth["type"] not in KINDS or truth["truth"] not in ("yes", "no"):
-            raise DataError(
-                f"AMBER annotation {row['id']} has type {truth['type']!r} and truth {truth['truth']!r}.",
-                f"Known types are generative, {', '.join(KINDS)}; truths are yes and no.",
-                "Restore amber/annotations.json from its source.",
-            )
-        return Sample(str(row["id"]), row["image"], row["query"], truth["truth"], row["image"], KINDS[truth["type"]])
+    def _description(
+        self, row: Mapping[str, Any], annotation: Mapping[str, Any], words: Words
+    ) -> Sample:
+        reference = {"truth": annotation["truth"], "hallu": annotation["hallu"]}
+        rule = self.naming().name
+        subset = "generative" if rule == "official" else f"generative:{rule}"
+        image = row["image"]
+        return Sample(
+            str(row["id"]), image, row["query"], reference, image, subset, {"words": words}
+        )
 
     def max_tokens(self, sample: Sample) -> int:
         """512 for descriptions; yes/no questions as in POPE."""
@@ -151,66 +187,110 @@ class Amber:
 
     def score(self, sample: Sample, answer: Answer, verdict: Verdict | None) -> Score:
         """What the official script counts of this answer."""
+        values: dict[str, Any]
         if self.yes_no(sample):
-            said = discriminative_answer(answer.text)
-            values: dict[str, Any] = {"answer": said, "label": sample.reference, "unparsed": said not in ("Yes", "No")}
-            values["correct"] = said.lower() == sample.reference
+            reading = discriminative_answer(answer.text)
+            values = {
+                "answer": reading,
+                "label": sample.reference,
+                "unparsed": reading not in ("Yes", "No"),
+                "correct": reading.lower() == sample.reference,
+            }
         else:
-            named = self.naming().nouns(answer.text, sample.metadata["words"].vocabulary)
-            values = describe(named, sample.reference, sample.metadata["words"], self.naming().similar)
+            words: Words = sample.metadata["words"]
+            naming = self.naming()
+            named = naming.nouns(answer.text, words.vocabulary)
+            values = describe(named, sample.reference, words, naming.similar)
         return Score(sample.id, sample.subset, sample.cluster, values)
 
     def metrics(self, scores: Sequence[Score]) -> list[Metric]:
-        """CHAIR, Cover, Hal and Cog of the descriptions; accuracy, precision, recall and F1 by type of question."""
+        """CHAIR, Cover, Hal and Cog of descriptions; accuracy, precision, recall, F1 by type."""
+        rows = []
         described = [score for score in scores if score.subset.startswith("generative")]
-        found = _generative(described) if described else []
+        if described:
+            is_official = self.naming().name == "official"
+            rows += _generative_metrics(described, () if is_official else RELATION_ONLY_CAVEAT)
         for group, subsets in GROUPS.items():
             members = [score for score in scores if score.subset in subsets]
             if members:
-                found += _discriminative(group, members)
-        return found
+                rows += _discriminative_metrics(group, members)
+        return rows
 
 
-class _Words:
-    """relation.json and safe_words.txt: the vocabulary, what goes for what, and what is never held against a model."""
+def _question(row: Mapping[str, Any], annotation: Mapping[str, Any]) -> Sample:
+    kind, truth = annotation["type"], annotation["truth"]
+    if kind not in KINDS or truth not in ("yes", "no"):
+        raise DataError(
+            f"AMBER annotation {row['id']} has type {kind!r} and truth {truth!r}.",
+            f"Known types are generative, {', '.join(KINDS)}; truths are yes and no.",
+            "Restore amber/annotations.json from its source.",
+        )
+    image = row["image"]
+    return Sample(str(row["id"]), image, row["query"], truth, image, KINDS[kind])
+
+
+class Words:
+    """relation.json and safe_words.txt.
+
+    `vocabulary` is every noun that counts, `relation` the words that stand for an object, `safe`
+    the words that are never held against a model.
+    """
 
     def __init__(self, data: Data) -> None:
-        import json
-
         path = data.file("amber/relation.json")
         try:
             self.relation: dict[str, list[str]] = dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise DataError(
-                f"{path} is truncated or corrupt.", f"{error}.", "Restore the file from its source."
+                f"{path} is truncated or corrupt.",
+                f"{error}.",
+                "Restore the file from its source.",
             ) from error
         self.vocabulary = frozenset(self.relation).union(*self.relation.values())
-        self.safe = frozenset(data.file("amber/safe_words.txt").read_text(encoding="utf-8").split("\n"))
+        safe_words = data.file("amber/safe_words.txt").read_text(encoding="utf-8")
+        # Split as the script does, so an empty last line is a safe word too.
+        self.safe = frozenset(safe_words.split("\n"))
 
     def accepted(self, annotated: Sequence[str]) -> list[tuple[str, int]]:
-        """(word, index of the annotated object it stands for), related words first, as the script has them."""
-        related = [(word, i) for i, item in enumerate(annotated) for word in self.relation.get(item, ())]
-        return related + [(item, i) for i, item in enumerate(annotated)]
+        """(word, index of the annotated object that it stands for), in the script's order.
+
+        Related words come before the objects themselves; the first match counts.
+        """
+        related = []
+        for index, item in enumerate(annotated):
+            for word in self.relation.get(item, ()):
+                related.append((word, index))
+        return related + [(item, index) for index, item in enumerate(annotated)]
 
 
 def describe(
-    named: Sequence[str], reference: Mapping[str, Sequence[str]], words: _Words, similar: Similar
+    named: Sequence[str], reference: Mapping[str, Sequence[str]], words: Words, similar: Similar
 ) -> dict[str, Any]:
-    """The script's counts for one description whose nouns are `named`."""
+    """The script's counts for one description.
+
+    Args:
+        named: The description's nouns.
+        reference: `truth`, the objects that are there, and `hallu`, likely hallucinations.
+        words: What stands for what.
+        similar: Whether two nouns count as the same.
+    """
     truth, likely = words.accepted(reference["truth"]), words.accepted(reference["hallu"])
-    covered: set[int] = set()
-    imagined: set[int] = set()
+    covered: set[int] = set()  # indices of objects that were named
+    imagined: set[int] = set()  # indices of likely hallucinations that were named
     hallucinated = []
     for noun in named:
         if noun in words.safe:
             continue
-        exact = next((i for word, i in truth if word == noun), None)
+        exact = _first(truth, noun, _equal)
         if exact is not None:
             covered.add(exact)
             continue
-        for same in (lambda word, noun=noun: word == noun, lambda word, noun=noun: similar(noun, word)):
-            imagined.update([i for word, i in likely if same(word)][:1])
-        near = next((i for word, i in truth if similar(noun, word)), None)
+        # The script looks for an equal and for a similar hallucination; each may add one.
+        for same in (_equal, similar):
+            hallucination = _first(likely, noun, same)
+            if hallucination is not None:
+                imagined.add(hallucination)
+        near = _first(truth, noun, similar)
         if near is not None:
             covered.add(near)
         else:
@@ -227,54 +307,177 @@ def describe(
     }
 
 
+def _first(accepted: Sequence[tuple[str, int]], noun: str, same: Similar) -> int | None:
+    """The index that the first accepted word stands for which is the same as `noun`."""
+    for word, index in accepted:
+        if same(noun, word):
+            return index
+    return None
+
+
+def _equal(noun: str, word: str) -> bool:
+    return noun == word
+
+
 def discriminative_answer(text: str) -> str:
-    """ "Yes" or "No" where the answer begins with it, else the answer as it is, which the script calls wrong."""
-    first = text.strip().split(maxsplit=1)[0].strip(".,!;:\"'*").capitalize() if text.strip() else ""
-    return first if first in ("Yes", "No") else text.strip()
+    """ "Yes" or "No" if the answer begins with it, else the answer as it is.
+
+    The script calls whatever is neither "Yes" nor "No" wrong.
+    """
+    stripped = text.strip()
+    if not stripped:
+        return ""
+    first_word = stripped.split(maxsplit=1)[0].strip(".,!;:\"'*").capitalize()
+    return first_word if first_word in ("Yes", "No") else stripped
 
 
-def _generative(scores: Sequence[Score]) -> list[Metric]:
-    scored = [score for score in scores if score.unscored is None]
-    values = [score.values for score in scored]
-    columns = ("covered", "objects", "imagined", "likely")
-    counted = [[len(v["hallucinated"]), len(v["named"]), *(v[name] for name in columns)] for v in values]
-    clusters = labels([score.cluster for score in scored])
-
-    def ratios(sums: Floats) -> Floats:
-        return np.stack([ratio(sums[:, i], sums[:, i + 1]) for i in (0, 2, 4)], axis=1)
-
-    chair, cover, cog = bootstrap_sums(np.array(counted, dtype=float).reshape(-1, 6), clusters, ratios)
-    hal = clustered_mean(np.array([float(v["any_hallucination"]) for v in values]), clusters, (0, 1))
-    named: list[tuple[str, Any, Better]] = [
-        ("chair", chair, "lower"),
-        ("cover", cover, "higher"),
-        ("hal", hal, "lower"),
-        ("cog", cog, "lower"),
-    ]
-    return [metric(name, scores[0].subset, estimate, scores, better) for name, estimate, better in named]
+def _chair_terms(values: Values) -> tuple[float, float]:
+    return len(values["hallucinated"]), len(values["named"])
 
 
-def _discriminative(group: str, scores: Sequence[Score]) -> list[Metric]:
-    scored = [score for score in scores if score.unscored is None]
-    said_no = np.array([float(score.values["answer"] == "No") for score in scored])
-    is_no = np.array([float(score.values["label"] == "no") for score in scored])
-    clusters = labels([score.cluster for score in scored])
-    epsilon = 0.001 if group == "existence" else 0.0001
+def _cover_terms(values: Values) -> tuple[float, float]:
+    return values["covered"], values["objects"]
 
-    def statistic(sums: Floats) -> Floats:
-        tp, fp, _, fn = sums.T
-        precision, recall = ratio(tp, tp + fp), ratio(tp, tp + fn)
-        p, r = np.round(precision, 3), np.round(recall, 3)
-        return np.stack([precision, recall, 2 * p * r / (p + r + epsilon)], axis=1)
 
-    estimates = bootstrap_sums(confusion_terms(said_no, is_no), clusters, statistic)
-    correct = clustered_mean(np.array([float(score.values["correct"]) for score in scored]), clusters, (0, 1))
-    named = zip(("accuracy", "precision", "recall", "f1"), (correct, *estimates), strict=True)
-    unparsed = sum(score.values["unparsed"] for score in scored)
-    return [metric(name, group, estimate, scores, "higher") for name, estimate in named] + [
-        count("unparsed", group, unparsed, scores)
+def _cog_terms(values: Values) -> tuple[float, float]:
+    return values["imagined"], values["likely"]
+
+
+def _three_ratios(sums: Floats) -> Floats:
+    """(B, 6) → (B, 3): CHAIR, Cover and Cog."""
+    ratios = [ratio(sums[:, column], sums[:, column + 1]) for column in (0, 2, 4)]
+    return np.stack(ratios, axis=1)
+
+
+def _generative_metrics(scores: Sequence[Score], caveats: tuple[str, ...]) -> list[Metric]:
+    with_values = scored(scores)
+    terms = np.zeros((len(with_values), 6))
+    for row, score in enumerate(with_values):
+        values = score.values
+        terms[row] = (*_chair_terms(values), *_cover_terms(values), *_cog_terms(values))
+    chair, cover, cog = estimates_of_sums(terms, clusters_of(with_values), _three_ratios)
+    subset = scores[0].subset
+    return [
+        metric(CHAIR, subset, chair, scores, caveats),
+        metric(COVER, subset, cover, scores, caveats),
+        metric(HAL, subset, mean_of(scores, "any_hallucination"), scores, caveats),
+        metric(COG, subset, cog, scores, caveats),
     ]
 
+
+def _confusion_with_no_positive(values: Values) -> Sequence[float]:
+    """(tp, fp, tn, fn) of one question; "no" is the positive class, as in the script."""
+    said_no = np.array([float(values["answer"] == "No")])
+    is_no = np.array([float(values["label"] == "no")])
+    terms: Sequence[float] = confusion_terms(said_no, is_no)[0].tolist()
+    return terms
+
+
+def _precision_recall_f1(sums: Floats, epsilon: float, digits: int | None = None) -> Floats:
+    """(B, 4) sums of (tp, fp, tn, fn) → (B, 3).
+
+    The script prints percentages with one decimal and computes F1 of what it printed, which is
+    `digits` 3; without them F1 is smooth.
+    """
+    tp, fp, _, fn = sums.T
+    precision, recall = ratio(tp, tp + fp), ratio(tp, tp + fn)
+    p, r = precision, recall
+    if digits is not None:
+        p, r = np.round(precision, digits), np.round(recall, digits)
+    return np.stack([precision, recall, 2 * p * r / (p + r + epsilon)], axis=1)
+
+
+def _discriminative_metrics(group: str, scores: Sequence[Score]) -> list[Metric]:
+    with_values = scored(scores)
+    # "No" is the positive class: the script counts how well absent things are denied.
+    said_no = equals(with_values, "answer", "No")
+    is_no = equals(with_values, "label", "no")
+    clusters = clusters_of(with_values)
+    epsilon = EPSILON.get(group, DEFAULT_EPSILON)
+    precision, recall, f1 = estimates_of_sums(
+        confusion_terms(said_no, is_no),
+        clusters,
+        partial(_precision_recall_f1, epsilon=epsilon),
+        reported=partial(_precision_recall_f1, epsilon=epsilon, digits=3),
+    )
+    correct = values_of(with_values, "correct")
+    unparsed = int(values_of(with_values, "unparsed").sum())
+    return [
+        metric(ACCURACY, group, clustered_mean(correct, clusters, (0, 1)), scores),
+        metric(PRECISION, group, precision, scores),
+        metric(RECALL, group, recall, scores),
+        metric(F1, group, f1, scores),
+        count("unparsed", group, unparsed, scores),
+    ]
+
+
+def _is_description(values: Values) -> bool:
+    return "covered" in values
+
+
+def _is_question(values: Values) -> bool:
+    return "label" in values
+
+
+def _generative_figure(metric_name: str, title: str, statistic: Any, **more: Any) -> Figure:
+    better: Better = "higher" if metric_name == "cover" else "lower"
+    return Figure(
+        metric_name, title, better, statistic, subset="generative", over=_is_description, **more
+    )
+
+
+def _question_figure(metric_name: str, title: str, statistic: Any, **more: Any) -> Figure:
+    return Figure(
+        metric_name,
+        title,
+        "higher",
+        statistic,
+        subset="discriminative",
+        over=_is_question,
+        **more,
+    )
+
+
+def _confusion_statistic(column: int) -> FunctionOfSums:
+    """Precision, recall or F1 over all questions."""
+
+    def combine(sums: Floats) -> Floats:
+        return np.asarray(_precision_recall_f1(sums, DEFAULT_EPSILON)[:, column])
+
+    def reported(sums: Floats) -> Floats:
+        return np.asarray(_precision_recall_f1(sums, DEFAULT_EPSILON, 3)[:, column])
+
+    return FunctionOfSums(_confusion_with_no_positive, combine, reported)
+
+
+CHAIR = _generative_figure(
+    "chair", "AMBER CHAIR", FunctionOfSums(_chair_terms, quotient), heading="AMBER CHAIR"
+)
+COVER = _generative_figure(
+    "cover",
+    "AMBER Cover",
+    FunctionOfSums(_cover_terms, quotient),
+    heading="Cover",
+    margin=0.01,
+)
+HAL = _generative_figure(
+    "hal", "AMBER hallucination", mean_of_value("any_hallucination"), heading="Hal", margin=0.01
+)
+COG = _generative_figure("cog", "AMBER Cog", FunctionOfSums(_cog_terms, quotient))
+GENERATIVE_FIGURES = (HAL, COVER, CHAIR, COG)
+
+ACCURACY = _question_figure(
+    "accuracy",
+    "AMBER accuracy",
+    mean_of_value("correct"),
+    heading="acc",
+    margin=0.01,
+    by_subset=True,
+)
+PRECISION = _question_figure("precision", "AMBER precision", _confusion_statistic(0))
+RECALL = _question_figure("recall", "AMBER recall", _confusion_statistic(1))
+F1 = _question_figure("f1", "AMBER F1", _confusion_statistic(2))
+DISCRIMINATIVE_FIGURES = (ACCURACY, PRECISION, RECALL, F1)
 
 AMBER = Amber("amber", "AMBER")
 GENERATIVE = Amber("amber-generative", "AMBER, generative", discriminative=False)

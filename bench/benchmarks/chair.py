@@ -1,8 +1,9 @@
 """CHAIR: which objects of a caption are not in the image (Rohrbach et al., arXiv 1809.02156).
 
-Reference scorer: LisaAnne/Hallucination chair.py. CHAIRi = hallucinated mentions / mentions, CHAIRs = captions with
-a hallucination / captions, recall = objects mentioned / objects there, all counted over the whole set. Ground truth:
-the objects of segmentations and reference captions of COCO 2014.
+Reference scorer: LisaAnne/Hallucination chair.py. CHAIRi = hallucinated mentions / mentions,
+CHAIRs = captions with a hallucination / captions, recall = objects mentioned / objects there, all
+counted over the whole set. Ground truth: the objects of segmentations and reference captions of
+COCO 2014.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.benchmarks.common import mean_of, metric
+from bench.benchmarks.scoring import clusters_of, mean_of, metric, scored
 from bench.errors import DataError
-from bench.metrics.object_mentions import chair_mentions, read_synonyms
-from bench.stats import Floats, bootstrap_sums, labels, ratio
-from bench.types import Answer, Data, Metric, Sample, Score, Verdict
+from bench.language.object_mentions import chair_mentions, read_synonyms
+from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
+from bench.stats import Floats, estimates_of_sums, ratio
+from bench.types import Answer, Data, Figure, Metric, Sample, Score, Values, Verdict
 
 GROUND_TRUTH = "chair/coco2014_chair_gt__wordnet_pos_lemma.json"
 SYNONYMS = "chair/synonyms_LisaAnne.txt"
+RULE = ("words by the built-in lemmatiser, not by NLTK's",)
 QUESTION = "Please describe this image in detail."
 
 
@@ -35,21 +38,32 @@ class Chair:
     suffix: str = ""
     judged: bool = False
 
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """See the end of this file."""
+        return (CHAIR_S, CHAIR_I, RECALL, LENGTH)
+
     def samples(self, data: Data) -> list[Sample]:
-        """One sample per image at hand that has ground truth. Raises DataError where there is none."""
-        truth = _ground_truth(data)
-        synonyms = read_synonyms(data.file(SYNONYMS).read_text(encoding="utf-8"))
+        """One sample for each image at hand that has ground truth.
+
+        Raises DataError if there is none.
+        """
+        objects_of = _ground_truth(data)
+        metadata = {"synonyms": read_synonyms(data.file(SYNONYMS).read_text(encoding="utf-8"))}
         samples = []
         for name in data.image_names(self.images):
+            # COCO_val2014_000000000042.jpg is image 42.
             number = name.rpartition(".")[0].rpartition("_")[2].lstrip("0")
-            if number in truth:
-                metadata = {"synonyms": synonyms}
-                samples.append(Sample(name, name, QUESTION, sorted(truth[number]), name, "all", metadata))
+            if number in objects_of:
+                reference = sorted(objects_of[number])
+                samples.append(Sample(name, name, QUESTION, reference, name, "all", metadata))
         if not samples:
             raise DataError(
                 "CHAIR found no COCO image with ground truth.",
-                f"{data.label} has ground truth for {len(truth)} images, and none of them lies in its images folder.",
-                "Put COCO val2014 images under DIR/images/coco, or pass their folder with --images.",
+                f"{data.label} has ground truth for {len(objects_of)} images, and none of them "
+                "lies in its images folder.",
+                "Put COCO val2014 images under DIR/images/coco, or pass their folder with "
+                "--images.",
             )
         return samples
 
@@ -63,26 +77,35 @@ class Chair:
 
     def score(self, sample: Sample, answer: Answer, verdict: Verdict | None) -> Score:
         """The objects mentioned, and those of them that are not there."""
+        # Read from the raw caption, as the official script reads a model's output.
         mentioned = chair_mentions(answer.text, sample.metadata["synonyms"])
-        values = caption_values(mentioned, sample.reference) | {"length": len(answer.text.split())}
+        values = caption_values(mentioned, sample.reference)
+        values["length"] = len(answer.text.split())
         return Score(sample.id, sample.subset, sample.cluster, values)
 
     def metrics(self, scores: Sequence[Score]) -> list[Metric]:
         """CHAIRi, CHAIRs, recall and the mean length in words."""
-        scored = [score.values for score in scores if score.unscored is None]
-        counted = [[len(v["hallucinated"]), len(v["mentioned"]), v["found"], v["objects"]] for v in scored]
-        clusters = labels([score.cluster for score in scores if score.unscored is None])
-        chair_i, recall = bootstrap_sums(np.array(counted, dtype=float).reshape(-1, 4), clusters, _ratios)
+        with_values = scored(scores)
+        terms = np.zeros((len(with_values), 4))
+        for row, score in enumerate(with_values):
+            terms[row] = (*_chair_i_terms(score.values), *_recall_terms(score.values))
+        chair_i, recall = estimates_of_sums(terms, clusters_of(with_values), _two_ratios)
         return [
-            metric("chair_i", "all", chair_i, scores, "lower"),
-            metric("chair_s", "all", mean_of(scores, "any_hallucination"), scores, "lower"),
-            metric("recall", "all", recall, scores, "higher"),
-            metric("length", "all", mean_of(scores, "length", None), scores, "neither", "words"),
+            metric(CHAIR_I, "all", chair_i, scores, RULE),
+            metric(CHAIR_S, "all", mean_of(scores, "any_hallucination"), scores, RULE),
+            metric(RECALL, "all", recall, scores, RULE),
+            metric(LENGTH, "all", mean_of(scores, "length", None), scores),
         ]
 
 
 def caption_values(mentioned: Sequence[str], truth: Sequence[str]) -> dict[str, object]:
-    """What CHAIR counts of one caption, from the categories it mentions (repeats kept) and those that are there."""
+    """What CHAIR counts of one caption.
+
+    Args:
+        mentioned: The categories that it mentions, repeats kept.
+        truth: The categories that are in the image.
+    """
+    # Mentions are counted as often as they are made, objects that are there once.
     there = set(truth)
     hallucinated = [category for category in mentioned if category not in there]
     return {
@@ -95,16 +118,31 @@ def caption_values(mentioned: Sequence[str], truth: Sequence[str]) -> dict[str, 
     }
 
 
-def _ratios(sums: Floats) -> Floats:
-    return np.stack([ratio(sums[:, 0], sums[:, 1]), ratio(sums[:, 2], sums[:, 3])], axis=1)
+def _chair_i_terms(values: Values) -> tuple[float, float]:
+    return len(values["hallucinated"]), len(values["mentioned"])
+
+
+def _recall_terms(values: Values) -> tuple[float, float]:
+    return values["found"], values["objects"]
+
+
+def _two_ratios(sums: Floats) -> Floats:
+    """(B, 4) → (B, 2): CHAIRi and recall."""
+    chair_i = ratio(sums[:, 0], sums[:, 1])
+    recall = ratio(sums[:, 2], sums[:, 3])
+    return np.stack([chair_i, recall], axis=1)
 
 
 def _ground_truth(data: Data) -> dict[str, list[str]]:
+    """The objects of every image, by the image's COCO number."""
     path = data.file(GROUND_TRUTH)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         categories = content["categories"]
-        return {image: [categories[index] for index in found] for image, found in content["images"].items()}
+        objects_of = {}
+        for image, indices in content["images"].items():
+            objects_of[image] = [categories[index] for index in indices]
+        return objects_of
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise DataError(
             f"{path} is truncated or corrupt.",
@@ -112,5 +150,31 @@ def _ground_truth(data: Data) -> dict[str, list[str]]:
             "Restore the file from its source.",
         ) from error
 
+
+CHAIR_S = Figure(
+    "chair_s",
+    "CHAIRs",
+    "lower",
+    mean_of_value("any_hallucination"),
+    heading="CHAIRs",
+    margin=0.01,
+)
+CHAIR_I = Figure(
+    "chair_i",
+    "CHAIRi",
+    "lower",
+    FunctionOfSums(_chair_i_terms, quotient),
+    heading="CHAIRi",
+    margin=0.01,
+)
+RECALL = Figure(
+    "recall",
+    "CHAIR recall",
+    "higher",
+    FunctionOfSums(_recall_terms, quotient),
+    heading="recall",
+    margin=0.01,
+)
+LENGTH = Figure("length", "CHAIR words", "neither", mean_of_value("length"), "words", bounds=None)
 
 CHAIR = Chair()

@@ -1,4 +1,4 @@
-"""A folder that holds the official files as published: pope/coco/…, mmhal/…, chair/…, amber/…, images/…"""
+"""A folder that holds the official files as published: pope/coco/…, mmhal/…, images/…"""
 
 from __future__ import annotations
 
@@ -14,21 +14,37 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 
 class Folder:
-    """Official files under `root`; images under `images`, or `root`/images, found by file name."""
+    """Official files under a root, images found by file name at any depth.
+
+    Args:
+        root: The folder of official files.
+        images: The folder of images; `root`/images if None.
+        label: What the user called it.
+        recorded: The images that recorded answers exist for, in place of those at hand.
+        subsets: The subsets that a run is about; None for all.
+    """
 
     def __init__(
-        self, root: Path, images: Path | None = None, label: str = "", recorded: tuple[str, ...] | None = None
+        self,
+        root: Path,
+        images: Path | None = None,
+        label: str = "",
+        recorded: tuple[str, ...] | None = None,
+        subsets: Sequence[str] | None = None,
     ) -> None:
         self.root = root
         self.label = label or str(root)
         self.recorded = recorded
+        self.subsets = subsets
         self._used: dict[str, Path] = {}
         self.image_root = images or root / "images"
         if images is not None and not images.is_dir():
-            raise DataError(f"There is no folder {images}.", "--images must be a folder.", "Check the path.")
+            raise DataError(
+                f"There is no folder {images}.", "--images must be a folder.", "Check the path."
+            )
 
     def file(self, relative: str) -> Path:
-        """The path of an official file. Raises DataError where it is missing."""
+        """The path of an official file. Raises DataError if it is missing."""
         path = self.root / relative
         if path.is_file():
             self._used[relative] = path
@@ -36,30 +52,49 @@ class Folder:
         raise DataError(
             f"{path} is missing.",
             f"The data folder {self.root} must hold the official file {relative}.",
-            "Put it there (CONTRIBUTING lists the sources), or use --data hub for POPE and MMHal-Bench.",
+            "Put it there, or name the parts that are there with --subset. A checkout of this "
+            "project downloads the official files by `python -m tests.golden.get_data`; --data hub "
+            "serves POPE and MMHal-Bench.",
         )
 
     def digests(self) -> dict[str, str]:
         """The sha256 of every official file that was asked for so far."""
-        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(self._used.items())}
+        digests = {}
+        for name, path in sorted(self._used.items()):
+            digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return digests
 
     def image(self, name: str, folder: str) -> Path | None:
-        """The image called `name` (a bare file name), from the sub-folder `folder` where several have it."""
-        found = self._index.get(Path(name).name)
-        if not found:
+        """The image of that bare file name, preferably from the sub-folder `folder`."""
+        paths = self._index.get(Path(name).name)
+        if not paths:
             return None
-        return next((path for path in found if path.parent.name == folder), found[0])
+        for path in paths:
+            if path.parent.name == folder:
+                return path
+        return paths[0]
 
     def image_names(self, folder: str) -> Sequence[str]:
-        """The images at hand, sorted: those a replayed model knows, or those in the sub-folder `folder`, or all."""
+        """The images that recorded answers exist for, else those at hand, sorted.
+
+        Images of the sub-folder `folder` are preferred; all are taken if it has none.
+        """
+        # Recorded answers can be scored without the images.
         if self.recorded is not None:
             return self.recorded
-        inside = sorted(name for name, paths in self._index.items() if any(p.parent.name == folder for p in paths))
-        return inside or sorted(self._index)
+        inside = set()
+        for name, paths in self._index.items():
+            for path in paths:
+                if path.parent.name == folder:
+                    inside.add(name)
+        return sorted(inside or self._index)
 
+    # One walk for thousands of look-ups.
     @cached_property
     def _index(self) -> dict[str, list[Path]]:
+        """All images by file name."""
         index: dict[str, list[Path]] = {}
+        # People link COCO's folder into place instead of copying 6 GB.
         for folder, _, files in os.walk(self.image_root, followlinks=True):
             for name in files:
                 if name.lower().endswith(SUFFIXES):

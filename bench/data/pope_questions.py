@@ -1,8 +1,9 @@
 """POPE questions for any images, from lists of the objects they show (arXiv 2305.10355, section 4).
 
-For each of an image's first three objects: one question about it and one about an absent object, which is drawn
-at random, or is the most frequent one of the whole set (popular), or the one that most often goes with the object
-just asked about (adversarial). Ties go to the object seen first. Where no object is left, one is drawn at random.
+For each of an image's first three objects there is one question about it and one about an absent
+object. The absent one is drawn at random, or is the most frequent object of the whole set
+(popular), or the one that most often goes with the object just asked about (adversarial). Ties go
+to the object seen first. If no object is left, one is drawn at random.
 """
 
 from __future__ import annotations
@@ -10,113 +11,148 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.benchmarks.common import read_rows
 from bench.errors import DataError
+from bench.files import read_rows
+from bench.language.english import question_about
 
 PER_IMAGE = 3
 Images = list[tuple[str, list[str]]]
+Questions = list[dict[str, Any]]
 
 
 def read_objects(file: Path) -> tuple[Images, int]:
-    """(image, objects) of every image with at least three objects, and how many images had fewer.
+    """The images with at least three objects, and how many images had fewer.
 
-    `file` holds {"image", "objects"} items, or one {image: objects} mapping. Ties in co-occurrence depend on the
-    order of the images: it is that of the official question file beside `file` where one asks about the same
-    images, else that of `file`.
+    Ties in co-occurrence depend on the order of the images. It is that of the official question
+    file beside `file` if one asks about the same images, else that of `file`.
+
+    Args:
+        file: {"image", "objects"} items, or one {image: objects} mapping.
     """
-    images = _read(file)
-    for other in sorted(file.parent.glob("*_pope_popular.json")):
-        order = list(dict.fromkeys(row["image"] for row in read_rows(other, ("image",))))
-        if set(order) == images.keys():
-            images = {name: images[name] for name in order}
-    usable = [(name, objects) for name, objects in images.items() if len(objects) >= PER_IMAGE]
+    objects_of = _read(file)
+    # With the official order, 1497 of POPE's 1500 adversarial negatives come out.
+    for official in sorted(file.parent.glob("*_pope_popular.json")):
+        order = dict.fromkeys(row["image"] for row in read_rows(official, ("image",), ("image",)))
+        if order.keys() == objects_of.keys():
+            objects_of = {name: objects_of[name] for name in order}
+    usable = [(name, shown) for name, shown in objects_of.items() if len(shown) >= PER_IMAGE]
     if not usable:
         raise DataError(
             f"{file} has no image with {PER_IMAGE} objects.",
             f"POPE asks about {PER_IMAGE} objects of every image.",
             "List more objects, or other images.",
         )
-    return usable, len(images) - len(usable)
+    return usable, len(objects_of) - len(usable)
 
 
 def _read(file: Path) -> dict[str, list[str]]:
     if not file.is_file():
-        raise DataError(f"There is no file {file}.", "--objects needs the objects of every image.", "Check the path.")
+        raise DataError(
+            f"There is no file {file}.",
+            "--objects needs the objects of every image.",
+            "Check the path.",
+        )
     text = file.read_text(encoding="utf-8")
     try:
         whole = json.loads(text)
-    except ValueError:
+    except ValueError:  # JSON lines
         whole = None
+    items: list[tuple[Any, Any]]
     if isinstance(whole, dict) and not {"image", "objects"} & whole.keys():
-        items: list[tuple[Any, Any]] = list(whole.items())
+        items = list(whole.items())
     else:
-        items = [(row["image"], row["objects"]) for row in read_rows(file, ("image", "objects"))]
-    for name, objects in items:
-        if not isinstance(objects, list) or not all(isinstance(item, str) and item for item in objects):
+        rows = read_rows(file, ("image", "objects"), ("image",))
+        items = [(row["image"], row["objects"]) for row in rows]
+    objects_of = {}
+    for name, shown in items:
+        is_list = isinstance(shown, list)
+        if not is_list or not all(isinstance(item, str) and item for item in shown):
             raise DataError(
                 f"{file}: the objects of {name} are not a list of names.",
-                f"Found {objects!r:.80}.",
+                f"Found {shown!r:.80}.",
                 'Write them as ["dog", "car", …].',
             )
-    return {str(name): list(dict.fromkeys(objects)) for name, objects in items}
+        objects_of[str(name)] = list(dict.fromkeys(shown))
+    return objects_of
 
 
-def build(images: Images, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """The questions of the three subsets in the official form. Raises DataError where an image lacks absent objects."""
-    popularity = Counter(item for _, objects in images for item in objects)
+def build(images: Images, seed: int) -> dict[str, Questions]:
+    """The questions of the three subsets in the official form.
+
+    Raises DataError if an image lacks absent objects.
+    """
+    popularity = Counter(item for _, shown in images for item in shown)
     popular = [item for item, _ in popularity.most_common()]
-    together: dict[str, Counter[str]] = {item: Counter() for item in popular}
-    for _, objects in images:
-        for item in objects:
-            together[item].update(other for other in objects if other != item)
-    companions = {item: [other for other, _ in seen.most_common()] for item, seen in together.items()}
-    chance = random.Random(seed)
-    subsets: dict[str, list[dict[str, Any]]] = {"random": [], "popular": [], "adversarial": []}
+    companions = _companions(images, popular)
+    # Only the random subset, and a subset that runs out of objects, draws.
+    rng = random.Random(seed)
+    subsets: dict[str, Questions] = {"random": [], "popular": [], "adversarial": []}
     for subset, questions in subsets.items():
-        for name, objects in images:
-            used = set(objects)
-            for shown in objects[:PER_IMAGE]:
-                candidates = {"random": [], "popular": popular, "adversarial": companions[shown]}[subset]
-                absent = _absent(name, candidates, popular, used, chance)
-                used.add(absent)
-                for item, label in ((shown, "yes"), (absent, "no")):
-                    questions.append(_question(len(questions) + 1, name, item, label))
+        for name, shown in images:
+            used = set(shown)
+            for present in shown[:PER_IMAGE]:
+                candidates: Sequence[str] = ()
+                if subset == "popular":
+                    candidates = popular
+                elif subset == "adversarial":
+                    candidates = companions[present]
+                absent = _absent(name, candidates, popular, used, rng)
+                used.add(absent)  # no object is asked about twice
+                questions.append(_question(len(questions) + 1, name, present, "yes"))
+                questions.append(_question(len(questions) + 1, name, absent, "no"))
     return subsets
 
 
-def _absent(name: str, candidates: Sequence[str], vocabulary: Sequence[str], used: set[str], chance: Any) -> str:
-    found = next((item for item in candidates if item not in used), None)
-    if found is not None:
-        return found
-    left = [item for item in vocabulary if item not in used]
-    if not left:
+def _companions(images: Images, popular: Sequence[str]) -> dict[str, list[str]]:
+    """For each object, those that are shown with it, the most frequent first."""
+    together: dict[str, Counter[str]] = {item: Counter() for item in popular}
+    for _, shown in images:
+        for item in shown:
+            together[item].update(other for other in shown if other != item)
+    companions = {}
+    for item, seen_with in together.items():
+        companions[item] = [other for other, _ in seen_with.most_common()]
+    return companions
+
+
+def _absent(
+    image: str,
+    candidates: Sequence[str],
+    vocabulary: Sequence[str],
+    used: set[str],
+    rng: random.Random,
+) -> str:
+    """The first candidate that is neither shown nor asked about, else any such object."""
+    for item in candidates:
+        if item not in used:
+            return item
+    unused = [item for item in vocabulary if item not in used]
+    if not unused:
         raise DataError(
-            f"{name} shows or was asked about every object there is.",
+            f"{image} shows or was asked about every object there is.",
             f"POPE needs {PER_IMAGE} objects that an image does not show.",
             "Add images with other objects.",
         )
-    return str(chance.choice(left))
+    return rng.choice(unused)
 
 
 def _question(number: int, image: str, item: str, label: str) -> dict[str, Any]:
-    return {"question_id": number, "image": image, "text": question_about(item), "label": label}
+    text = question_about(item)
+    return {"question_id": number, "image": image, "text": text, "label": label}
 
 
-def question_about(item: str) -> str:
-    """POPE's question whether an object is there."""
-    return f"Is there {'an' if item[0] in 'aeiou' else 'a'} {item} in the image?"
-
-
-def write(subsets: dict[str, list[dict[str, Any]]], out: Path) -> list[Path]:
-    """Writes the subsets as official files under `out`/pope/coco, so that `--data out` reads them."""
+def write(subsets: Mapping[str, Questions], out: Path) -> list[Path]:
+    """Writes the subsets as official files under `out`/pope/coco, for `--data out`."""
     folder = out / "pope" / "coco"
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for subset, questions in subsets.items():
-        files.append(folder / f"coco_pope_{subset}.json")
-        files[-1].write_text("".join(json.dumps(question) + "\n" for question in questions), encoding="utf-8")
+        file = folder / f"coco_pope_{subset}.json"
+        lines = [json.dumps(question) + "\n" for question in questions]
+        file.write_text("".join(lines), encoding="utf-8")
+        files.append(file)
     return files

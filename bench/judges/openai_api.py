@@ -6,41 +6,77 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from bench.chat import Chat, NoReply
+from bench.chat import Chat, NoReply, Outage
 from bench.errors import JudgeError
-from bench.judges.rubric import Rubric
+from bench.judges.rubric import MAX_TOKENS, Rubric, verdict_of
 from bench.types import Answer, Sample, Verdict
 
-MAX_TOKENS = 1024
-AT_ONCE = 8
+CONCURRENT = 8
 
 
 class OpenAIJudge:
-    """Asks for one review per answer at temperature 0, several at once. Raises JudgeError on a bad spec or no key."""
+    """Asks for one review per answer at temperature 0, several at once.
+
+    Args:
+        spec: MODEL or MODEL@URL.
+        options: template (a file with the judge's prompt, or "official"), max_tokens, api_key_env
+            (the variable of the server's key).
+
+    Raises:
+        JudgeError: A bad spec or a missing key.
+    """
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
-        self.chat = Chat(spec, JudgeError)
+        self.chat = Chat(spec, JudgeError, options.get("api_key_env"))
         self.rubric = Rubric(options.get("template"))
+        self.max_tokens = int(options.get("max_tokens") or MAX_TOKENS)
 
     def describe(self) -> dict[str, Any]:
         """Model, server (without credentials), prompt digest and decoding."""
-        decoding = {"temperature": 0, "max_tokens": MAX_TOKENS}
-        return self.chat.describe() | {"prompt_sha256": self.rubric.sha256} | decoding
+        return {
+            **self.chat.describe(),
+            **self.rubric.describe(),
+            "temperature": 0,
+            "max_tokens": self.max_tokens,
+        }
 
-    def judge(self, items: Sequence[tuple[Sample, Answer]]) -> Iterator[list[tuple[Sample, Verdict]]]:
-        """One verdict per item, in order. Raises JudgeError where the server refuses the key or the model."""
+    @property
+    def negotiated(self) -> Sequence[str]:
+        """What the server refused, so that it was asked otherwise."""
+        return list(self.chat.negotiated)
+
+    def check(self) -> None:
+        """Raises JudgeError if the key or the server is missing."""
+        self.chat.check()
+
+    def judge(
+        self, items: Sequence[tuple[Sample, Answer]]
+    ) -> Iterator[list[tuple[Sample, Verdict]]]:
+        """One verdict per item, in order.
+
+        Raises JudgeError if the server refuses the key or the model, or serves no request any more.
+        """
         if not items:
             return
         _ = self.chat.client  # made once, before the threads
-        pool = ThreadPoolExecutor(AT_ONCE)
+        outage = Outage(f"The judge {self.chat.model}", JudgeError)
+        pool = ThreadPoolExecutor(CONCURRENT)
         try:
-            for (sample, _), verdict in zip(items, pool.map(self._ask, items), strict=True):
+            reviews = pool.map(self._ask, items)
+            for (sample, _), (verdict, served) in zip(items, reviews, strict=True):
                 yield [(sample, verdict)]
+                fault = outage.after(served, str(verdict.error))
+                if fault is not None:
+                    raise fault
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _ask(self, item: tuple[Sample, Answer]) -> Verdict:
+    def _ask(self, item: tuple[Sample, Answer]) -> tuple[Verdict, bool]:
+        """The verdict on one answer, and whether the server is alive."""
+        prompt = self.rubric.fill(*item)
+        # One review that fails is reported and asked again; the others are kept.
         try:
-            return Verdict(self.chat.ask(self.rubric.fill(*item), 0, MAX_TOKENS).text)
+            reply = self.chat.ask(prompt, temperature=0, max_tokens=self.max_tokens)
         except NoReply as error:
-            return Verdict("", f"the judge failed: {error}")
+            return Verdict("", f"the judge failed: {error}"), error.served
+        return verdict_of(reply.text, reply.cut_off), True

@@ -1,7 +1,8 @@
 """`replay:FILE`: reviews that somebody recorded earlier.
 
-Reads this tool's verdicts.jsonl, a JSON array of reviews in the order of the samples (texts, or responses of the
-OpenAI protocol as MMHal-Bench's eval_gpt4.py saves them), or a log in which each review begins with its number.
+Reads this tool's verdicts.jsonl, a JSON array of reviews in the order of the samples (texts, or
+responses of the OpenAI protocol as MMHal-Bench's eval_gpt4.py saves them), or a log in which each
+review begins with its number.
 """
 
 from __future__ import annotations
@@ -15,18 +16,27 @@ from typing import Any
 from bench.errors import JudgeError
 from bench.types import Answer, Sample, Verdict
 
+SUMMARY = "Average score:"  # what follows it in a log belongs to no review
+
 
 class ReplayJudge:
-    """Verdicts from a file, by sample id or by the sample's index. Raises JudgeError where it has none."""
+    """Verdicts from a file, by sample id or by the sample's index.
+
+    Raises JudgeError if it has none.
+    """
 
     def __init__(self, file: str, options: Mapping[str, Any]) -> None:
         self.file = Path(file)
         try:
             text = self.file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise JudgeError(f"The reviews {file} cannot be read.", f"{error}.", "Check the path.") from error
+            raise JudgeError(
+                f"The reviews {file} cannot be read.", f"{error}.", "Check the path."
+            ) from error
         self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         self.reviews = read_reviews(text)
+        # Our own verdicts.jsonl holds reviews by our rubric; all else is the official scorer's.
+        self.is_official = not text.lstrip().startswith("{")
         if not self.reviews:
             raise JudgeError(
                 f"{file} holds no review.",
@@ -35,46 +45,67 @@ class ReplayJudge:
             )
 
     def describe(self) -> dict[str, Any]:
-        """The file's name and its content's digest."""
-        return {"kind": "replay", "file": self.file.name, "sha256": self.sha256}
+        """The file's name, its content's digest and by which rule ratings are read."""
+        reading = "official" if self.is_official else "rubric"
+        return {
+            "kind": "replay",
+            "file": self.file.name,
+            "sha256": self.sha256,
+            "reading": reading,
+        }
 
-    def judge(self, items: Sequence[tuple[Sample, Answer]]) -> Iterator[list[tuple[Sample, Verdict]]]:
+    def judge(
+        self, items: Sequence[tuple[Sample, Answer]]
+    ) -> Iterator[list[tuple[Sample, Verdict]]]:
         """All recorded verdicts in one batch."""
-        yield [(sample, self._find(sample)) for sample, _ in items]
+        yield [(sample, self._verdict(sample)) for sample, _ in items]
 
-    def _find(self, sample: Sample) -> Verdict:
-        text = self.reviews.get(sample.id, self.reviews.get(str(sample.metadata.get("index"))))
-        return Verdict("", "no recorded review") if text is None else Verdict(text)
+    def _verdict(self, sample: Sample) -> Verdict:
+        # The official scorer saves reviews in the order of the questions, without ids.
+        by_index = self.reviews.get(str(sample.metadata.get("index")))
+        text = self.reviews.get(sample.id, by_index)
+        if text is None:
+            return Verdict("", "no recorded review")
+        return Verdict(text, official=self.is_official)
 
 
 def read_reviews(text: str) -> dict[str, str]:
-    """Review texts by sample id or by running number from 0."""
+    """Review texts by sample id, or by running number from 0."""
     stripped = text.lstrip()
     try:
         if stripped.startswith("["):
-            return {str(index): _content(item) for index, item in enumerate(json.loads(text))}
+            items = json.loads(text)
+            return {str(index): _content(item) for index, item in enumerate(items)}
         if stripped.startswith("{"):
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-            return {str(row["sample"]): str(row["text"]) for row in rows}
+            reviews = {}
+            for line in text.splitlines():
+                if line.strip():
+                    row = json.loads(line)
+                    reviews[str(row["sample"])] = str(row["text"])
+            return reviews
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise JudgeError(
-            "The recorded reviews are corrupt.", f"{type(error).__name__}: {error}.", "Restore the file."
+            "The recorded reviews are corrupt.",
+            f"{type(error).__name__}: {error}.",
+            "Restore the file.",
         ) from error
     return _numbered(text)
 
 
 def _content(item: Any) -> str:
+    """A review's text, or that of a response of the OpenAI protocol."""
     return item if isinstance(item, str) else str(item["choices"][0]["message"]["content"])
 
 
 def _numbered(text: str) -> dict[str, str]:
-    """A log: review k begins on a line that starts with "k "; a closing summary belongs to none."""
-    reviews: dict[str, list[str]] = {}
+    """A log: review k begins on a line that starts with "k "."""
+    # Reviews hold line breaks and numbers, so only the next number at a line's start begins one.
+    reviews: list[list[str]] = []  # lines of each review
     for line in text.splitlines():
         if line.startswith(f"{len(reviews)} "):
-            reviews[str(len(reviews))] = [line.partition(" ")[2]]
-        elif line.startswith("Average score:"):
+            reviews.append([line.partition(" ")[2]])
+        elif line.startswith(SUMMARY):
             break
         elif reviews:
-            reviews[str(len(reviews) - 1)].append(line)
-    return {number: "\n".join(lines).strip() for number, lines in reviews.items()}
+            reviews[-1].append(line)
+    return {str(number): "\n".join(lines).strip() for number, lines in enumerate(reviews)}

@@ -1,1 +1,1 @@
-"""Pure functions: answers and references in, numbers out. They import `bench.types` and `bench.stats` only."""
+"""Pure functions: answers and references in, numbers out."""

@@ -1,90 +1,119 @@
-"""The plain way: transformers' `generate` in batches, for models that the shared-image engine does not serve."""
+"""The plain way: transformers' `generate` in batches.
+
+It serves the models that the shared-image engine does not.
+"""
 
 from __future__ import annotations
 
 import copy
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
 
 from bench.types import Request
 
-Spoken = tuple[str, int, bool, float | None, float | None]
-ROWS = 8
+if TYPE_CHECKING:
+    from bench.models.hf import HFModel
+
+BATCH = 8  # prompts in one call of `generate`
+
+
+class Generated(NamedTuple):
+    """One answer: its text, its length in tokens, whether it ended by itself, P(yes) and P(no)."""
+
+    text: str
+    tokens: int
+    stopped: bool
+    p_yes: float | None
+    p_no: float | None
 
 
 @torch.inference_mode()
-def speak(model: Any, images: Sequence[Image.Image], requests: Sequence[Request]) -> list[Spoken]:
-    """Answers, one image per request, in batches of 8; `model` is an HFModel.
+def generate(
+    model: HFModel, images: Sequence[Image.Image], requests: Sequence[Request]
+) -> list[Generated]:
+    """Answers to the requests, one image for each."""
+    # LLaVA's own prompt form is tokenised piece by piece, which no processor does for a batch.
+    size = 1 if model.protocol.conversation == "vicuna_v1" else BATCH
+    answers: list[Generated] = []
+    for start in range(0, len(requests), size):
+        part = slice(start, start + size)
+        answers += _generate_batch(model, images[part], requests[part])
+    return answers
 
-    LLaVA's own prompt form is tokenised piece by piece, which no processor does for a batch: it goes one by one.
-    """
-    rows = 1 if model.protocol.conversation == "vicuna_v1" else ROWS
-    spoken: list[Spoken] = []
-    for start in range(0, len(requests), rows):
-        part = slice(start, start + rows)
-        spoken += _batch(model, images[part], requests[part])
-    return spoken
 
-
-def _batch(model: Any, images: Sequence[Image.Image], requests: Sequence[Request]) -> list[Spoken]:
+def _generate_batch(
+    model: HFModel, images: Sequence[Image.Image], requests: Sequence[Request]
+) -> list[Generated]:
     inputs = _inputs(model, images, requests)
-    yes_no = requests[0].yes_no
-    config = copy.deepcopy(model.decoding)
+    wants_probabilities = requests[0].yes_no
+    # The model keeps its own; what is asked here is this batch's.
+    config = copy.deepcopy(model.generation_config)
     config.update(
-        **(
-            {"do_sample": True, "temperature": model.temperature, "top_k": 0}
-            if model.temperature
-            else {"do_sample": False}
-        ),
         max_new_tokens=requests[0].max_tokens,
         return_dict_in_generate=True,
-        output_logits=yes_no,
+        output_logits=wants_probabilities,
+        do_sample=model.temperature > 0,
     )
     if model.temperature:
+        # All of the distribution is drawn from, as the shared-image engine does.
+        config.update(temperature=model.temperature, top_k=0)
         torch.manual_seed(zlib.crc32(f"{model.seed} {requests[0].key}".encode()))
     output = model.model.generate(**inputs, generation_config=config)
-    generated = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+    # `generate` returns prompt and answer in one row.
+    prompt_length = inputs["input_ids"].shape[1]
+    rows = output.sequences[:, prompt_length:].tolist()
     settings = model.settings
-    p: list[tuple[float | None, float | None]] = [(None, None)] * len(requests)
-    if yes_no and settings.yes and settings.no:
-        first = output.logits[0].float().softmax(-1)
-        sums = [first[:, list(ids)].sum(-1).tolist() for ids in (settings.yes, settings.no)]
-        p = list(zip(*sums, strict=True))
-    return [model.spoken(_until_end(row, settings.eos), *pair) for row, pair in zip(generated, p, strict=True)]
+    probabilities: list[tuple[float | None, float | None]] = [(None, None)] * len(requests)
+    if wants_probabilities and settings.yes and settings.no:
+        # Of the raw logits: processors would have changed the distribution.
+        first_token = output.logits[0].float().softmax(-1)  # (rows, vocabulary)
+        p_yes = first_token[:, list(settings.yes)].sum(-1).tolist()
+        p_no = first_token[:, list(settings.no)].sum(-1).tolist()
+        probabilities = list(zip(p_yes, p_no, strict=True))
+    answers = []
+    for row, (p_yes, p_no) in zip(rows, probabilities, strict=True):
+        answers.append(model.generated(_until_end(row, settings.eos), p_yes, p_no))
+    return answers
 
 
-def _inputs(model: Any, images: Sequence[Image.Image], requests: Sequence[Request]) -> dict[str, torch.Tensor]:
-    """What `generate` takes, padded on the left."""
-    prompter, network = model.prompter, model.model
+def _inputs(
+    model: HFModel, images: Sequence[Image.Image], requests: Sequence[Request]
+) -> dict[str, torch.Tensor]:
+    """What `generate` takes, padded on the left so that all answers begin in the same column."""
+    prompter = model.prompter
     if model.protocol.conversation == "vicuna_v1":
         encoded = prompter.encode(images[0], [requests[0].prompt])
         inputs = {"input_ids": torch.tensor(encoded.ids), **encoded.pixels}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     else:
         texts = [prompter.text(request.prompt) for request in requests]
-        inputs = dict(
-            model.processor(
-                images=[[prompter.prepare(image)] for image in images],
-                text=texts,
-                return_tensors="pt",
-                padding=True,
-                padding_side="left",
-                add_special_tokens=prompter.adds_special(texts[0]),
-            )
+        output = model.processor(
+            images=[[prompter.prepare(image)] for image in images],
+            text=texts,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=prompter.adds_special(texts[0]),
         )
+        inputs = dict(output)
         inputs.pop("labels", None)  # PaliGemma's processor adds them
-    return {name: to_device(value, network) for name, value in inputs.items()}
+    return {name: to_device(value, model.model) for name, value in inputs.items()}
 
 
 def to_device(value: torch.Tensor, network: Any) -> torch.Tensor:
     """The tensor on the model's device, in its dtype if it is floating point."""
-    return value.to(network.device, network.dtype) if value.is_floating_point() else value.to(network.device)
+    if value.is_floating_point():
+        return value.to(network.device, network.dtype)
+    return value.to(network.device)
 
 
 def _until_end(tokens: list[int], eos: frozenset[int]) -> list[int]:
     """The tokens up to and with the first that ends the answer; what follows is padding."""
-    return next((tokens[: i + 1] for i, token in enumerate(tokens) if token in eos), tokens)
+    for index, token in enumerate(tokens):
+        if token in eos:
+            return tokens[: index + 1]
+    return tokens

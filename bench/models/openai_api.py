@@ -1,8 +1,8 @@
-"""`openai:MODEL[@URL]`: any vision-language model behind a server that speaks the OpenAI chat protocol.
+"""`openai:MODEL[@URL]`: any vision-language model behind a server of the OpenAI chat protocol.
 
-Images go as data URLs, the file's own bytes, before the question, so that a server with a prefix cache reads each
-once. Several requests are under way at a time; each answer is handed over the moment it comes, so that a kill loses,
-and pays again for, no more than those.
+Images go as data URLs, the file's own bytes, before the question, so that a server with a prefix
+cache reads each once. Several requests are under way at a time. Each answer is handed over the
+moment it comes, so that a kill loses, and pays again for, no more than those.
 """
 
 from __future__ import annotations
@@ -12,129 +12,184 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from PIL import Image
 
-from bench.chat import Chat, NoReply
+from bench.chat import Chat, NoReply, Outage
 from bench.data.images import read_image
-from bench.errors import DataError, ModelError
+from bench.errors import BenchError, DataError, ModelError
 from bench.models.protocol import NATIVE, ByProtocol, Protocol, read_protocol
 from bench.types import Answer, Batch, Request
 
-AT_ONCE = 8
-GIVE_UP = 16  # so many requests in a row that the server does not serve end the run
-TAKEN = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}  # formats that every server reads
+CONCURRENT = 8  # requests under way at a time
+MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+
+
+class Served(NamedTuple):
+    """What came of one request; `served` is False if the server is to blame for an error."""
+
+    request: Request
+    answer: Answer
+    served: bool
 
 
 class OpenAIModel(ByProtocol):
-    """A model behind a server. Raises ModelError on a bad spec, a missing key or a protocol that no server can follow.
+    """A model behind a server.
 
-    Options: protocol (its system prompt, suffix and lengths; template and image are the server's), temperature, seed,
-    workers (requests at once).
+    Args:
+        spec: MODEL or MODEL@URL.
+        options: protocol (its system prompt, suffix and lengths; template and image are the
+            server's), temperature, seed, workers (requests at once), api_key_env (the variable of
+            the server's key).
+
+    Raises:
+        ModelError: A bad spec, a missing key, or a protocol that no server can follow.
     """
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
-        self.chat = Chat(spec, ModelError)
+        self.chat = Chat(spec, ModelError, options.get("api_key_env"))
         self.protocol = _protocol(options.get("protocol") or "auto")
-        self.temperature, self.seed = float(options.get("temperature") or 0), int(options.get("seed") or 0)
-        self.at_once = int(options.get("workers") or AT_ONCE)
+        self.temperature = float(options.get("temperature") or 0)
+        self.seed = int(options.get("seed") or 0)
+        self.concurrent = int(options.get("workers") or CONCURRENT)
 
     def describe(self) -> dict[str, Any]:
         """Model, server (without credentials), protocol and decoding."""
-        choice = {"temperature": self.temperature, "seed": self.seed} if self.temperature else {"greedy": True}
+        decoding: dict[str, Any] = {"greedy": True}
+        if self.temperature:
+            decoding = {"temperature": self.temperature, "seed": self.seed}
         return {
             **self.chat.describe(),
+            "served": self.served,
             "name": self.chat.model,
             "protocol": self.protocol.model_dump(),
-            "decoding": choice,
+            "decoding": decoding,
         }
+
+    @cached_property
+    def served(self) -> dict[str, Any] | None:
+        """What the server says of the model."""
+        return self.chat.served_model()
+
+    @property
+    def negotiated(self) -> Sequence[str]:
+        """What the server refused, so that it was asked otherwise."""
+        return list(self.chat.negotiated)
+
+    def check(self) -> None:
+        """Raises ModelError if the key or the server is missing."""
+        self.chat.check()
 
     def answer(self, requests: Sequence[Request], done: frozenset[str]) -> Iterator[Batch]:
         """Every answer as a batch of its own, in the order in which they come.
 
-        Raises ModelError, after handing over what is under way, where the server refuses the key or the model, or
-        serves no request any more.
+        Raises ModelError, after handing over what is under way, if the server refuses the key or
+        the model, or serves no request any more.
         """
-        waiting = (request for request in requests if request.key not in done)
+        waiting = [request for request in requests if request.key not in done]
+        waiting.reverse()  # so that pop() takes them in order
         _ = self.chat.client  # made once, before the threads
-        pool = ThreadPoolExecutor(self.at_once)
-        running: set[Future[tuple[Request, Answer, bool]]] = set()
-        in_vain, fault = 0, None
+        pool = ThreadPoolExecutor(self.concurrent)
+        running: set[Future[Served]] = set()
+        outage = Outage(self.chat.model, ModelError)
+        fault: BenchError | None = None
         try:
             while True:
-                while fault is None and len(running) < self.at_once and (request := next(waiting, None)) is not None:
-                    running.add(pool.submit(self._ask, request))
+                while waiting and fault is None and len(running) < self.concurrent:
+                    running.add(pool.submit(self._ask, waiting.pop()))
                 if not running:
                     break
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    if isinstance(error := future.exception(), ModelError):
+                    error = future.exception()
+                    if isinstance(error, ModelError):
+                        # No new request is made, but what is under way was paid for.
                         fault = error
                         continue
                     request, answer, served = future.result()
-                    in_vain = 0 if served else in_vain + 1
-                    if in_vain == GIVE_UP and fault is None:
-                        fault = self._gone(str(answer.error))
+                    fault = fault or outage.after(served, str(answer.error))
                     yield [(request, answer)]
             if fault is not None:
                 raise fault
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _ask(self, request: Request) -> tuple[Request, Answer, bool]:
-        """The answer to one request, and whether the server served it."""
+    def _ask(self, request: Request) -> Served:
+        """The answer to one request."""
         assert request.path is not None
         started = time.perf_counter()
         try:
             url = data_url(request.path)
         except DataError as error:
-            return request, Answer("", error=f"{error.fact} {error.reason}"), True
-        picture = {"type": "image_url", "image_url": {"url": url}}
-        content: list[dict[str, Any]] = [picture, {"type": "text", "text": request.prompt}]
-        seed = zlib.crc32(f"{self.seed} {request.key}".encode()) if self.temperature else None
+            return Served(request, Answer("", error=f"{error.fact} {error.reason}"), True)
+        content: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": url}},
+            {"type": "text", "text": request.prompt},
+        ]
+        # Each answer's own, as for local models.
+        seed = None
+        if self.temperature:
+            seed = zlib.crc32(f"{self.seed} {request.key}".encode())
         try:
             reply = self.chat.ask(
-                content, self.temperature, request.max_tokens, seed, self.protocol.system, logprobs=request.yes_no
+                content,
+                self.temperature,
+                request.max_tokens,
+                seed,
+                self.protocol.system,
+                logprobs=request.yes_no,
             )
         except NoReply as error:
-            return request, Answer("", error=f"no answer: {error}"), error.served
-        p_yes, p_no = (_share(reply.first, word) for word in ("yes", "no"))
-        seconds = time.perf_counter() - started
-        text, paid = reply.text.strip(), reply.prompt_tokens
-        finish: Literal["stop", "length"] = "length" if reply.cut_off else "stop"
-        return request, Answer(text, reply.tokens, seconds, finish, p_yes, p_no, prompt_tokens=paid), True
-
-    def _gone(self, reason: str) -> ModelError:
-        return ModelError(
-            f"{self.chat.model} does not answer.",
-            f"The last {GIVE_UP} requests failed; the last one: {reason}",
-            "Look after the server, then start the same command again; what was answered is kept.",
+            return Served(request, Answer("", error=f"no answer: {error}"), error.served)
+        answer = Answer(
+            reply.text.strip(),
+            reply.tokens,
+            time.perf_counter() - started,
+            "length" if reply.cut_off else "stop",
+            _probability(reply.first_token, "yes"),
+            _probability(reply.first_token, "no"),
+            prompt_tokens=reply.prompt_tokens,
+            thoughts=reply.thoughts,
         )
+        return Served(request, answer, True)
 
 
 @lru_cache(maxsize=64)
 def data_url(path: Path) -> str:
-    """The image as a data URL: the file's own bytes, or PNG where its format is not one that every server reads.
+    """The image as a data URL.
 
-    Raises DataError where it cannot be read.
+    It holds the file's own bytes, or PNG if its format is not one that every server reads. Raises
+    DataError if it cannot be read.
     """
+    # Decoded once to see that it can be, whatever is sent.
     image = read_image(path)
     with Image.open(path) as opened:
-        kind = TAKEN.get(opened.format or "")
+        mime_type = MIME_TYPES.get(opened.format or "")
     content = path.read_bytes()
-    if kind is None:
-        image.save(buffer := BytesIO(), "PNG")
-        kind, content = "image/png", buffer.getvalue()
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    if mime_type is None:
+        buffer = BytesIO()
+        image.save(buffer, "PNG")
+        mime_type, content = "image/png", buffer.getvalue()
+    return f"data:{mime_type};base64,{base64.b64encode(content).decode()}"
 
 
-def _share(first: Mapping[str, float], word: str) -> float | None:
-    """The probability that the first token is a form of `word`; None where the server gave no probabilities."""
-    return sum(p for token, p in first.items() if token.strip().lower() == word) if first else None
+def _probability(first_token: Sequence[tuple[str, float]], word: str) -> float | None:
+    """The probability that the first token is a form of `word`.
+
+    None if the server gave no probabilities.
+    """
+    if not first_token:
+        return None
+    probability = 0.0
+    for token, p in first_token:
+        # " Yes", "yes" and "YES" are one answer.
+        if token.strip().lower() == word:
+            probability += p
+    return probability
 
 
 def _protocol(name: str) -> Protocol:

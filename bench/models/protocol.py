@@ -1,13 +1,14 @@
-"""Protocols: how a benchmark is put to a model — conversation, system prompt, image preparation, suffix, length.
+"""Protocols: how a benchmark is put to a model.
 
-`llava` is LLaVA's own evaluation of its 1.5 models (model_vqa_loader.py with --conv-mode vicuna_v1 --temperature 0,
-images padded to a square): conversation.py, mm_utils.py. `native` is the checkpoint's own template and processor.
-A YAML file changes either: `base: llava` and any of the fields below.
+A protocol fixes conversation, system prompt, image preparation, suffix and length. `llava` is
+LLaVA's own evaluation of its 1.5 models (model_vqa_loader.py with --conv-mode vicuna_v1
+--temperature 0, images padded to a square): conversation.py, mm_utils.py. `native` is the
+checkpoint's own template and processor. A YAML file changes either: `base: llava` and any of the
+fields below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +27,11 @@ VICUNA_SYSTEM = (
 class Protocol(BaseModel):
     """A named, recorded way to ask.
 
-    `conversation`: "vicuna_v1" writes LLaVA's prompt with `system` and tokenises it as LLaVA does; "template" uses
-    the checkpoint's chat template, with `system` as its system message where it is not empty.
-    `image`: "pad" pads to a square with the processor's mean colour first; "processor" leaves it to the processor.
-    `suffix` and `max_tokens` replace a benchmark's own, by benchmark name; an empty suffix switches it off.
+    `conversation`: "vicuna_v1" writes LLaVA's prompt with `system` and tokenises it as LLaVA does;
+    "template" uses the checkpoint's chat template, with `system` as its system message if it is not
+    empty. `image`: "pad" pads to a square with the processor's mean colour first; "processor"
+    leaves it to the processor. `suffix` and `max_tokens` replace a benchmark's own, by benchmark
+    name; an empty suffix switches it off.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,10 +53,13 @@ class Protocol(BaseModel):
 
 
 class ByProtocol:
-    """What every model that is asked by a protocol answers about itself; it can be asked about any image."""
+    """What every model that is asked by a protocol answers about itself."""
 
     protocol: Protocol
     reads_images = True
+    source: Path | None = None
+    adapter: Path | None = None
+    recorded = None
 
     def suffix(self, benchmark: Benchmark) -> str:
         """The protocol's suffix."""
@@ -64,10 +69,6 @@ class ByProtocol:
         """The protocol's bound."""
         return self.protocol.max_tokens_for(benchmark, sample)
 
-    def recorded_images(self) -> Sequence[str] | None:
-        """Any image can be asked about."""
-        return None
-
 
 LLAVA = Protocol(name="llava", conversation="vicuna_v1", system=VICUNA_SYSTEM, image="pad")
 NATIVE = Protocol(name="native", conversation="template", image="processor")
@@ -75,26 +76,35 @@ BUILT_IN = {"llava": LLAVA, "native": NATIVE}
 
 
 def read_protocol(name: str) -> Protocol:
-    """A built-in protocol by name, or one from a YAML file. Raises ModelError with all faults of the file at once."""
+    """A built-in protocol by name, or one from a YAML file.
+
+    Raises ModelError with all faults of the file at once.
+    """
     if name in BUILT_IN:
         return BUILT_IN[name]
     file = Path(name)
     if not file.is_file():
         raise ModelError(
-            f"There is no protocol '{name}'.", "It is neither auto, llava, native nor a file.", "Check the path."
+            f"There is no protocol '{name}'.",
+            "It is neither auto, llava, native nor a file.",
+            "Check the path.",
         )
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError(f"{file} is not YAML.", f"{error}", "Mend it.") from error
+        raise ModelError(f"{file} is not YAML.", f"{error}", "Correct the file.") from error
     base = content.pop("base", "native") if isinstance(content, dict) else None
     if base not in BUILT_IN:
         raise ModelError(
-            f"{file} is no protocol.", f"Its base is {base!r}.", "Write fields, among them `base: llava` or native."
+            f"{file} is not a protocol.",
+            f"Its base is {base!r}.",
+            "Write fields, among them `base: llava` or native.",
         )
     merged: dict[str, Any] = BUILT_IN[base].model_dump() | {"name": file.stem} | content
     try:
         return Protocol.model_validate(merged)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ModelError(f"{file} is no protocol.", faults, "Correct these fields.") from error
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise ModelError(
+            f"{file} is not a protocol.", "; ".join(faults), "Correct these fields."
+        ) from error

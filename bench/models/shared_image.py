@@ -1,9 +1,15 @@
-"""The shared-image engine: an image and its common prompt prefix are encoded once, all its questions run against them.
+"""The shared-image engine: an image and its common prompt prefix are encoded once.
 
-The prefix's keys and values stay in a cache. The questions' own tokens are packed behind it in one row per image,
-each question blind to the others by a 4-D mask and with its positions restarted, and decoded greedily together;
-questions that are finished are fed no more, images that are finished leave the batch. This is exact: every token sees
-what it would see in `generate`, in other sums of floating point.
+All questions about the image run against the prefix's cached keys and values. The questions' own
+tokens are packed behind it in one row per image, each question blind to the others by a 4-D mask
+and with its positions restarted, and decoded together. Questions that are finished are fed no more;
+images that are finished leave the batch. This is exact: every token sees what it would see in
+`generate`, in other sums of floating point.
+
+One row of a batch, with the owner of each column:
+
+    cached prefix (image, instruction)   question 1   question 2   answer 1   answer 2   padding
+    PREFIX … PREFIX                      1 … 1        2 … 2        1          2          NOBODY
 """
 
 from __future__ import annotations
@@ -11,26 +17,37 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
 
+from bench.models.conversations import Encoded, common_prefix
 from bench.models.generate import to_device
-from bench.models.prompts import Encoded, common_prefix
 
 PREFIX, NOBODY = 0, -1
 
 
 @dataclass
 class Question:
-    """One prompt on its way: its row and number in it, the ids it was asked with, and what came out so far."""
+    """One prompt on its way.
 
-    row: int
+    Args:
+        owner: Its number in the row, from 1.
+        ids: The prompt's token ids, prefix included.
+        limit: The most tokens of its answer.
+        rng: What draws its tokens at a temperature above 0.
+        position: The position of its next token.
+        tokens: The answer so far.
+        finished: Whether the answer has ended.
+        p_yes: P(yes) of the first answer token.
+        p_no: P(no) of it.
+    """
+
     owner: int
     ids: list[int]
     limit: int
-    chance: random.Random
+    rng: random.Random
     position: int = 0
     tokens: list[int] = field(default_factory=list)
     finished: bool = False
@@ -39,10 +56,16 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to decode: ids that end an answer, `generate`'s repetition penalty, ids that are forms of yes and of no.
+class Decoding:
+    """How to decode.
 
-    At temperature 0 the most likely token is taken, else one is drawn from softmax(logits / temperature).
+    Args:
+        eos: Ids that end an answer.
+        repetition_penalty: `generate`'s.
+        yes: Ids of single tokens that are forms of yes.
+        no: Ids of single tokens that are forms of no.
+        temperature: At 0 the most likely token is taken, else one is drawn from
+            softmax(logits / temperature).
     """
 
     eos: frozenset[int]
@@ -52,137 +75,210 @@ class Settings:
     temperature: float = 0.0
 
 
+class Column(NamedTuple):
+    """One token to feed: its id, its position, and the question that it belongs to."""
+
+    token: int
+    position: int
+    owner: int
+
+
+PADDING = Column(0, 0, NOBODY)
+
+
+class Prefix(NamedTuple):
+    """An encoded prefix: its keys and values, its length, and the position behind it."""
+
+    cache: DynamicCache
+    length: int
+    next_position: int
+
+
 @torch.inference_mode()
 def answer_images(
     model: Any,
-    settings: Settings,
+    settings: Decoding,
     images: Sequence[Encoded],
     limits: Sequence[Sequence[int]],
-    seeds: Sequence[Sequence[str]] | None = None,
+    seeds: Sequence[Sequence[str]],
 ) -> list[list[Question]]:
     """Answers to every prompt of every image.
 
-    `limits` bounds each answer in tokens; `seeds` holds a text for each answer, which alone decides what is drawn for
-    it at a temperature above 0. Returns the finished questions, in the order of the prompts.
+    Args:
+        model: An architecture among `hf.SERVED`.
+        settings: How to decode.
+        images: Images with their prompts.
+        limits: The most tokens of each answer.
+        seeds: A text for each answer, which decides what is drawn for it at a temperature above 0,
+            so that a batch's composition does not.
+
+    Returns:
+        The finished questions, in the order of the prompts.
     """
-    cuts = [min(common_prefix(image.ids), min(map(len, image.ids)) - 1) for image in images]
-    caches, starts = zip(
-        *(encode_prefix(model, image, cut) for image, cut in zip(images, cuts, strict=True)), strict=True
-    )
-    drawn = seeds or [[""] * len(bound) for bound in limits]
-    asked = [
-        [
-            Question(row, number, ids, limit, random.Random(seed))
-            for number, (ids, limit, seed) in enumerate(zip(image.ids, bound, own, strict=True), 1)
-        ]
-        for row, (image, bound, own) in enumerate(zip(images, limits, drawn, strict=True))
-    ]
-    batch = _Batch(model, settings, merge(list(caches)), cuts)
-    batch.ask(asked, cuts, starts)
+    prefixes = []
+    rows: list[list[Question]] = []
+    for image, image_limits, image_seeds in zip(images, limits, seeds, strict=True):
+        # At least one token of each prompt must be fed behind the prefix, to give the first logits.
+        length = min(common_prefix(image.ids), min(map(len, image.ids)) - 1)
+        prefixes.append(encode_prefix(model, image, length))
+        row: list[Question] = []
+        for ids, limit, seed in zip(image.ids, image_limits, image_seeds, strict=True):
+            row.append(Question(len(row) + 1, ids, limit, random.Random(seed)))
+        rows.append(row)
+    batch = _Batch(model, settings, prefixes)
+    batch.ask(rows, prefixes)
     while batch.step():
         pass
-    return asked
+    return rows
 
 
-def encode_prefix(model: Any, image: Encoded, cut: int) -> tuple[DynamicCache, int]:
-    """Keys and values of the first `cut` tokens, image included, and the position of the token after them."""
-    ids = torch.tensor([image.ids[0][:cut]], device=model.device)
+def encode_prefix(model: Any, image: Encoded, length: int) -> Prefix:
+    """Encodes the first `length` tokens of an image's prompts, image included."""
+    ids = torch.tensor([image.ids[0][:length]], device=model.device)  # (1, length)
     inputs = {name: to_device(value, model) for name, value in image.pixels.items()}
-    types = {name: value[:, :cut].to(model.device) for name, value in image.token_types.items()}
-    start = cut
-    rope = getattr(model.model, "get_rope_index", None)
-    if rope is not None:
+    types = {name: value[:, :length].to(model.device) for name, value in image.token_types.items()}
+    next_position = length
+    rope_index = getattr(model.model, "get_rope_index", None)
+    if rope_index is not None:
+        # M-RoPE counts an image's rows and columns, so positions run behind the token count.
         grids = {name: value for name, value in inputs.items() if name.endswith("grid_thw")}
-        inputs["position_ids"] = rope(ids, **types, **grids)[0]
-        start = int(inputs["position_ids"].max()) + 1
+        inputs["position_ids"] = rope_index(ids, **types, **grids)[0]  # (3, 1, length)
+        next_position = int(inputs["position_ids"].max()) + 1
     cache = DynamicCache()
-    model(input_ids=ids, **inputs, **types, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return cache, start
+    # Only keys and values are wanted; logits of one token are the fewest that can be asked for.
+    model(
+        input_ids=ids,
+        **inputs,
+        **types,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return Prefix(cache, length, next_position)
 
 
 def merge(caches: list[DynamicCache]) -> DynamicCache:
-    """One cache with a row per image, shorter ones padded behind with zeros that nothing may look at."""
+    """One cache with a row per image.
+
+    Shorter prefixes are padded behind with zeros that nothing may look at. The caches given are
+    emptied layer by layer, so that no layer is held twice for long.
+    """
     if len(caches) == 1:
         return caches[0]
     merged = DynamicCache()
     longest = max(cache.get_seq_length() for cache in caches)
-    for layer in range(len(caches[0].layers)):
-        parts = [(cache.layers[layer].keys, cache.layers[layer].values) for cache in caches]
-        stacked = [torch.cat([_pad(part[side], longest) for part in parts]) for side in (0, 1)]
-        merged.update(stacked[0], stacked[1], layer)
-        for cache in caches:
-            cache.layers[layer].keys = cache.layers[layer].values = None
+    for index in range(len(caches[0].layers)):
+        # Layer by layer: the merged copy of one is made before the parts of the next are read.
+        layers = [cache.layers[index] for cache in caches]
+        keys = torch.cat([_pad(layer.keys, longest) for layer in layers])
+        values = torch.cat([_pad(layer.values, longest) for layer in layers])
+        merged.update(keys, values, index)
+        for layer in layers:
+            layer.keys = layer.values = None
     return merged
 
 
 def _pad(states: torch.Tensor, length: int) -> torch.Tensor:
+    """Keys or values (1, heads, tokens, width) padded behind to `length` tokens."""
     return torch.nn.functional.pad(states, (0, 0, 0, length - states.shape[2]))
 
 
 class _Batch:
-    """Rows of packed questions behind their prefixes; `owners` (rows, kv) says whose each cached column is."""
+    """Rows of packed questions behind their prefixes.
 
-    def __init__(self, model: Any, settings: Settings, cache: DynamicCache, cuts: Sequence[int]) -> None:
-        self.model, self.settings, self.cache = model, settings, cache
-        columns = torch.arange(max(cuts), device=model.device)
-        lengths = torch.tensor(cuts, device=model.device)[:, None]
-        self.owners = torch.where(columns < lengths, PREFIX, NOBODY)
+    `owners` (rows, cached) says whose each cached column is.
+    """
+
+    def __init__(self, model: Any, settings: Decoding, prefixes: Sequence[Prefix]) -> None:
+        self.model, self.settings = model, settings
+        self.cache = merge([prefix.cache for prefix in prefixes])
+        lengths = torch.tensor([prefix.length for prefix in prefixes], device=model.device)
+        columns = torch.arange(int(lengths.max()), device=model.device)
+        self.owners = torch.where(columns < lengths[:, None], PREFIX, NOBODY)  # (rows, cached)
         self.rows: list[list[Question]] = []
 
-    def ask(self, asked: Sequence[Sequence[Question]], cuts: Sequence[int], starts: Sequence[int]) -> None:
+    def ask(self, rows: Sequence[Sequence[Question]], prefixes: Sequence[Prefix]) -> None:
         """Runs the questions' own tokens and picks each one's first answer token."""
-        self.rows = [list(row) for row in asked]
-        feed = []
-        for row, cut, start in zip(self.rows, cuts, starts, strict=True):
-            tokens: list[tuple[int, int, int]] = []
+        self.rows = list(map(list, rows))
+        feed: list[list[Column]] = []
+        last_columns: list[list[int]] = []  # of each question in each row
+        for row, prefix in zip(self.rows, prefixes, strict=True):
+            columns: list[Column] = []
+            row_last = []
             for question in row:
-                own = question.ids[cut:]
-                tokens += [(token, start + i, question.owner) for i, token in enumerate(own)]
-                question.position = start + len(own)
-            feed.append(tokens)
-        ends = []
-        for row, cut in zip(self.rows, cuts, strict=True):
-            at = -1
-            ends.append([at := at + len(question.ids) - cut for question in row])
-        kept = sorted({end for row_ends in ends for end in row_ends})
+                question.position = prefix.next_position
+                for token in question.ids[prefix.length :]:
+                    columns.append(Column(token, question.position, question.owner))
+                    question.position += 1
+                row_last.append(len(columns) - 1)
+            feed.append(columns)
+            last_columns.append(row_last)
+        # Logits are as wide as the vocabulary, so they are computed only where a question ends.
+        kept = sorted({column for row_last in last_columns for column in row_last})
         logits = self._forward(feed, torch.tensor(kept, device=self.model.device))
-        place = {end: i for i, end in enumerate(kept)}
-        index = [(r, place[end]) for r, row_ends in enumerate(ends) for end in row_ends]
-        self._choose([question for row in self.rows for question in row], self._pick(logits, index), first=True)
+        kept_index = {column: index for index, column in enumerate(kept)}
+        where = []
+        for row_index, row_last in enumerate(last_columns):
+            where += [(row_index, kept_index[column]) for column in row_last]
+        self._choose(logits, where, first=True)
 
     def step(self) -> bool:
-        """Feeds every unfinished question its last token; False where none is left."""
-        alive = [r for r, row in enumerate(self.rows) if any(not question.finished for question in row)]
+        """Feeds every unfinished question its last token; False if none is left."""
+        alive = []
+        for row_index, row in enumerate(self.rows):
+            if any(not question.finished for question in row):
+                alive.append(row_index)
         if not alive:
             return False
+        # A finished image's keys and values are freed at once.
         if len(alive) < len(self.rows):
             keep = torch.tensor(alive, device=self.model.device)
             self.cache.batch_select_indices(keep)
             self.owners = self.owners[keep]
-        self.rows = [[question for question in self.rows[r] if not question.finished] for r in alive]
-        feed = [[(question.tokens[-1], question.position, question.owner) for question in row] for row in self.rows]
-        for row in self.rows:
+        feed = []
+        rows = []
+        for row_index in alive:
+            row = [question for question in self.rows[row_index] if not question.finished]
+            columns = []
             for question in row:
+                columns.append(Column(question.tokens[-1], question.position, question.owner))
                 question.position += 1
-        logits = self._forward(feed, 0)
-        index = [(r, t) for r, row in enumerate(self.rows) for t in range(len(row))]
-        self._choose([question for row in self.rows for question in row], self._pick(logits, index), first=False)
+            rows.append(row)
+            feed.append(columns)
+        self.rows = rows
+        logits = self._forward(feed, 0)  # 0 keeps all columns: each is a question's last one
+        where: list[tuple[int, int]] = []
+        for row_index, row in enumerate(self.rows):
+            where += zip([row_index] * len(row), range(len(row)), strict=True)
+        self._choose(logits, where, first=False)
         return True
 
-    def _forward(self, feed: Sequence[Sequence[tuple[int, int, int]]], kept: Any) -> torch.Tensor:
-        """Logits for (token, position, owner) rows, padded behind; a token sees its prefix and its own question."""
+    def _forward(self, feed: Sequence[Sequence[Column]], kept: Any) -> torch.Tensor:
+        """Logits (rows, kept, vocabulary) of the columns to feed, rows padded behind.
+
+        A token sees its row's prefix and its own question, nothing else.
+        """
         device = self.model.device
         width = max(map(len, feed))
-        padded = [[*row, *[(0, 0, NOBODY)] * (width - len(row))] for row in feed]
-        tokens, positions, owners = torch.tensor(padded, device=device).unbind(-1)
-        seen = self.owners[:, None, :]
-        old = (seen == PREFIX) | ((seen == owners[:, :, None]) & (seen != NOBODY))
-        new = (owners[:, None, :] == owners[:, :, None]).tril()
-        allowed = torch.cat([old, new], dim=-1)[:, None]
+        padded = [[*row, *[PADDING] * (width - len(row))] for row in feed]
+        tokens, positions, owners = torch.tensor(padded, device=device).unbind(-1)  # (rows, width)
+
+        cached_owner = self.owners[:, None, :]  # (rows, 1, cached)
+        query_owner = owners[:, :, None]  # (rows, width, 1)
+        sees_prefix = cached_owner == PREFIX
+        sees_own_past = (cached_owner == query_owner) & (cached_owner != NOBODY)
+        same_question = owners[:, None, :] == query_owner  # (rows, width, width)
+        # Padding sees padding: a row of the mask without any True would give NaN.
+        sees_own_new = same_question.tril()
+        allowed = torch.cat([sees_prefix | sees_own_past, sees_own_new], dim=-1)
+        allowed = allowed[:, None]  # (rows, 1, width, cached + width)
+
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype, device=device)
         mask.masked_fill_(~allowed, torch.finfo(self.model.dtype).min)
         if hasattr(self.model.model, "get_rope_index"):
+            # M-RoPE takes three positions a token; those of text are equal.
             positions = positions.expand(3, *positions.shape)
+        # From the next step on these columns are cached.
         self.owners = torch.cat([self.owners, owners], dim=1)
         logits: torch.Tensor = self.model(
             input_ids=tokens,
@@ -194,34 +290,54 @@ class _Batch:
         ).logits
         return logits
 
-    def _pick(self, logits: torch.Tensor, index: Sequence[tuple[int, int]]) -> torch.Tensor:
-        rows, columns = torch.tensor(index, device=logits.device).unbind(-1)
-        return logits[rows, columns].float()
+    def _choose(
+        self, all_logits: torch.Tensor, where: Sequence[tuple[int, int]], first: bool
+    ) -> None:
+        """Takes or draws every question's next token.
 
-    def _choose(self, questions: Sequence[Question], logits: torch.Tensor, first: bool) -> None:
-        """Takes or draws each question's next token; `logits` is (questions, vocabulary)."""
+        Args:
+            all_logits: Shape (rows, kept, vocabulary).
+            where: (row, kept column) of each question's last token.
+            first: Whether it is the answers' first token, whose P(yes) and P(no) are recorded.
+        """
+        questions = [question for row in self.rows for question in row]
+        rows, columns = torch.tensor(where, device=all_logits.device).unbind(-1)
+        logits = all_logits[rows, columns].float()  # (questions, vocabulary)
+        # Before the penalty: P(yes) is what the model says, not what is made of it.
         if first and self.settings.yes and self.settings.no:
             probabilities = logits.softmax(-1)
-            sums = [probabilities[:, list(ids)].sum(-1).tolist() for ids in (self.settings.yes, self.settings.no)]
-            for question, yes, no in zip(questions, *sums, strict=True):
+            p_yes = probabilities[:, list(self.settings.yes)].sum(-1).tolist()
+            p_no = probabilities[:, list(self.settings.no)].sum(-1).tolist()
+            for question, yes, no in zip(questions, p_yes, p_no, strict=True):
                 question.p_yes, question.p_no = yes, no
         if self.settings.repetition_penalty != 1.0:
-            logits = torch.stack([self._penalised(q, row) for q, row in zip(questions, logits, strict=True)])
-        for question, token in zip(questions, self._next(questions, logits), strict=True):
+            penalised = [self._penalise(q, row) for q, row in zip(questions, logits, strict=True)]
+            logits = torch.stack(penalised)
+        for question, token in zip(questions, self._next_tokens(questions, logits), strict=True):
             question.tokens.append(token)
-            question.finished = token in self.settings.eos or len(question.tokens) >= question.limit
+            ended = token in self.settings.eos
+            question.finished = ended or len(question.tokens) >= question.limit
 
-    def _next(self, questions: Sequence[Question], logits: torch.Tensor) -> list[int]:
+    def _next_tokens(self, questions: Sequence[Question], logits: torch.Tensor) -> list[int]:
+        """The most likely tokens, or tokens drawn by inverting the cumulative distribution."""
         if self.settings.temperature == 0:
             return logits.argmax(-1).tolist()
-        sums = (logits.double() / self.settings.temperature).softmax(-1).cumsum(-1)
-        points = torch.tensor([[question.chance.random()] for question in questions], device=sums.device)
-        return torch.searchsorted(sums, points * sums[:, -1:], right=True).clamp(max=sums.shape[-1] - 1)[:, 0].tolist()
+        # In double precision: the sums of 150,000 small numbers must end at 1.
+        probabilities = (logits.double() / self.settings.temperature).softmax(-1)
+        cumulative = probabilities.cumsum(-1)  # (questions, vocabulary)
+        uniform = [[question.rng.random()] for question in questions]
+        points = torch.tensor(uniform, device=cumulative.device) * cumulative[:, -1:]
+        tokens = torch.searchsorted(cumulative, points, right=True)
+        return tokens.clamp(max=cumulative.shape[-1] - 1)[:, 0].tolist()
 
-    def _penalised(self, question: Question, logits: torch.Tensor) -> torch.Tensor:
-        """`generate`'s repetition penalty over prompt and answer (Keskar et al. 2019, section 4.1)."""
-        seen = torch.tensor(sorted({*question.ids, *question.tokens}), device=logits.device)
-        scores, penalty = logits[seen], self.settings.repetition_penalty
+    def _penalise(self, question: Question, logits: torch.Tensor) -> torch.Tensor:
+        """`generate`'s repetition penalty over prompt and answer.
+
+        Source: Keskar et al. 2019, arXiv 1909.05858, section 4.1.
+        """
+        # Each token once, however often it stands there, as `generate` does it.
+        token_ids = torch.tensor(sorted({*question.ids, *question.tokens}), device=logits.device)
+        scores, penalty = logits[token_ids], self.settings.repetition_penalty
         logits = logits.clone()
-        logits[seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
+        logits[token_ids] = torch.where(scores < 0, scores * penalty, scores / penalty)
         return logits

@@ -1,6 +1,7 @@
-"""Draws the atlas of sprites from Noto Color Emoji: `python -m bench.scenes.make_sprites` (fonts-noto-color-emoji).
+"""Draws the atlas of sprites from Noto Color Emoji (Debian's fonts-noto-color-emoji).
 
-Run once when the categories change; the atlas is shipped, so no font is needed otherwise.
+`python -m bench.scenes.make_sprites` is run once when the categories change. The atlas is shipped,
+so no font is needed otherwise.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from bench.scenes.render import ATLAS
 from bench.scenes.world import SIZES, SPRITES
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 STRIKE = 109  # the only size the font has
-ATLAS = Path(__file__).with_name("sprites.png")
 
 
 def draw() -> Image.Image:
-    """One row per category, one cell per size, each sprite centred and filling its cell's longer side."""
+    """One row for each category, one cell for each size.
+
+    Each sprite is centred and fills its cell's longer side.
+    """
     font = ImageFont.truetype(str(FONT), STRIKE)
     cell = max(SIZES.values())
     atlas = Image.new("RGBA", (cell * len(SIZES), cell * len(SPRITES)))
@@ -27,9 +31,11 @@ def draw() -> Image.Image:
         glyph = canvas.crop(canvas.getbbox())
         for column, side in enumerate(SIZES.values()):
             scale = side / max(glyph.size)
-            size = [max(1, round(length * scale)) for length in glyph.size]
-            small = glyph.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-            atlas.paste(small, (column * cell + (side - size[0]) // 2, row * cell + (side - size[1]) // 2))
+            width, height = (max(1, round(length * scale)) for length in glyph.size)
+            small = glyph.resize((width, height), Image.Resampling.LANCZOS)
+            left = column * cell + (side - width) // 2
+            top = row * cell + (side - height) // 2
+            atlas.paste(small, (left, top))
     return atlas
 
 

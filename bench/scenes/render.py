@@ -1,8 +1,9 @@
-"""Pictures of scenes: sprites of the shipped atlas on a background that tells the context, 128 × 128 RGB."""
+"""Images of scenes: sprites on a background that tells the context, 128 × 128 RGB."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.scenes.world import CATEGORIES, SIDE, SIZES, Context, Scene
 
 ATLAS = Path(__file__).with_name("sprites.png")
+DARKER = 0.92  # of the floor's colour, for its pattern
+CAPTION_LINE = 46  # characters under an image of the contact sheet
 
 
 @cache
@@ -29,18 +32,20 @@ def background(context: Context) -> Image.Image:
     image = Image.new("RGB", (SIDE, SIDE), context.above)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, context.horizon, SIDE, SIDE), fill=context.below)
-    darker = tuple(int(channel * 0.92) for channel in context.below)
-    step = 6 + sum(map(ord, context.name)) % 7
-    for offset in range(context.horizon + step, SIDE, step):
-        draw.line((0, offset, SIDE, offset), fill=darker)
-    if sum(map(ord, context.name)) % 2:
-        for offset in range(step, SIDE, 2 * step):
-            draw.line((offset, context.horizon, offset, SIDE), fill=darker)
+    darker = tuple(int(channel * DARKER) for channel in context.below)
+    # hash() of a text differs from process to process; this number does not.
+    number = sum(map(ord, context.name))
+    step = 6 + number % 7
+    for y in range(context.horizon + step, SIDE, step):
+        draw.line((0, y, SIDE, y), fill=darker)
+    if number % 2:
+        for x in range(step, SIDE, 2 * step):
+            draw.line((x, context.horizon, x, SIDE), fill=darker)
     return image
 
 
-def picture(scene: Scene) -> Image.Image:
-    """The scene's picture, the same to the last pixel on every machine."""
+def render(scene: Scene) -> Image.Image:
+    """The scene's image, the same to the last pixel on every machine."""
     image = background(scene.context).copy()
     for thing in scene.things:
         cut = sprite(thing.category, thing.size, thing.mirrored)
@@ -48,16 +53,26 @@ def picture(scene: Scene) -> Image.Image:
     return image
 
 
-def contact_sheet(scenes: list[Scene], columns: int = 6, zoom: int = 2) -> Image.Image:
+def contact_sheet(scenes: Sequence[Scene], columns: int = 6, zoom: int = 2) -> Image.Image:
     """Many scenes with their contexts and objects written under them."""
-    wide, high = SIDE * zoom + 8, SIDE * zoom + 40
-    sheet = Image.new("RGB", (wide * columns, high * math.ceil(len(scenes) / columns)), "white")
+    side = SIDE * zoom
+    width, height = side + 8, side + 40
+    rows = math.ceil(len(scenes) / columns)
+    sheet = Image.new("RGB", (width * columns, height * rows), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for number, item in enumerate(scenes):
-        x, y = number % columns * wide, number // columns * high
-        sheet.paste(picture(item).resize((SIDE * zoom, SIDE * zoom), Image.Resampling.NEAREST), (x + 4, y + 4))
-        named = [f"{count} {name}" if count > 1 else name for name, count in item.counts.items()]
-        text = f"{item.context.name}: " + ", ".join(named)
-        for line, part in enumerate((text[:46], text[46:92])):
-            draw.text((x + 4, y + SIDE * zoom + 6 + 14 * line), part, fill="black", font=font)
+    for number, scene in enumerate(scenes):
+        x, y = number % columns * width, number // columns * height
+        enlarged = render(scene).resize((side, side), Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (x + 4, y + 4))
+        text = _caption(scene)
+        for line in range(2):
+            part = text[line * CAPTION_LINE : (line + 1) * CAPTION_LINE]
+            draw.text((x + 4, y + side + 6 + 14 * line), part, fill="black", font=font)
     return sheet
+
+
+def _caption(scene: Scene) -> str:
+    names = []
+    for name, count in scene.counts.items():
+        names.append(f"{count} {name}" if count > 1 else name)
+    return f"{scene.context.name}: {', '.join(names)}"

@@ -74,7 +74,9 @@ function runs() {
       table.append(row);
     }
     wide.append(table);
-    box.append(wide, make("p", run.folder, { class: "quiet" }));
+    box.append(wide);
+    for (const caveat of run.caveats) box.append(make("p", `‡ ${caveat}`, { class: "caveat" }));
+    box.append(make("p", run.folder, { class: "quiet" }));
     $("run-tables").append(box);
   }
 }

@@ -1,4 +1,5 @@
-"""A checkpoint gated in somebody's own tests: the shipped model passes against itself, noise on its weights fails."""
+"""A checkpoint gated in somebody's own tests: the shipped model passes against itself, noise on
+its weights fails."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.models.loading import locate
+from bench.models.checkpoints import locate
 from tests.conftest import bench
 
 TEST = "def test_the_checkpoint_is_no_worse(bench_gate):\n    assert bench_gate.passed, bench_gate.report\n"
@@ -19,13 +20,25 @@ TEST = "def test_the_checkpoint_is_no_worse(bench_gate):\n    assert bench_gate.
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Somebody's project: a test, a reference of llava-tiny on 300 questions, and what it was made from."""
+    """Somebody's project: a test, a reference of llava-tiny on 300 questions, and what it was made
+    from."""
     from bench import registry
 
     folder = tmp_path_factory.mktemp("project")
     (folder / "test_checkpoint.py").write_text(TEST)
-    done = bench("run", "--model", "llava-tiny", "--suite", "pope", "--data", "scenes", "--limit", "300",
-                 "--out", folder / "runs")  # fmt: skip
+    done = bench(
+        "run",
+        "--model",
+        "llava-tiny",
+        "--suite",
+        "pope",
+        "--data",
+        "scenes",
+        "--limit",
+        "300",
+        "--out",
+        folder / "runs",
+    )
     assert done.returncode == 0, done.stderr
     assert bench("check", folder / "runs", "--save", folder / "reference.json").returncode == 0
     source = locate(registry.MODEL_ALIASES["llava-tiny"], None)
@@ -34,13 +47,27 @@ def project(tmp_path_factory):
     generator = torch.Generator().manual_seed(0)
     for weight in weights.values():
         if weight.ndim == 2:
-            weight += 0.3 * weight.float().std() * torch.randn(weight.shape, generator=generator).to(weight.dtype)
+            weight += (
+                0.3
+                * weight.float().std()
+                * torch.randn(weight.shape, generator=generator).to(weight.dtype)
+            )
     save_file(weights, noisy / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
 def gated(folder, *words):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), *words]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(folder),
+        *words,
+    ]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -56,7 +83,9 @@ def test_noise_on_the_weights_fails_and_the_samples_are_named(project):
     assert "FAIL  POPE accuracy" in done.stdout
     named = re.findall(r"^E +(\w+)/\d+ \((\w+)\): 1 → 0$", done.stdout, re.MULTILINE)
     assert len(named) == 10
-    assert all(name == subset and name in ("random", "popular", "adversarial") for name, subset in named)
+    assert all(
+        name == subset and name in ("random", "popular", "adversarial") for name, subset in named
+    )
 
 
 def test_without_a_model_the_test_is_skipped(project):

@@ -1,4 +1,5 @@
-"""`--data hub` and hub models: the real clients against a real server on loopback that speaks the hub's protocol."""
+"""`--data hub` and hub models: the real clients against a real server on loopback that speaks the
+hub's protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from bench.judges.rubric import OFFICIAL_SOURCE
 from tests.conftest import bench, bench_process, draw, metrics
+from tests.loopback_chat import chat_server, completion
 from tests.loopback_hub import Hub, commit_of, hub_server
 from tests.original_format import write_original
 
@@ -22,11 +25,16 @@ MODEL = ("model", "owner/tiny-llava")
 SUBSETS = ("adversarial", "popular", "random")
 PHOTOGRAPHS = (310196, 210789, 9)
 ALONE = {
-    "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1,localhost",
-    "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "no_proxy": "127.0.0.1,localhost",
+    "HF_HUB_OFFLINE": "0",
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     "OMP_NUM_THREADS": "1",  # two threads on a tiny model wait for each other wherever a core is busy
-}  # fmt: skip
+}
 POPE_CARD = b"""---
 configs:
 - {config_name: Full, data_files: [{split: random, path: Full/random-*}]}
@@ -36,15 +44,21 @@ configs:
 
 
 def run(hub: Hub, home: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
-    """`bench run` of a user whose hub is `hub` and whose HF_HOME is `home`; no other host can be reached."""
+    """`bench run` of a user whose hub is `hub` and whose HF_HOME is `home`; no other host can be
+    reached."""
     caches = {"HF_HUB_CACHE": str(home / "hub"), "HF_DATASETS_CACHE": str(home / "datasets")}
-    return bench_process("run", *arguments, HF_ENDPOINT=hub.url, HF_HOME=str(home), **caches, **ALONE)
+    return bench_process(
+        "run", *arguments, HF_ENDPOINT=hub.url, HF_HOME=str(home), **caches, **ALONE
+    )
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     """Exit code 2 and three lines that hold `words`."""
     lines = done.stderr.splitlines()[-3:]
-    assert (done.returncode, [line[:8] for line in lines]) == (2, [" error: ", "reason: ", "remedy: "]), done.stderr
+    assert (done.returncode, [line[:8] for line in lines]) == (
+        2,
+        [" error: ", "reason: ", "remedy: "],
+    ), done.stderr
     assert "Traceback" not in done.stderr
     assert [word for word in words if word not in "\n".join(lines)] == [], done.stderr
 
@@ -56,35 +70,53 @@ def layouts(home: Path, benchmark: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pope_rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Six questions (three yes, three no) in each category about each of three pictures, as lmms-lab/POPE has them."""
+    """Six questions (three yes, three no) in each category about each of three pictures, as lmms-
+    lab/POPE has them."""
     folder = tmp_path_factory.mktemp("photographs")
     rows: list[dict[str, Any]] = []
     for category in SUBSETS:
         for number, photograph in enumerate(PHOTOGRAPHS):
             image = draw(folder / f"{number}.jpg", number).read_bytes()
-            for place, what in enumerate(("dog", f"{category} cat", "car", f"{category} bus", "cup", f"{category} tv")):
-                row = {"id": str(len(rows)), "question_id": str(6 * number + place + 1)}
-                row |= {"question": f"Is there a {what} in the image?", "answer": "no" if place % 2 else "yes"}
-                row |= {"image_source": f"COCO_val2014_{photograph:012}", "image": {"bytes": image, "path": None}}
+            for question_index, what in enumerate(
+                ("dog", f"{category} cat", "car", f"{category} bus", "cup", f"{category} tv")
+            ):
+                row = {"id": str(len(rows)), "question_id": str(6 * number + question_index + 1)}
+                row |= {
+                    "question": f"Is there a {what} in the image?",
+                    "answer": "no" if question_index % 2 else "yes",
+                }
+                row |= {
+                    "image_source": f"COCO_val2014_{photograph:012}",
+                    "image": {"bytes": image, "path": None},
+                }
                 rows.append(row | {"category": category})
     return rows
 
 
 @pytest.fixture(scope="module")
 def pope_files(pope_rows: list[dict[str, Any]]) -> dict[str, bytes]:
-    """The repository: the questions in any order over two shards, and a second configuration that is not asked for."""
+    """The repository: the questions in any order over two shards, and a second configuration that
+    is not asked for."""
     from datasets import Dataset, Features, Image, Value
 
     names = ("id", "question_id", "question", "answer", "image_source")
-    features = Features(dict.fromkeys(names, Value("string")) | {"image": Image(), "category": Value("string")})
+    features = Features(
+        dict.fromkeys(names, Value("string")) | {"image": Image(), "category": Value("string")}
+    )
 
     def shard(rows: list[dict[str, Any]]) -> bytes:
         Dataset.from_list(rows, features=features).to_parquet(file := io.BytesIO())
         return file.getvalue()
 
     rows = random.Random(0).sample(pope_rows, len(pope_rows))
-    parts = {"data/test-00000-of-00002": rows[:30], "data/test-00001-of-00002": rows[30:], "Full/random-0": rows[:3]}
-    return {"README.md": POPE_CARD} | {f"{name}.parquet": shard(part) for name, part in parts.items()}
+    parts = {
+        "data/test-00000-of-00002": rows[:30],
+        "data/test-00001-of-00002": rows[30:],
+        "Full/random-0": rows[:3],
+    }
+    return {"README.md": POPE_CARD} | {
+        f"{name}.parquet": shard(part) for name, part in parts.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -92,27 +124,40 @@ def pope_answers(pope_rows: list[dict[str, Any]], tmp_path_factory: pytest.TempP
     """Right answers, but "yes" to everything about the first picture."""
     file = tmp_path_factory.mktemp("pope") / "answers.json"
     said = [
-        {"image": f"{row['image_source']}.jpg", "question": row["question"],
-         "text": "Yes." if "310196" in row["image_source"] else row["answer"]} for row in pope_rows
-    ]  # fmt: skip
+        {
+            "image": f"{row['image_source']}.jpg",
+            "question": row["question"],
+            "text": "Yes." if "310196" in row["image_source"] else row["answer"],
+        }
+        for row in pope_rows
+    ]
     file.write_text(json.dumps(said))
     return file
 
 
-def test_pope_is_downloaded_once_and_needs_no_hub_afterwards(pope_rows, pope_files, pope_answers, tmp_path):
-    home, arguments = tmp_path / "home", ("--model", f"replay:{pope_answers}", "--suite", "pope", "--data", "hub")
+def test_pope_is_downloaded_once_and_needs_no_hub_afterwards(
+    pope_rows, pope_files, pope_answers, tmp_path
+):
+    home, arguments = (
+        tmp_path / "home",
+        ("--model", f"replay:{pope_answers}", "--suite", "pope", "--data", "hub"),
+    )
     with hub_server({POPE: pope_files}) as hub:
         first = run(hub, home, *arguments, "--out", tmp_path / "first")
         assert first.returncode == 0, first.stderr
-        assert not any("/Full/random" in request for request in hub.requests), "another configuration"
+        assert not any("/Full/random" in request for request in hub.requests), (
+            "another configuration"
+        )
         hub.requests.clear()
         assert run(hub, home, *arguments, "--out", tmp_path / "second").returncode == 0
-        assert hub.requests == ["GET /api/datasets/lmms-lab/POPE"], "only the newest commit is asked for"
-    found = metrics(tmp_path / "first" / "pope")
+        assert hub.requests == ["GET /api/datasets/lmms-lab/POPE"], (
+            "only the newest commit is asked for"
+        )
+    measured = metrics(tmp_path / "first" / "pope")
     for subset in SUBSETS:
-        row = found["accuracy", subset]
+        row = measured["accuracy", subset]
         assert (row["n"], row["unscored"], row["value"]) == (18, 0, pytest.approx(15 / 18))
-    assert found["accuracy", "all"]["n"] == 54
+    assert measured["accuracy", "all"]["n"] == 54
 
     layout = home / "synth-align" / "pope" / commit_of(pope_files)
     assert {path.name: path.read_bytes() for path in (layout / "images").rglob("*.jpg")} == {
@@ -121,21 +166,31 @@ def test_pope_is_downloaded_once_and_needs_no_hub_afterwards(pope_rows, pope_fil
     for subset in SUBSETS:
         lines = (layout / f"pope/coco/coco_pope_{subset}.json").read_text().splitlines()
         assert [json.loads(line) for line in lines] == [
-            {"question_id": int(row["question_id"]), "image": f"{row['image_source']}.jpg", "text": row["question"],
-             "label": row["answer"]} for row in pope_rows if row["category"] == subset
-        ]  # fmt: skip
+            {
+                "question_id": int(row["question_id"]),
+                "image": f"{row['image_source']}.jpg",
+                "text": row["question"],
+                "label": row["answer"],
+            }
+            for row in pope_rows
+            if row["category"] == subset
+        ]
     assert bench("data", "check", layout, "--suite", "pope").returncode == 0
     offline = run(hub, home, *arguments, "--out", tmp_path / "offline")
     assert offline.returncode == 0, offline.stderr
-    assert metrics(tmp_path / "offline" / "pope") == found
+    assert metrics(tmp_path / "offline" / "pope") == measured
 
 
 @pytest.mark.parametrize("fault", ["500", "html", "truncated"])
-def test_a_misbehaving_hub_is_one_clear_error_and_leaves_nothing_behind(pope_files, pope_answers, tmp_path, fault):
+def test_a_misbehaving_hub_is_one_clear_error_and_leaves_nothing_behind(
+    pope_files, pope_answers, tmp_path, fault
+):
     arguments = ("--model", f"replay:{pope_answers}", "--suite", "pope", "--out", tmp_path / "run")
     with hub_server({POPE: pope_files}) as hub:
         hub.fault = fault
-        assert_refused(run(hub, tmp_path, *arguments), "lmms-lab/POPE could not be downloaded", "--data DIR")
+        assert_refused(
+            run(hub, tmp_path, *arguments), "lmms-lab/POPE could not be downloaded", "--data DIR"
+        )
         assert layouts(tmp_path, "pope") == [] and not (tmp_path / "run").exists()
         hub.fault = None
         assert run(hub, tmp_path, *arguments).returncode == 0, "nothing broken was kept"
@@ -144,21 +199,36 @@ def test_a_misbehaving_hub_is_one_clear_error_and_leaves_nothing_behind(pope_fil
 
 @pytest.fixture(scope="module")
 def mmhal_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """MMHal-Bench with four pictures; its zip also holds what must not be written where it says, or at all."""
+    """MMHal-Bench with four pictures; its zip also holds what must not be written where it says,
+    or at all."""
     folder = tmp_path_factory.mktemp("mmhal")
-    pictures = {f"{number}_o.jpg": draw(folder / f"{number}.jpg", number).read_bytes() for number in range(4)}
+    pictures = {
+        f"{number}_o.jpg": draw(folder / f"{number}.jpg", number).read_bytes()
+        for number in range(4)
+    }
     template = [
-        {"question_type": "other", "question_topic": "food", "image_id": f"{index:016x}",
-         "image_src": f"https://farm1.staticflickr.com/1/{index % 4}_o.jpg", "image_content": ["cup"],
-         "question": f"What is at place {index}?", "gt_answer": "A cup.", "model_answer": ""} for index in range(96)
-    ]  # fmt: skip
+        {
+            "question_type": "other",
+            "question_topic": "food",
+            "image_id": f"{index:016x}",
+            "image_src": f"https://farm1.staticflickr.com/1/{index % 4}_o.jpg",
+            "image_content": ["cup"],
+            "question": f"What is at place {index}?",
+            "gt_answer": "A cup.",
+            "model_answer": "",
+        }
+        for index in range(96)
+    ]
     with zipfile.ZipFile(packed := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
         archive.mkdir("images")
         for name, content in pictures.items():
             archive.writestr(f"images/{name}", content)
         archive.writestr("../../evil.jpg", b"evil")
         archive.writestr("images/evil.py", b"evil")
-    return {"response_template.json": json.dumps(template).encode(), "test_data.zip": packed.getvalue()}
+    return {
+        "response_template.json": json.dumps(template).encode(),
+        "test_data.zip": packed.getvalue(),
+    }
 
 
 @pytest.fixture
@@ -166,10 +236,21 @@ def mmhal_arguments(mmhal_files: dict[str, bytes], tmp_path: Path) -> list[Any]:
     """Recorded answers, and reviews that rate every other one 6 and 1."""
     template = json.loads(mmhal_files["response_template.json"])
     answers = tmp_path / "answers.json"
-    answers.write_text(json.dumps([{**item, "model_answer": f"A {index}."} for index, item in enumerate(template)]))
+    answers.write_text(
+        json.dumps([{**item, "model_answer": f"A {index}."} for index, item in enumerate(template)])
+    )
     reviews = tmp_path / "reviews.json"
     reviews.write_text(json.dumps([f"Rating: {6 if index % 2 else 1}" for index in range(96)]))
-    return ["--model", f"replay:{answers}", "--suite", "mmhal", "--data", "hub", "--judge", f"replay:{reviews}"]
+    return [
+        "--model",
+        f"replay:{answers}",
+        "--suite",
+        "mmhal",
+        "--data",
+        "hub",
+        "--judge",
+        f"replay:{reviews}",
+    ]
 
 
 def test_mmhal_is_unpacked_into_its_layout_alone(mmhal_files, mmhal_arguments, tmp_path):
@@ -180,7 +261,9 @@ def test_mmhal_is_unpacked_into_its_layout_alone(mmhal_files, mmhal_arguments, t
     row = metrics(tmp_path / "run" / "mmhal")["score", "all"]
     assert (row["n"], row["unscored"], row["value"]) == (96, 0, 3.5)
     layout = home / "synth-align" / "mmhal" / commit_of(mmhal_files)
-    assert [path for path in tmp_path.rglob("*evil*") if path.parent != layout / "images" / "mmhal"] == []
+    assert [
+        path for path in tmp_path.rglob("*evil*") if path.parent != layout / "images" / "mmhal"
+    ] == []
     written = {path.name for path in (layout / "images").rglob("*.*")}
     assert written - {"evil.jpg"} == {f"{number}_o.jpg" for number in range(4)}
     (layout / "images" / "mmhal" / "evil.jpg").unlink(missing_ok=True)
@@ -188,7 +271,9 @@ def test_mmhal_is_unpacked_into_its_layout_alone(mmhal_files, mmhal_arguments, t
 
 
 @pytest.mark.parametrize("damage", ["cut", "scratched"])
-def test_a_corrupt_zip_is_one_clear_error_whose_remedy_works(mmhal_files, mmhal_arguments, tmp_path, damage):
+def test_a_corrupt_zip_is_one_clear_error_whose_remedy_works(
+    mmhal_files, mmhal_arguments, tmp_path, damage
+):
     home, arguments = tmp_path / "home", [*mmhal_arguments, "--out", tmp_path / "run"]
     whole = mmhal_files["test_data.zip"]
     image = whole.index(b"_o.jpg") + 6  # where the first picture's deflated bytes begin
@@ -201,26 +286,46 @@ def test_a_corrupt_zip_is_one_clear_error_whose_remedy_works(mmhal_files, mmhal_
         assert run(hub, home, *arguments).returncode == 0, "a new commit is a new download"
 
         shutil.rmtree(home / "synth-align")
-        (kept,) = (home / "hub").glob(f"datasets--*/snapshots/{commit_of(mmhal_files)}/test_data.zip")
+        (kept,) = (home / "hub").glob(
+            f"datasets--*/snapshots/{commit_of(mmhal_files)}/test_data.zip"
+        )
         kept.resolve().write_bytes(bad["test_data.zip"])
-        assert_refused(run(hub, home, *arguments), "test_data.zip", "cannot be unpacked", "start again")
+        assert_refused(
+            run(hub, home, *arguments), "test_data.zip", "cannot be unpacked", "start again"
+        )
         assert run(hub, home, *arguments).returncode == 0, "what the remedy says must help"
 
 
 @pytest.fixture(scope="module")
 def model_files(tiny: Any) -> dict[str, bytes]:
-    """A tiny LLaVA as a hub repository, with the files that real ones have beside the checkpoint."""
+    """A tiny LLaVA as a hub repository, with the files that real ones have beside the checkpoint.
+    A tiny LLaVA as a hub repository, with the files that real ones have beside the checkpoint."""
     files = {path.name: path.read_bytes() for path in tiny("llava").iterdir()}
-    return files | {"README.md": b"# tiny\n", ".gitattributes": b"* text\n", "pytorch_model.bin": b"the same again"}
+    return files | {
+        "README.md": b"# tiny\n",
+        ".gitattributes": b"* text\n",
+        "pytorch_model.bin": b"the same again",
+    }
 
 
 def test_a_hub_model_runs_and_needs_no_hub_afterwards(model_files, pictures, tmp_path):
-    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures, "--limit", "18"]
+    arguments = [
+        "--model",
+        "owner/tiny-llava",
+        "--suite",
+        "pope",
+        "--data",
+        pictures,
+        "--limit",
+        "18",
+    ]
     arguments += ["--out", tmp_path / "run"]
     with hub_server({MODEL: model_files}) as hub:
         done = run(hub, tmp_path / "home", *arguments)
         assert done.returncode == 0, done.stderr
-        assert not any("pytorch_model.bin" in request for request in hub.requests), "safetensors are enough"
+        assert not any("pytorch_model.bin" in request for request in hub.requests), (
+            "safetensors are enough"
+        )
     record = json.loads((tmp_path / "run" / "pope" / "run.json").read_text())["model"]
     assert (record["name"], record["revision"]) == ("owner/tiny-llava", commit_of(model_files))
     assert metrics(tmp_path / "run" / "pope")["accuracy", "all"]["n"] == 18
@@ -230,20 +335,32 @@ def test_a_hub_model_runs_and_needs_no_hub_afterwards(model_files, pictures, tmp
 
 def test_an_original_lora_its_base_and_its_tower_come_from_three_repositories(pictures, tmp_path):
     write_original(tmp_path / "parts", lora=True)
-    files = {part: {f.name: f.read_bytes() for f in (tmp_path / "parts" / part).iterdir()}
-             for part in ("adapter", "llava", "tower")}  # fmt: skip
-    for part, field, named in (("adapter", "adapter_config.json", "base_model_name_or_path"),
-                               ("adapter", "config.json", "mm_vision_tower")):  # fmt: skip
+    files = {
+        part: {f.name: f.read_bytes() for f in (tmp_path / "parts" / part).iterdir()}
+        for part in ("adapter", "llava", "tower")
+    }
+    for part, field, named in (
+        ("adapter", "adapter_config.json", "base_model_name_or_path"),
+        ("adapter", "config.json", "mm_vision_tower"),
+    ):
         content = json.loads(files[part][field])
         where = "owner/llava" if field.startswith("adapter") else "owner/tower"
         files[part][field] = json.dumps(content | {named: where}).encode()
     arguments = ["--suite", "pope", "--data", pictures, "--limit", "18"]
-    with hub_server({("model", f"owner/{name}"): content for name, content in files.items()}) as hub:
+    with hub_server(
+        {("model", f"owner/{name}"): content for name, content in files.items()}
+    ) as hub:
         remote = ["--model", "owner/adapter", *arguments, "--out", tmp_path / "hub"]
         done = run(hub, tmp_path / "home", *remote)
         assert done.returncode == 0, done.stderr
     local = run(
-        hub, tmp_path / "home", "--model", tmp_path / "parts" / "adapter", *arguments, "--out", tmp_path / "local"
+        hub,
+        tmp_path / "home",
+        "--model",
+        tmp_path / "parts" / "adapter",
+        *arguments,
+        "--out",
+        tmp_path / "local",
     )
     assert local.returncode == 0, local.stderr
     said = []
@@ -257,7 +374,11 @@ def test_an_original_lora_its_base_and_its_tower_come_from_three_repositories(pi
 def test_a_model_that_is_not_there_is_one_clear_error(model_files, pictures, tmp_path):
     arguments = ("--suite", "pope", "--data", pictures, "--out", tmp_path / "run")
     with hub_server({MODEL: model_files}) as hub:
-        assert_refused(run(hub, tmp_path, "--model", "owner/tiny-lava", *arguments), "'owner/tiny-lava'", "spelling")
+        assert_refused(
+            run(hub, tmp_path, "--model", "owner/tiny-lava", *arguments),
+            "'owner/tiny-lava'",
+            "spelling",
+        )
         other = run(hub, tmp_path, "--model", "owner/tiny-llava", "--revision", "v2", *arguments)
         assert_refused(other, "owner/tiny-llava has no revision 'v2'")
     dead = run(hub, tmp_path, "--model", "owner/tiny-llava", *arguments)
@@ -267,5 +388,43 @@ def test_a_model_that_is_not_there_is_one_clear_error(model_files, pictures, tmp
 def test_data_from_a_dead_hub_names_the_way_out(pope_answers, tmp_path):
     with hub_server({}) as hub:
         pass
-    done = run(hub, tmp_path, "--model", f"replay:{pope_answers}", "--suite", "pope", "--out", tmp_path / "run")
+    done = run(
+        hub,
+        tmp_path,
+        "--model",
+        f"replay:{pope_answers}",
+        "--suite",
+        "pope",
+        "--out",
+        tmp_path / "run",
+    )
     assert_refused(done, "lmms-lab/POPE could not be downloaded", "--data DIR")
+
+
+def test_the_official_prompt_of_the_judge_comes_from_its_pinned_source(tmp_path, shared):
+    """MMHal-Bench's prompt is not shipped: it is read from a text of its eval_gpt4.py."""
+    code = b"import json\ntemplate = '''Objects: {}. Q: {} Human: {} Model: {}'''\n"
+    repository, revision, name = OFFICIAL_SOURCE
+    files = {("dataset", repository): {name: code}}
+    answers = shared / "outputs" / "mmhal_llava-onevision-0.5b" / "responses.json"
+    words = ("--model", f"replay:{answers}", "--suite", "mmhal", "--data", shared)
+    words += ("--limit", 8, "--judge-template", "official")
+    with (
+        hub_server(files) as hub,
+        chat_server(lambda n, body: completion("Rating: 5")) as (url, seen),
+    ):
+        hub.pinned.add(revision)
+        judge = ("--judge", f"openai:m@{url}")
+        done = run(hub, tmp_path / "home", *words, *judge, "--out", tmp_path / "out")
+        assert done.returncode == 0, done.stderr
+        hub.pinned.clear()
+        lost = run(hub, tmp_path / "other", *words, *judge, "--out", tmp_path / "lost")
+        assert_refused(lost, "own prompt cannot be had", "--judge-template")
+    prompts = [body["messages"][0]["content"] for body in seen]
+    assert len(prompts) == 8
+    assert any(
+        prompt.startswith("Objects: Fire hydrant. Q: What color is the fire hydrant cap")
+        for prompt in prompts
+    )
+    record = json.loads((tmp_path / "out" / "mmhal" / "run.json").read_text())
+    assert record["judge"]["prompt"] == "official"

@@ -1,4 +1,5 @@
-"""The page in a real browser: it shows what was measured, and model text that is markup stays text."""
+"""The page in a real browser: it shows what was measured, and model text that is markup stays
+text."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ from html import unescape
 
 import pytest
 
-from bench.store import read_lines, replace_lines
+from bench.files import read_lines, replace_lines
 from tests.conftest import bench
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSER = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"></script> & </li>"
 
 
@@ -21,14 +24,27 @@ def page(tmp_path_factory):
     """The page of two runs of llava-tiny and llava-tiny-b, with one hostile answer."""
     folder = tmp_path_factory.mktemp("page")
     for name in ("llava-tiny", "llava-tiny-b"):
-        done = bench("run", "--model", name, "--suite", "pope,chair", "--data", "scenes", "--limit", "60",
-                     "--out", folder / name)  # fmt: skip
+        done = bench(
+            "run",
+            "--model",
+            name,
+            "--suite",
+            "pope,chair",
+            "--data",
+            "scenes",
+            "--limit",
+            "60",
+            "--out",
+            folder / name,
+        )
         assert done.returncode == 0, done.stderr
     answers = folder / "llava-tiny" / "chair" / "answers.jsonl"
     rows = read_lines(answers)
     rows[0]["text"] = HOSTILE
     replace_lines(answers, rows)
-    done = bench("report", folder / "llava-tiny", folder / "llava-tiny-b", "--out", folder / "report")
+    done = bench(
+        "report", folder / "llava-tiny", folder / "llava-tiny-b", "--out", folder / "report"
+    )
     assert done.returncode == 0, done.stderr
     return folder / "report" / "index.html"
 
@@ -37,7 +53,13 @@ def dom(page, view):
     """The document after its script ran."""
     if BROWSER is None:
         pytest.skip("no Chromium here")
-    words = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom"]
+    words = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=4000",
+        "--dump-dom",
+    ]
     command = [BROWSER, *words, f"file://{page}{view}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
@@ -79,13 +101,20 @@ def test_the_keyboard_moves_sorts_links_and_filters(browser):
     assert heads[1].get_attribute("aria-sort") == "ascending", "the button keeps the focus"
 
     browser.find_element(By.CSS_SELECTOR, "nav a[href='#samples']").send_keys(Keys.ENTER)
-    names = [item.get_attribute("aria-label") for item in browser.find_elements(By.CSS_SELECTOR, "#list > li")]
+    names = [
+        item.get_attribute("aria-label")
+        for item in browser.find_elements(By.CSS_SELECTOR, "#list > li")
+    ]
     for key, expected in (("j", names[0]), ("j", names[1]), ("j", names[2]), ("k", names[1])):
-        browser.find_element(By.TAG_NAME, "body").send_keys(key) if not focused(browser) else press(key)
+        browser.find_element(By.TAG_NAME, "body").send_keys(key) if not focused(browser) else press(
+            key
+        )
         assert focused(browser) == expected
     for _ in range(len(names)):
         press("j")
-    assert len(browser.find_elements(By.CSS_SELECTOR, "#list > li")) > len(names), "moving on shows more"
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#list > li")) > len(names), (
+        "moving on shows more"
+    )
     press(Keys.ENTER)
     assert browser.current_url.endswith(f"#samples/chair/{focused(browser)}")
     state = browser.find_element(By.ID, "f-state")
@@ -100,7 +129,9 @@ def test_nothing_hostile_ran_and_nothing_is_wider_than_a_narrow_screen(browser, 
     browser.set_window_size(500, 800)
     for view in ("board", "runs", "samples/chair/"):
         browser.get(f"file://{page}#{view}")
-        width, inside = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+        width, inside = browser.execute_script(
+            "return [document.documentElement.scrollWidth, window.innerWidth]"
+        )
         assert width <= inside
     assert browser.title == "Synth-Align Bench"
     assert [row for row in browser.get_log("browser") if row["level"] == "SEVERE"] == []

@@ -27,7 +27,12 @@ def without_seconds(file: Path) -> list[dict]:
 def photographs(shared, tmp_path_factory) -> Path:
     """POPE questions about the photographs of the evaluation data."""
     out = tmp_path_factory.mktemp("photographs")
-    assert bench("data", "pope", "--objects", shared / "images" / "coco" / "objects.json", "--out", out).returncode == 0
+    assert (
+        bench(
+            "data", "pope", "--objects", shared / "images" / "coco" / "objects.json", "--out", out
+        ).returncode
+        == 0
+    )
     return out
 
 
@@ -38,30 +43,59 @@ def test_pope_on_real_photographs_with_and_without_an_adapter(tiny, photographs,
 
     torch.manual_seed(0)
     base = AutoModelForImageTextToText.from_pretrained(tiny("llava"))
-    lora = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
+    lora = LoraConfig(
+        r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False
+    )
     get_peft_model(base, lora).save_pretrained(tmp_path / "adapter")
     answers = {}
-    for name, model in {"plain": tiny("llava"), "lora": f"{tiny('llava')}+{tmp_path / 'adapter'}"}.items():
+    for name, model in {
+        "plain": tiny("llava"),
+        "lora": f"{tiny('llava')}+{tmp_path / 'adapter'}",
+    }.items():
         done = bench(
-            "run", "--model", model, "--suite", "pope", "--data", photographs, "--images", shared / "images" / "coco",
-            "--out", tmp_path / name, "--json",
-        )  # fmt: skip
+            "run",
+            "--model",
+            model,
+            "--suite",
+            "pope",
+            "--data",
+            photographs,
+            "--images",
+            shared / "images" / "coco",
+            "--out",
+            tmp_path / name,
+            "--json",
+        )
         assert done.returncode == 0, done.stderr
         run = run_of(done)
-        found = metrics(run)
-        assert (found["accuracy", "all"]["n"], found["accuracy", "all"]["unscored"]) == (72, 0)
-        assert {"auc", "average_precision", "calibration_error"} <= {key[0] for key in found}
+        measured = metrics(run)
+        assert (measured["accuracy", "all"]["n"], measured["accuracy", "all"]["unscored"]) == (
+            72,
+            0,
+        )
+        assert {"auc", "average_precision", "calibration_error"} <= {key[0] for key in measured}
         rows = lines(run / "answers.jsonl")
-        assert len(rows) == len({(row["image"], row["prompt"]) for row in rows}) < 72, "each distinct pair once"
+        assert len(rows) == len({(row["image"], row["prompt"]) for row in rows}) < 72, (
+            "each distinct pair once"
+        )
         assert all(0 < row["p_yes"] < 1 and len(row["image_sha256"]) == 16 for row in rows)
         answers[name] = {row["key"]: row["text"] for row in rows}
         model_record = json.loads((run / "run.json").read_text())["model"]
-        assert len(model_record["weights_sha256"]) == 64 and model_record["engine"] == "shared-image"
+        assert (
+            len(model_record["weights_sha256"]) == 64 and model_record["engine"] == "shared-image"
+        )
         assert (model_record["adapter_sha256"] is not None) == (name == "lora")
     assert answers["plain"] != answers["lora"], "the adapter must matter"
 
     wrong = f"{tiny('qwen2_5_vl')}+{tmp_path / 'adapter'}"
-    where = ("--data", photographs, "--images", shared / "images" / "coco", "--out", tmp_path / "wrong")
+    where = (
+        "--data",
+        photographs,
+        "--images",
+        shared / "images" / "coco",
+        "--out",
+        tmp_path / "wrong",
+    )
     other = bench("run", "--model", wrong, "--suite", "pope", *where)
     assert other.returncode == 2 and "does not fit this base" in other.stderr
 
@@ -69,12 +103,27 @@ def test_pope_on_real_photographs_with_and_without_an_adapter(tiny, photographs,
 def test_table_json_and_second_start(tiny, pictures, tmp_path):
     arguments = ("run", "--model", tiny("llava"), "--suite", "pope,chair", "--data", pictures)
     missing = bench(*arguments, cwd=tmp_path)
-    assert missing.returncode == 2 and "chair" in missing.stderr and "Traceback" not in missing.stderr
+    assert (
+        missing.returncode == 2 and "chair" in missing.stderr and "Traceback" not in missing.stderr
+    )
     arguments = ("run", "--model", tiny("llava"), "--suite", "pope", "--data", pictures)
     first = bench_process(*arguments, cwd=tmp_path)
     assert first.returncode == 0
-    (folder,) = [line.removeprefix("run: ") for line in first.stdout.splitlines() if line.startswith("run: ")]
-    for word in ("accuracy", "precision", "recall", "f1", "auc", "random", "adversarial", "mean", "±", "unscored"):
+    (folder,) = [
+        line.removeprefix("run: ") for line in first.stdout.splitlines() if line.startswith("run: ")
+    ]
+    for word in (
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "auc",
+        "random",
+        "adversarial",
+        "mean",
+        "±",
+        "unscored",
+    ):
         assert word in first.stdout
     before = (tmp_path / folder / "answers.jsonl").read_bytes()
     again = bench(*arguments, "--json", cwd=tmp_path)
@@ -82,7 +131,9 @@ def test_table_json_and_second_start(tiny, pictures, tmp_path):
     assert (tmp_path / folder / "answers.jsonl").read_bytes() == before, "nothing is asked twice"
     (run,) = json.loads(again.stdout)["runs"]
     assert set(run) == {"benchmark", "model", "folder", "metrics"}
-    assert {"name", "subset", "value", "low", "high", "n", "unscored", "better"} <= set(run["metrics"][0])
+    assert {"name", "subset", "value", "low", "high", "n", "unscored", "better"} <= set(
+        run["metrics"][0]
+    )
     assert folder in bench("list", "runs", cwd=tmp_path).stdout
     limited = bench(*arguments, "--limit", "9", "--json", cwd=tmp_path)
     sizes = {row["subset"]: row["n"] for row in json.loads(limited.stdout)["runs"][0]["metrics"]}
@@ -93,8 +144,21 @@ def test_protocol_and_suffix_are_recorded_and_matter(tiny, pictures, tmp_path):
     (tmp_path / "bare.yaml").write_text('base: llava\nsuffix: {pope: ""}\n')
     texts = {}
     for protocol in ("llava", "native", "bare.yaml"):
-        done = bench("run", "--model", tiny("llava"), "--suite", "pope", "--data", pictures, "--protocol", protocol,
-                     "--json", "--limit", "12", cwd=tmp_path)  # fmt: skip
+        done = bench(
+            "run",
+            "--model",
+            tiny("llava"),
+            "--suite",
+            "pope",
+            "--data",
+            pictures,
+            "--protocol",
+            protocol,
+            "--json",
+            "--limit",
+            "12",
+            cwd=tmp_path,
+        )
         assert done.returncode == 0, done.stderr
         folder = tmp_path / run_of(done)
         record = json.loads((folder / "run.json").read_text())
@@ -129,9 +193,13 @@ def test_missing_and_broken_images_are_unscored_and_can_be_repaired(tiny, pictur
     )
     done = bench(*arguments)
     assert done.returncode == 3
-    found = metrics(tmp_path / "run" / "pope")
-    assert (found["accuracy", "all"]["n"], found["accuracy", "all"]["unscored"]) == (36, 54)
-    for words in ("image park.png cannot be read", "image room.png cannot be read", "image zoo.png not found"):
+    measured = metrics(tmp_path / "run" / "pope")
+    assert (measured["accuracy", "all"]["n"], measured["accuracy", "all"]["unscored"]) == (36, 54)
+    for words in (
+        "image park.png cannot be read",
+        "image room.png cannot be read",
+        "image zoo.png not found",
+    ):
         assert words in done.stderr
     kept = without_seconds(tmp_path / "run" / "pope" / "answers.jsonl")
     for name in ("park.png", "zoo.png", "room.png"):
@@ -141,16 +209,29 @@ def test_missing_and_broken_images_are_unscored_and_can_be_repaired(tiny, pictur
     assert rows[: len(kept)] == kept and len(rows) == len({row["key"] for row in rows})
     draw(images / "street.png", 99)
     changed = bench(*arguments)
-    assert changed.returncode == 2 and "street.png has changed since it was answered" in changed.stderr
+    assert (
+        changed.returncode == 2 and "street.png has changed since it was answered" in changed.stderr
+    )
 
 
 def test_scenes_with_a_broken_picture_can_be_scored_again(tiny, tmp_path):
-    """CHAIR takes the images at hand: the broken one stays a sample, and unscored, when the run is scored again."""
+    """CHAIR takes the images at hand: the broken one stays a sample, and unscored, when the run is
+    scored again."""
     data = tmp_path / "data"
     assert bench("data", "scenes", "--out", data, "--n", 8, "--split", "validation").returncode == 0
     broken = sorted((data / "images" / "scenes").iterdir())[3]
     broken.write_bytes(broken.read_bytes()[:200])
-    done = bench("run", "--model", tiny("llava"), "--suite", "chair", "--data", data, "--out", tmp_path / "run")
+    done = bench(
+        "run",
+        "--model",
+        tiny("llava"),
+        "--suite",
+        "chair",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "run",
+    )
     assert done.returncode == 3 and f"image {broken.name} cannot be read" in done.stderr
     before = metrics(tmp_path / "run" / "chair")
     assert (before["chair_s", "all"]["n"], before["chair_s", "all"]["unscored"]) == (7, 1)
@@ -175,7 +256,17 @@ def test_bad_input_is_one_clear_error(tiny, pictures, tmp_path):
         "": "is empty",
     }.items():
         question_file.write_text(content)
-        done = bench("run", "--model", tiny("llava"), "--suite", "pope", "--data", data, "--out", tmp_path / "run")
+        done = bench(
+            "run",
+            "--model",
+            tiny("llava"),
+            "--suite",
+            "pope",
+            "--data",
+            data,
+            "--out",
+            tmp_path / "run",
+        )
         assert done.returncode == 2 and words in done.stderr, (words, done.stderr)
         assert "Traceback" not in done.stderr and "remedy:" in done.stderr
     question_file.unlink()
@@ -184,11 +275,15 @@ def test_bad_input_is_one_clear_error(tiny, pictures, tmp_path):
     for model, words in {
         "lava": "Did you mean 'llava'?",
         str(tmp_path): "no checkpoint that transformers can load",
-        f"{tiny('llava')}+{tmp_path}": "is no PEFT adapter",
+        f"{tiny('llava')}+{tmp_path}": "is not a PEFT adapter",
         "replay:no.jsonl": "There is no file no.jsonl",
     }.items():
-        done = bench("run", "--model", model, "--suite", "pope", "--data", pictures, "--out", tmp_path / "x")
-        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+        done = bench(
+            "run", "--model", model, "--suite", "pope", "--data", pictures, "--out", tmp_path / "x"
+        )
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, (
+            done.stderr
+        )
 
 
 def test_corrupt_weights_are_a_clear_error(tiny, pictures, tmp_path):
@@ -197,19 +292,44 @@ def test_corrupt_weights_are_a_clear_error(tiny, pictures, tmp_path):
     folder = Path(shutil.copytree(tiny("llava"), tmp_path / "model"))
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    done = bench("run", "--model", folder, "--suite", "pope", "--data", pictures, "--out", tmp_path / "run")
-    assert done.returncode == 2 and "The weights in" in done.stderr and "Traceback" not in done.stderr
+    done = bench(
+        "run", "--model", folder, "--suite", "pope", "--data", pictures, "--out", tmp_path / "run"
+    )
+    assert (
+        done.returncode == 2 and "The weights in" in done.stderr and "Traceback" not in done.stderr
+    )
 
 
 def test_another_experiment_in_the_folder_is_refused(tiny, pictures, tmp_path):
-    arguments = ("run", "--model", tiny("llava"), "--suite", "pope", "--data", pictures, "--out", tmp_path / "run")
+    arguments = (
+        "run",
+        "--model",
+        tiny("llava"),
+        "--suite",
+        "pope",
+        "--data",
+        pictures,
+        "--out",
+        tmp_path / "run",
+    )
     assert bench(*arguments, "--limit", "6").returncode == 0
     done = bench(*arguments, "--limit", "6", "--protocol", "native")
     assert done.returncode == 2 and "model.protocol.name (llava → native)" in done.stderr
 
 
 def test_mmhal_is_asked_now_and_judged_later(tiny, shared, tmp_path):
-    arguments = ("run", "--model", tiny("llava"), "--suite", "mmhal", "--data", shared, "--out", tmp_path, "--json")
+    arguments = (
+        "run",
+        "--model",
+        tiny("llava"),
+        "--suite",
+        "mmhal",
+        "--data",
+        shared,
+        "--out",
+        tmp_path,
+        "--json",
+    )
     done = bench(*arguments)
     assert done.returncode == 3 and "bench judge" in done.stderr and "not judged" in done.stderr
     answered = lines(tmp_path / "mmhal" / "answers.jsonl")
@@ -217,8 +337,8 @@ def test_mmhal_is_asked_now_and_judged_later(tiny, shared, tmp_path):
     reviews = shared / "outputs" / "mmhal_llava-onevision-0.5b" / "reviews.txt"
     judged = bench("judge", tmp_path / "mmhal", "--judge", f"replay:{reviews}", "--json")
     assert judged.returncode == 3 and "84 unscored: not answered" in judged.stderr
-    found = metrics(tmp_path / "mmhal")
-    assert (found["score", "all"]["n"], found["score", "all"]["unscored"]) == (12, 84)
+    measured = metrics(tmp_path / "mmhal")
+    assert (measured["score", "all"]["n"], measured["score", "all"]["unscored"]) == (12, 84)
     raw = {row["sample"]: row["text"] for row in lines(tmp_path / "mmhal" / "verdicts.jsonl")}
     assert len(raw) == 12 and all("ating:" in text for text in raw.values())
     assert bench("judge", tmp_path / "pope", "--judge", f"replay:{reviews}").returncode == 2
@@ -229,7 +349,18 @@ def test_no_secret_is_written_anywhere(shared, tmp_path, monkeypatch):
     with chat_server(lambda n, body: completion("Fine.\nRating: 5")) as (url, seen):
         judge = "openai:gpt-x@" + url.replace("//", "//user:hush-hush@") + "?token=sesame"
         replay = f"replay:{shared / 'outputs' / 'mmhal_llava-onevision-0.5b' / 'responses.json'}"
-        command = ["bench", "run", "--model", replay, "--suite", "mmhal", "--data", str(shared), "--judge", judge]
+        command = [
+            "bench",
+            "run",
+            "--model",
+            replay,
+            "--suite",
+            "mmhal",
+            "--data",
+            str(shared),
+            "--judge",
+            judge,
+        ]
         monkeypatch.setattr("sys.argv", command)
         done = bench(*command[1:], "--out", tmp_path, "--limit", "8")
     assert done.returncode == 0, done.stderr
@@ -241,12 +372,15 @@ def test_no_secret_is_written_anywhere(shared, tmp_path, monkeypatch):
 
 
 def start(arguments: list[str], cwd: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*BENCH, *arguments], cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [*BENCH, *arguments], cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_kill_9_at_random_instants_then_resume_gives_the_same_answers(tiny, tmp_path, kills):
-    """SIGKILL after a random moment of writing; the last start ends with the answers of an undisturbed run."""
+    """SIGKILL after a random moment of writing; the last start ends with the answers of an
+    undisturbed run."""
     data = tmp_path / "data"
     names = [f"{number:03}.png" for number in range(60 if kills == 3 else 240)]
     (data / "images" / "coco").mkdir(parents=True)
@@ -255,25 +389,38 @@ def test_kill_9_at_random_instants_then_resume_gives_the_same_answers(tiny, tmp_
     items = "dog cat car bus cup bowl oven bird".split()
     objects = {name: random.Random(name).sample(items, 4) for name in names}
     (tmp_path / "objects.json").write_text(json.dumps(objects))
-    assert bench("data", "pope", "--objects", tmp_path / "objects.json", "--out", data).returncode == 0
-    arguments = ["run", "--model", str(tiny("llava")), "--suite", "pope", "--data", str(data), "--out"]
+    assert (
+        bench("data", "pope", "--objects", tmp_path / "objects.json", "--out", data).returncode == 0
+    )
+    arguments = [
+        "run",
+        "--model",
+        str(tiny("llava")),
+        "--suite",
+        "pope",
+        "--data",
+        str(data),
+        "--out",
+    ]
     assert bench(*arguments, tmp_path / "whole").returncode == 0
     killed = tmp_path / "killed" / "pope" / "answers.jsonl"
-    chance, sizes = random.Random(1), []
+    rng, sizes = random.Random(1), []
     for _ in range(kills):
         before = killed.stat().st_size if killed.exists() else 0
         process = start([*arguments, str(tmp_path / "killed")], ROOT)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             if killed.exists() and killed.stat().st_size > before:
-                time.sleep(chance.random() * 0.15)
+                time.sleep(rng.random() * 0.15)
                 break
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
         sizes.append(killed.stat().st_size)
     whole = tmp_path / "whole" / "pope" / "answers.jsonl"
-    assert len(set(sizes)) > 1 and sizes[0] < whole.stat().st_size, "the kills must have hit running processes"
+    assert len(set(sizes)) > 1 and sizes[0] < whole.stat().st_size, (
+        "the kills must have hit running processes"
+    )
     assert bench(*arguments, tmp_path / "killed").returncode == 0
     assert without_seconds(killed) == without_seconds(whole)
     assert metrics(killed.parent) == metrics(whole.parent)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from bench.errors import ModelError
-from bench.models.workers import RayModel
+from bench.models.ray_workers import RayModel
 from tests.conftest import BENCH, ROOT, bench_process
 
 TINY = ROOT / "bench" / "scenes" / "llava-tiny"
@@ -35,7 +35,9 @@ def plain_ray(monkeypatch):
 
 def ray_command(*words: str) -> None:
     command = [Path(sys.executable).with_name("ray"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert done.returncode == 0, done.stderr + done.stdout
 
 
@@ -46,7 +48,15 @@ def cluster(plain_ray):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    ray_command("start", "--head", "--port", address.split(":")[1], "--num-cpus", "1", "--include-dashboard=false")
+    ray_command(
+        "start",
+        "--head",
+        "--port",
+        address.split(":")[1],
+        "--num-cpus",
+        "1",
+        "--include-dashboard=false",
+    )
     try:
         ray_command("start", "--address", address, "--num-cpus", "2")
         yield address
@@ -67,7 +77,11 @@ def started(address: str, out: Path) -> subprocess.Popen[str]:
     """A run on three workers that has answered something."""
     words = [*BENCH, *map(str, RUN), "--out", str(out), "--workers", "3", "--ray", address]
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     file = out / "pope" / "answers.jsonl"
     while process.poll() is None and not (file.exists() and file.stat().st_size):
@@ -78,7 +92,9 @@ def started(address: str, out: Path) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_two_nodes_answer_as_one_process_though_a_worker_is_killed(cluster, alone, tmp_path):
     process = started(cluster, tmp_path)
-    workers = subprocess.run(["pgrep", "-f", "^ray::_Worker"], capture_output=True, text=True).stdout.split()
+    workers = subprocess.run(
+        ["pgrep", "-f", "^ray::_Worker"], capture_output=True, text=True
+    ).stdout.split()
     assert len(workers) == 3
     os.kill(int(workers[1]), signal.SIGKILL)
     _, err = process.communicate(timeout=300)
@@ -96,7 +112,9 @@ def test_a_cluster_that_is_gone_loses_nothing(cluster, alone, tmp_path):
     kept = answers(tmp_path)
     assert kept == alone[: len(kept)] and 0 < len(kept) < len(alone)
     done = bench_process(*RUN, "--out", tmp_path)
-    assert done.returncode == 0 and answers(tmp_path) == alone, "and a single process goes on where they stopped"
+    assert done.returncode == 0 and answers(tmp_path) == alone, (
+        "and a single process goes on where they stopped"
+    )
 
 
 @pytest.mark.slow
@@ -112,15 +130,15 @@ def test_responses_for_an_alignment_are_the_same_from_workers(plain_ray, tmp_pat
     pytest.importorskip("ray", reason="needs the extra [ray]")
     recipe = yaml.safe_load((ROOT / "alignment" / "recipes" / "scenes-tiny.yaml").read_text())
     recipe |= {"prompts": recipe["prompts"] | {"count": 12}, "evaluate": None, "variants": {}}
-    found = []
+    artifacts = []
     for name, workers in (("alone", None), ("spread", 2)):
-        told = recipe | {"responses": recipe["responses"] | {"samples": 2, "workers": workers}}
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(told))
+        changed = recipe | {"responses": recipe["responses"] | {"samples": 2, "workers": workers}}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(changed))
         done = bench_process("align", tmp_path / f"{name}.yaml", "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
         (folder,) = (tmp_path / name).glob("responses-*")
-        found.append((folder.name, (folder / "responses.jsonl").read_text()))
-    assert found[0] == found[1], "under the same key, to the letter"
+        artifacts.append((folder.name, (folder / "responses.jsonl").read_text()))
+    assert artifacts[0] == artifacts[1], "under the same key, to the letter"
 
 
 def test_without_ray_the_error_names_the_extra(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 
 from bench.benchmarks.amber import Amber, Naming, discriminative_answer, relation_only
 from bench.data.folder import Folder
-from bench.metrics.object_mentions import nouns
+from bench.language.object_mentions import nouns
 from bench.types import Answer
 
 
@@ -23,12 +23,17 @@ def split_nouns(text: str, vocabulary: frozenset[str]) -> list[str]:
 
 
 def second_reading(responses, shared, similar):
-    """CHAIR, Cover, Hal and Cog in percent, written down from inference.py's control flow: flags over flat lists."""
+    """CHAIR, Cover, Hal and Cog in percent, written down from inference.py's control flow: flags
+    over flat lists."""
     relation = json.loads((shared / "amber" / "relation.json").read_text())
     safe = (shared / "amber" / "safe_words.txt").read_text().split("\n")
-    truth = {row["id"]: row for row in json.loads((shared / "amber" / "annotations.json").read_text())}
+    truth = {
+        row["id"]: row for row in json.loads((shared / "amber" / "annotations.json").read_text())
+    }
     vocabulary = set(relation) | {word for words in relation.values() for word in words}
-    sums = dict.fromkeys(("flagged", "named", "cover", "objects", "cog", "likely", "clean", "all"), 0)
+    sums = dict.fromkeys(
+        ("flagged", "named", "cover", "objects", "cog", "likely", "clean", "all"), 0
+    )
     for number, text in responses.items():
         named = [word for word in text.split() if word in vocabulary]
         lists = {}
@@ -38,9 +43,13 @@ def second_reading(responses, shared, similar):
             for index, item in enumerate(annotated):
                 words += relation[item]
                 owner += [index] * len(relation[item])
-            lists[kind] = (words + annotated, owner + list(range(len(annotated))), [0] * len(annotated))
+            lists[kind] = (
+                words + annotated,
+                owner + list(range(len(annotated))),
+                [0] * len(annotated),
+            )
         flags = [0] * len(named)
-        for place, noun in enumerate(named):
+        for noun_index, noun in enumerate(named):
             if noun in safe:
                 continue
             words, owner, hit = lists["truth"]
@@ -60,7 +69,7 @@ def second_reading(responses, shared, similar):
                     hit[owner[index]] = 1
                     break
             else:
-                flags[place] = 1
+                flags[noun_index] = 1
         sums["flagged"] += sum(flags)
         sums["named"] += len(flags)
         sums["cover"] += sum(lists["truth"][2])
@@ -83,40 +92,58 @@ def test_descriptions_give_the_scripts_figures(shared, similar):
     benchmark = Amber("amber", "AMBER", naming=lambda: naming)
     samples = [s for s in benchmark.samples(Folder(shared)) if s.subset == "generative"]
     assert len(samples) == 1004
-    chance = random.Random(0)
+    rng = random.Random(0)
     vocabulary = sorted(samples[0].metadata["words"].vocabulary)
     responses, scores = {}, []
     for sample in samples:
-        about = [*sample.reference["truth"], *sample.reference["hallu"], *chance.sample(vocabulary, 4), "orange", "zzz"]
-        text = " ".join(chance.choices(about, k=chance.randint(0, 12)))
+        about = [
+            *sample.reference["truth"],
+            *sample.reference["hallu"],
+            *rng.sample(vocabulary, 4),
+            "orange",
+            "zzz",
+        ]
+        text = " ".join(rng.choices(about, k=rng.randint(0, 12)))
         responses[int(sample.id)] = text
         scores.append(benchmark.score(sample, Answer(text), None))
-    found = {metric.name: round(100 * metric.value, 1) for metric in benchmark.metrics(scores)}
-    assert found == second_reading(responses, shared, similar)
-    assert 5 < found["chair"] < 95 and 5 < found["cog"] < 95, "the check would be empty"
+    measured = {metric.name: round(100 * metric.value, 1) for metric in benchmark.metrics(scores)}
+    assert measured == second_reading(responses, shared, similar)
+    assert 5 < measured["chair"] < 95 and 5 < measured["cog"] < 95, "the check would be empty"
 
 
 def test_questions_by_type_with_no_as_the_positive_class(shared):
     benchmark = Amber("amber-discriminative", "AMBER", generative=False)
     samples = benchmark.samples(Folder(shared))
     assert len(samples) == 15220 - 1004
-    chance = random.Random(1)
-    said = {sample.id: chance.choice(["Yes", "No", "No.", "yes", "Maybe"]) for sample in samples}
-    scores = [benchmark.score(sample, Answer(said[sample.id]), None) for sample in samples]
-    found = {(m.name, m.subset): m.value for m in benchmark.metrics(scores)}
-    kinds = {"existence": ("existence",), "attribute": ("state", "number", "action"), "relation": ("relation",)}
+    rng = random.Random(1)
+    answers = {sample.id: rng.choice(["Yes", "No", "No.", "yes", "Maybe"]) for sample in samples}
+    scores = [benchmark.score(sample, Answer(answers[sample.id]), None) for sample in samples]
+    measured = {(m.name, m.subset): m.value for m in benchmark.metrics(scores)}
+    kinds = {
+        "existence": ("existence",),
+        "attribute": ("state", "number", "action"),
+        "relation": ("relation",),
+    }
     for group, subsets in kinds.items():
-        rows = [(discriminative_answer(said[s.id]), s.reference) for s in samples if s.subset in subsets]
+        rows = [
+            (discriminative_answer(answers[s.id]), s.reference)
+            for s in samples
+            if s.subset in subsets
+        ]
         no, is_no = sum(a == "No" for a, _ in rows), sum(t == "no" for _, t in rows)
         both = sum(a == "No" and t == "no" for a, t in rows)
         p, r = both / no, both / is_no
-        assert found["precision", group] == pytest.approx(p) and found["recall", group] == pytest.approx(r)
+        assert measured["precision", group] == pytest.approx(p) and measured[
+            "recall", group
+        ] == pytest.approx(r)
         epsilon = 0.001 if group == "existence" else 0.0001
         p, r = round(100 * p, 1) / 100, round(100 * r, 1) / 100
-        assert round(100 * found["f1", group], 1) == round(2 * p * r / (p + r + epsilon) * 100, 1)
+        assert round(100 * measured["f1", group], 1) == round(
+            2 * p * r / (p + r + epsilon) * 100, 1
+        )
         right = sum((a == "No" and t == "no") or (a == "Yes" and t == "yes") for a, t in rows)
-        assert found["accuracy", group] == pytest.approx(right / len(rows))
-        assert found["unparsed", group] == sum(a not in ("Yes", "No") for a, _ in rows) > 0
+        assert measured["accuracy", group] == pytest.approx(right / len(rows))
+        assert measured["unparsed", group] == sum(a not in ("Yes", "No") for a, _ in rows) > 0
 
 
 @pytest.mark.parametrize(

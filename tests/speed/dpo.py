@@ -20,12 +20,17 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from alignment import dpo  # noqa: E402
-from alignment.recipe import Lora, Training  # noqa: E402
+from alignment.training.settings import Lora, Training  # noqa: E402
+from alignment.training.trainer import (  # noqa: E402
+    encode_images_once,
+    make_trainer,
+    use_reference,
+)
 from bench.data.images import read_image  # noqa: E402
+from bench.language.english import article  # noqa: E402
 from bench.models.hf import HFModel  # noqa: E402
 from bench.scenes import facts  # noqa: E402
-from bench.scenes.render import picture  # noqa: E402
+from bench.scenes.render import render  # noqa: E402
 from bench.scenes.world import scenes  # noqa: E402
 
 
@@ -33,11 +38,18 @@ def made_pairs(folder: Path, count: int) -> list[dict[str, str]]:
     """True descriptions against the same with one object more."""
     rows = []
     for item in scenes("train", 9, count):
-        picture(item).save(folder / item.name)
+        render(item).save(folder / item.name)
         said = facts.description(item)
-        more = f"{said} There is also {facts.article(facts.companions(item)[0])}."
+        more = f"{said} There is also {article(facts.companions(item)[0])}."
         question = "Describe the image in detail."
-        rows.append({"image": str(folder / item.name), "instruction": question, "chosen": said, "rejected": more})
+        rows.append(
+            {
+                "image": str(folder / item.name),
+                "instruction": question,
+                "chosen": said,
+                "rejected": more,
+            }
+        )
     return rows
 
 
@@ -46,23 +58,27 @@ def losses(trainer: object) -> list[float]:
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]  # type: ignore[attr-defined]
 
 
-def ours(model: str, pairs: list[dict[str, str]], settings: Training, out: Path) -> tuple[float, list[float]]:
+def ours(
+    model: str, pairs: list[dict[str, str]], settings: Training, out: Path
+) -> tuple[float, list[float]]:
     """Seconds and losses of our way."""
-    trainer = dpo.make_trainer(HFModel(model, {}), pairs, settings, out, 0)
+    trainer = make_trainer(HFModel(model, {}), pairs, settings, out, 0)
     started = time.perf_counter()
-    dpo.see_once(trainer.model)
-    dpo.use_reference(trainer, pairs, out)
+    encode_images_once(trainer.model)
+    use_reference(trainer, pairs, out)
     trainer.train()
     return time.perf_counter() - started, losses(trainer)
 
 
-def theirs(model: str, pairs: list[dict[str, str]], settings: Training, out: Path) -> tuple[float, list[float]]:
+def theirs(
+    model: str, pairs: list[dict[str, str]], settings: Training, out: Path
+) -> tuple[float, list[float]]:
     """Seconds and losses of trl's collator and of a reference pass in every step."""
     from datasets import Dataset
     from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
     adapter = HFModel(model, {})
-    trainer = dpo.make_trainer(adapter, pairs, settings, out, 0)
+    trainer = make_trainer(adapter, pairs, settings, out, 0)
     columns = {
         "images": [[row["image"]] for row in pairs],
         "prompt": [[{"role": "user", "content": row["instruction"]}] for row in pairs],
@@ -87,19 +103,27 @@ def main() -> None:
     parser.add_argument("--model", default="llava-tiny")
     asked = parser.parse_args()
     settings = Training(
-        model=asked.model, batch=8, epochs=asked.epochs, learning_rate=2e-4, lora=Lora(rank=16, alpha=32)
+        model=asked.model,
+        batch=8,
+        epochs=asked.epochs,
+        learning_rate=2e-4,
+        lora=Lora(rank=16, alpha=32),
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pairs = made_pairs(folder, asked.pairs)
-        found = {}
+        results = {}
         for way in (ours, theirs):
             seconds, curve = way(asked.model, pairs, settings, folder / way.__name__)
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-            found[way.__name__] = seconds, np.array(curve)
-            print(f"{way.__name__:7} {seconds / len(curve):6.3f} s a step, {memory:.2f} GB at most so far")
-    print(f"ratio {found['theirs'][0] / found['ours'][0]:.2f}")
-    print(f"largest difference of losses {np.abs(found['ours'][1] - found['theirs'][1]).max():.1e}")
+            results[way.__name__] = seconds, np.array(curve)
+            print(
+                f"{way.__name__:7} {seconds / len(curve):6.3f} s a step, {memory:.2f} GB at most so far"
+            )
+    print(f"ratio {results['theirs'][0] / results['ours'][0]:.2f}")
+    print(
+        f"largest difference of losses {np.abs(results['ours'][1] - results['theirs'][1]).max():.1e}"
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench.models.generate import ROWS  # noqa: E402
+from bench.models.generate import BATCH  # noqa: E402
 from bench.models.hf import HFModel  # noqa: E402
 from bench.types import Request  # noqa: E402
 from tests.tiny_models import OBJECTS, llama_tokenizer, randomise  # noqa: E402
@@ -33,18 +33,39 @@ from tests.tiny_models import OBJECTS, llama_tokenizer, randomise  # noqa: E402
 SUFFIX = "\nAnswer the question using a single word or phrase."
 SIZES = {
     "120m": (
-        {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8},
-        {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 12},
+        {
+            "hidden_size": 512,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 8,
+        },
+        {
+            "hidden_size": 768,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 12,
+        },
     ),
     "7b": (
-        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
-        {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+        },
+        {
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+        },
     ),
 }
 
 
 def make_model(folder: Path, size: str, dtype: torch.dtype) -> Path:
-    """A checkpoint of LLaVA-1.5's shape: CLIP at 336 pixels in patches of 14, Llama with 32,000 tokens."""
+    """A checkpoint of LLaVA-1.5's shape: CLIP at 336 pixels in patches of 14, Llama with 32,000
+    tokens."""
     vision, text = SIZES[size]
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = llama_tokenizer(folder)
@@ -59,9 +80,15 @@ def make_model(folder: Path, size: str, dtype: torch.dtype) -> Path:
     model.generation_config = hf.GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     randomise(model, 0)  # else every answer would be the same
     model.save_pretrained(folder)
-    images = hf.CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+    images = hf.CLIPImageProcessorPil(
+        size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}
+    )
     hf.LlavaProcessor(
-        images, tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1
+        images,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
     ).save_pretrained(folder)
     return folder
 
@@ -83,7 +110,9 @@ def make_requests(folder: Path, images: int, questions: int) -> list[Request]:
         path = folder / f"{number}.png"
         Image.fromarray(random.integers(0, 255, (480, 640, 3), dtype=np.uint8)).save(path)
         for text in question_texts(questions):
-            requests.append(Request(f"{number} {text}", path.name, path, text, text + SUFFIX, 2, True, ()))
+            requests.append(
+                Request(f"{number} {text}", path.name, path, text, text + SUFFIX, 2, True, ())
+            )
     return requests
 
 
@@ -91,15 +120,20 @@ Result = dict[str, tuple[str, float]]
 
 
 def by_generate(model: HFModel, requests: list[Request], rows: int) -> Result:
-    """(text, P(yes)) by request, `rows` prompts at a time, each with its own image as usual harnesses have it."""
+    """(text, P(yes)) by request, `rows` prompts at a time, each with its own image as usual
+    harnesses have it."""
     answers: Result = {}
     with torch.inference_mode():
         for start in range(0, len(requests), rows):
             part = requests[start : start + rows]
-            encoded = [model.prompter.encode(Image.open(r.path).convert("RGB"), [r.prompt]) for r in part]
+            encoded = [
+                model.prompter.encode(Image.open(r.path).convert("RGB"), [r.prompt]) for r in part
+            ]
             longest = max(len(e.ids[0]) for e in encoded)
             ids = torch.tensor([[0] * (longest - len(e.ids[0])) + e.ids[0] for e in encoded])
-            mask = torch.tensor([[0] * (longest - len(e.ids[0])) + [1] * len(e.ids[0]) for e in encoded])
+            mask = torch.tensor(
+                [[0] * (longest - len(e.ids[0])) + [1] * len(e.ids[0]) for e in encoded]
+            )
             pixels = torch.cat([e.pixels["pixel_values"] for e in encoded])
             output = model.model.generate(
                 input_ids=ids.to(model.device),
@@ -110,21 +144,34 @@ def by_generate(model: HFModel, requests: list[Request], rows: int) -> Result:
                 return_dict_in_generate=True,
                 output_logits=True,
             )
-            p_yes = output.logits[0].float().softmax(-1)[:, list(model.settings.yes)].sum(-1).tolist()
-            texts = [model.spoken(row, None, None)[0] for row in output.sequences[:, longest:].tolist()]
-            answers |= {r.key: pair for r, pair in zip(part, zip(texts, p_yes, strict=True), strict=True)}
+            p_yes = (
+                output.logits[0].float().softmax(-1)[:, list(model.settings.yes)].sum(-1).tolist()
+            )
+            texts = [
+                model.generated(row, None, None).text
+                for row in output.sequences[:, longest:].tolist()
+            ]
+            answers |= {
+                r.key: pair for r, pair in zip(part, zip(texts, p_yes, strict=True), strict=True)
+            }
     return answers
 
 
 def by_engine(model: HFModel, requests: list[Request]) -> Result:
     """(text, P(yes)) by request."""
     batches = model.answer(requests, frozenset())
-    return {request.key: (answer.text, answer.p_yes or 0.0) for batch in batches for request, answer in batch}
+    return {
+        request.key: (answer.text, answer.p_yes or 0.0)
+        for batch in batches
+        for request, answer in batch
+    }
 
 
 def main() -> None:
     """Prints a line per way and number of questions."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--questions", type=int, nargs="+", default=[10, 18])
     parser.add_argument("--device", default="cpu")
@@ -137,7 +184,9 @@ def main() -> None:
         folder = Path(temporary)
         stored = torch.float32 if options.device == "cpu" else torch.bfloat16
         checkpoint = make_model(folder / "model", options.size, stored)
-        model = HFModel(str(checkpoint), {"protocol": "llava", "device": options.device, "dtype": options.dtype})
+        model = HFModel(
+            str(checkpoint), {"protocol": "llava", "device": options.device, "dtype": options.dtype}
+        )
         parameters = sum(p.numel() for p in model.model.parameters())
         print(
             f"{parameters / 1e6:.0f} M parameters, {model.dtype}, {options.device}, {torch.get_num_threads()} threads"
@@ -150,7 +199,7 @@ def compare(model: HFModel, requests: list[Request], questions: int) -> None:
     """Times every way on the same requests, after one untimed image each."""
     ways: dict[str, Callable[[list[Request]], Result]] = {
         "engine": lambda part: by_engine(model, part),
-        f"generate, {ROWS} at a time": lambda part: by_generate(model, part, ROWS),
+        f"generate, {BATCH} at a time": lambda part: by_generate(model, part, BATCH),
         "generate, one at a time": lambda part: by_generate(model, part, 1),
     }
     seconds, results = {}, {}

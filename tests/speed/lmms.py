@@ -37,7 +37,9 @@ def write_task(folder: Path, rows: list[dict[str, str]], more: str = "") -> None
     folder.mkdir()
     pope = Path(lmms_eval.__file__).parent / "tasks" / "pope" / "pope.yaml"
     Dataset.from_list(rows).cast_column("image", Image()).to_parquet(folder / "test.parquet")
-    (folder / "pope_here.yaml").write_text(TASK.format(pope=pope, data=folder / "test.parquet", more=more))
+    (folder / "pope_here.yaml").write_text(
+        TASK.format(pope=pope, data=folder / "test.parquet", more=more)
+    )
 
 
 def evaluate(name: str, arguments: str, folder: Path) -> tuple[float, dict[str, Any], list[str]]:
@@ -49,10 +51,13 @@ def evaluate(name: str, arguments: str, folder: Path) -> tuple[float, dict[str, 
     model = get_model(name).create_from_arg_string(arguments)
     manager = TaskManager("ERROR", include_path=str(folder))
     started = time.perf_counter()
-    found = simple_evaluate(model, tasks=["pope_here"], task_manager=manager, log_samples=True)
+    results = simple_evaluate(model, tasks=["pope_here"], task_manager=manager, log_samples=True)
     seconds = time.perf_counter() - started
-    figures = {key.removeprefix("pope_").removesuffix(",none"): v for key, v in found["results"]["pope_here"].items()}
-    return seconds, figures, [row["filtered_resps"][0] for row in found["samples"]["pope_here"]]
+    figures = {
+        key.removeprefix("pope_").removesuffix(",none"): v
+        for key, v in results["results"]["pope_here"].items()
+    }
+    return seconds, figures, [row["filtered_resps"][0] for row in results["samples"]["pope_here"]]
 
 
 def scene_rows() -> list[dict[str, str]]:
@@ -60,10 +65,16 @@ def scene_rows() -> list[dict[str, str]]:
 
     folder, rows = official_folder(), []
     for subset in ("random", "popular", "adversarial"):
-        for line in (folder / "pope" / "coco" / f"coco_pope_{subset}.json").read_text().splitlines():
+        for line in (
+            (folder / "pope" / "coco" / f"coco_pope_{subset}.json").read_text().splitlines()
+        ):
             row = json.loads(line)
             (path,) = (folder / "images").rglob(row["image"])
-            keyed = {"question_id": f"{subset}-{row['question_id']}", "question": row["text"], "answer": row["label"]}
+            keyed = {
+                "question_id": f"{subset}-{row['question_id']}",
+                "question": row["text"],
+                "answer": row["label"],
+            }
             rows.append(keyed | {"image": str(path)})
     return rows
 
@@ -72,7 +83,10 @@ def noise_rows(folder: Path, images: int, questions: int) -> list[dict[str, str]
     from tests.speed.engine import make_requests
 
     requests = make_requests(folder, images, questions)
-    return [{"image": str(r.path), "question": r.question, "answer": "yes", "question_id": r.key} for r in requests]
+    return [
+        {"image": str(r.path), "question": r.question, "answer": "yes", "question_id": r.key}
+        for r in requests
+    ]
 
 
 def main() -> None:
@@ -112,19 +126,33 @@ def main() -> None:
 
 
 def compare_figures(done: dict[str, Any], folder: Path) -> None:
-    """The figures of both adapters inside lmms-eval, of the same task under `bench run`, and of our own POPE."""
-    from bench.compose import load_model, run_suite
+    """The figures of both adapters inside lmms-eval, of the same task under `bench run`, and of
+    our own POPE."""
+    from bench.runs.jobs import load_model, run_suite
 
-    model, columns = load_model("llava-tiny", {"protocol": "native"}), {way: found[1] for way, found in done.items()}
+    model, columns = (
+        load_model("llava-tiny", {"protocol": "native"}),
+        {way: results[1] for way, results in done.items()},
+    )
     for suite, data in (("lmms:pope_here", str(folder / "tasks")), ("pope", "scenes")):
         started = time.perf_counter()
-        (outcome,) = run_suite([suite], model, None, data, None, folder / suite.replace(":", "-")).values()
+        (outcome,) = run_suite(
+            [suite], model, None, data, None, folder / suite.replace(":", "-")
+        ).values()
         print(f"bench run --suite {suite}: {time.perf_counter() - started:.1f} s")
         subset = "all" if any(m.subset == "all" for m in outcome.metrics) else None
-        found = {m.name.removeprefix("pope_"): m.value for m in outcome.metrics if m.subset == subset}
-        columns[f"bench {suite}"] = found | {"f1_score": found.get("f1_score", found.get("f1"))}
+        results = {
+            m.name.removeprefix("pope_"): m.value for m in outcome.metrics if m.subset == subset
+        }
+        columns[f"bench {suite}"] = results | {
+            "f1_score": results.get("f1_score", results.get("f1"))
+        }
     for figure in FIGURES:
-        print(f"{figure:10}", *(f"{way} {100 * found[figure]:.2f}" for way, found in columns.items()), sep="  ")
+        print(
+            f"{figure:10}",
+            *(f"{way} {100 * results[figure]:.2f}" for way, results in columns.items()),
+            sep="  ",
+        )
 
 
 if __name__ == "__main__":

@@ -19,23 +19,23 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCH = [sys.executable, "-c", "from bench.cli import app; app()"]
+BENCH = [sys.executable, "-c", "from bench.cli.main import app; app()"]
 
 
 def copies(source: Path, folder: Path, count: int) -> list[Path]:
     """Runs like `source`, each with some answers turned round."""
-    made = []
+    copied = []
     for number in range(count):
         target = folder / f"run-{number}" / source.name
         shutil.copytree(source, target)
-        chance = random.Random(number)
+        rng = random.Random(number)
         rows = [json.loads(line) for line in (target / "scores.jsonl").read_text().splitlines()]
         for row in rows:
-            if chance.random() < 0.02:
+            if rng.random() < 0.02:
                 row["values"]["correct"] = not row["values"]["correct"]
         (target / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        made.append(target.parent)
-    return made
+        copied.append(target.parent)
+    return copied
 
 
 def timed(*words: object) -> float:
@@ -52,11 +52,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        made = copies(asked.run.resolve(), Path(name), asked.runs)
-        print(f"board of {len(made)} runs: {timed('board', *made):.1f} s")
-        print(f"compare {len(made) - 1} with the first: {timed('compare', *made):.1f} s")
+        copied = copies(asked.run.resolve(), Path(name), asked.runs)
+        print(f"board of {len(copied)} runs: {timed('board', *copied):.1f} s")
+        print(f"compare {len(copied) - 1} with the first: {timed('compare', *copied):.1f} s")
         out = Path(name) / "report"
-        print(f"report of 2 runs: {timed('report', *made[:2], '--paper', '--out', out):.1f} s")
+        print(f"report of 2 runs: {timed('report', *copied[:2], '--paper', '--out', out):.1f} s")
         print(f"page: {(out / 'index.html').stat().st_size / 1e6:.1f} MB")
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 import ray  # noqa: E402
 import torch  # noqa: E402
 
-from bench.models.workers import RayModel  # noqa: E402
+from bench.models.ray_workers import RayModel  # noqa: E402
 from tests.speed.engine import make_model, make_requests  # noqa: E402
 
 
@@ -32,15 +32,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     ray.init(
-        num_cpus=3, include_dashboard=False, logging_level="ERROR", runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}
+        num_cpus=3,
+        include_dashboard=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = str(make_model(folder / "model", "120m", torch.float32))
         requests = make_requests(folder, asked.images, asked.questions)
-        crews = {count: RayModel(model, {"workers": count, "protocol": "llava"}) for count in (1, 2)}
+        crews = {
+            count: RayModel(model, {"workers": count, "protocol": "llava"}) for count in (1, 2)
+        }
         said = {
-            count: [a.text for b in crew.answer(requests, frozenset()) for _, a in b] for count, crew in crews.items()
+            count: [a.text for b in crew.answer(requests, frozenset()) for _, a in b]
+            for count, crew in crews.items()
         }
         assert said[1] == said[2]
         seconds: dict[int, list[float]] = {1: [], 2: []}
@@ -50,7 +56,9 @@ def main() -> None:
                 list(crew.answer(requests, frozenset()))
                 seconds[count].append(time.perf_counter() - started)
     best = {count: min(times) for count, times in seconds.items()}
-    print(f"{len(requests)} questions: one worker {best[1]:.1f} s, two {best[2]:.1f} s: {best[1] / best[2]:.2f} times")
+    print(
+        f"{len(requests)} questions: one worker {best[1]:.1f} s, two {best[2]:.1f} s: {best[1] / best[2]:.2f} times"
+    )
 
 
 if __name__ == "__main__":

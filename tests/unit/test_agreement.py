@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from bench.agreement import agreement
 from bench.errors import JudgeError
+from bench.metrics.agreement import agreement
 from bench.types import Score
 
 
@@ -26,27 +26,36 @@ def by_hand(pairs, levels, distance):
 
 
 def test_figures_are_those_of_the_textbooks():
-    chance = np.random.default_rng(3)
-    first = chance.integers(0, 7, 90)
-    second = np.clip(first + chance.integers(-2, 3, 90), 0, 6)
-    found = agreement(scores(first), scores(second))
+    rng = np.random.default_rng(3)
+    first = rng.integers(0, 7, 90)
+    second = np.clip(first + rng.integers(-2, 3, 90), 0, 6)
+    measured = agreement(scores(first), scores(second))
     pairs = list(zip(first, second, strict=True))
-    assert found.spearman.value == pytest.approx(spearmanr(first, second).statistic, abs=1e-12)
-    assert found.weighted_kappa.value == pytest.approx(by_hand(pairs, 7, lambda a, b: (int(a) - int(b)) ** 2))
-    said = [(a < 3, b < 3) for a, b in pairs]
-    assert found.kappa.value == pytest.approx(by_hand(said, 2, lambda a, b: a != b))
-    assert found.rates == pytest.approx((np.mean(first < 3), np.mean(second < 3)))
+    assert measured.spearman.value == pytest.approx(spearmanr(first, second).statistic, abs=1e-12)
+    assert measured.weighted_kappa.value == pytest.approx(
+        by_hand(pairs, 7, lambda a, b: (int(a) - int(b)) ** 2)
+    )
+    judgements = [(a < 3, b < 3) for a, b in pairs]
+    assert measured.kappa.value == pytest.approx(by_hand(judgements, 2, lambda a, b: a != b))
+    assert measured.rates == pytest.approx((np.mean(first < 3), np.mean(second < 3)))
     for name in ("spearman", "kappa", "weighted_kappa"):
-        value, low, high = getattr(found, name)
+        value, low, high = getattr(measured, name)
         assert low < value < high
-    assert len(found.worst) == 10 and {abs(a - b) for _, a, b in found.worst} == {2}
+    assert len(measured.worst) == 10 and {abs(a - b) for _, a, b in measured.worst} == {2}
 
 
 def test_the_same_judge_twice_agrees_and_unrated_answers_are_left_out():
     ratings = [0, 3, 6, 2, 5, 4]
-    found = agreement(scores(ratings), scores(ratings, unrated=(1,)) | {"x": Score("x", "all", "x", unscored="no")})
-    assert (found.samples, found.left_out, found.worst) == (5, 2, [])
-    assert (found.spearman.value, found.kappa.value, found.weighted_kappa.value) == pytest.approx((1, 1, 1))
+    measured = agreement(
+        scores(ratings),
+        scores(ratings, unrated=(1,)) | {"x": Score("x", "all", "x", unscored="no")},
+    )
+    assert (measured.samples, measured.left_out, measured.worst) == (5, 2, [])
+    assert (
+        measured.spearman.value,
+        measured.kappa.value,
+        measured.weighted_kappa.value,
+    ) == pytest.approx((1, 1, 1))
 
 
 def test_nothing_in_common_is_an_error():

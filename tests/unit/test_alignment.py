@@ -9,13 +9,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from alignment import images, pipeline, preferences, rewards
-from alignment.claims import Claim, claims_of
-from alignment.recipe import FactsReward, FolderImages, JudgeReward, Preferences, RecipeError, read_recipe
+from alignment import pipeline
+from alignment.recipe import read_recipe
+from alignment.rewards.grounding import WORST, FactsReward, value
+from alignment.rewards.reward import Reward, Rewarded
+from alignment.settings import RecipeError
+from alignment.stages import images, preferences, rewards
+from alignment.stages.images import FolderImages
+from alignment.stages.preferences import Preferences
 from bench.errors import BenchError
-from bench.metrics.object_mentions import read_synonyms
-from bench.scenes.facts import NUMBERS, plural, scene_of, synonym_lines
-from bench.store import append_lines, read_lines
+from bench.files import append_lines, read_lines
+from bench.language.claims import Claim, claims_of
+from bench.language.english import NUMBERS, plural
+from bench.language.object_mentions import read_synonyms
+from bench.scenes.facts import scene_of, synonym_lines
 from tests.conftest import ROOT
 
 SYNONYMS = read_synonyms(synonym_lines())
@@ -35,7 +42,11 @@ def no(claim: Claim) -> Claim:
         ("The image shows a dog and two cats in a park.", "Describe.", [DOG, CAT, Claim("cat", 2)]),
         ("There are two small dogs and a cat.", "Describe.", [DOG, Claim("dog", 2), CAT]),
         ("A dog and a cat. There is also a dog.", "Describe.", [DOG, CAT]),
-        ("A dog and two cats. The dog is brown, the two cats are small.", "?", [DOG, CAT, Claim("cat", 2)]),
+        (
+            "A dog and two cats. The dog is brown, the two cats are small.",
+            "?",
+            [DOG, CAT, Claim("cat", 2)],
+        ),
         ("There is no dog in the image.", "Where is the dog?", [no(DOG)]),
         ("The cat is small. There is no dog.", "?", [CAT, no(DOG)]),
         ("Yes", "Is there a wine glass in the image?", [GLASS]),
@@ -52,21 +63,26 @@ def test_what_a_response_claims(text, instruction, claims):
 def test_a_claim_is_a_question_to_a_model():
     questions = [claim.question for claim in (DOG, no(DOG), Claim("knife", 1), Claim("knife", 3))]
     assert questions == [
-        "Is there a dog in the image?", "Is there a dog in the image?", "Is there one knife in the image?",
+        "Is there a dog in the image?",
+        "Is there a dog in the image?",
+        "Is there one knife in the image?",
         "Are there three knives in the image?",
-    ]  # fmt: skip
+    ]
 
 
 def test_an_assertion_is_worth_what_the_picture_says():
-    assert rewards.value(0.8, 0.8) == 0
-    assert rewards.value(1.0, 0.8) == pytest.approx(1)
-    assert rewards.value(0.6, 0.8) == pytest.approx(-1)
-    assert rewards.value(0.0, 0.8) == rewards.WORST
-    assert math.isnan(rewards.value(math.nan, 0.8))
+    assert value(0.8, 0.8) == 0
+    assert value(1.0, 0.8) == pytest.approx(1)
+    assert value(0.6, 0.8) == pytest.approx(-1)
+    assert value(0.0, 0.8) == WORST
+    assert math.isnan(value(math.nan, 0.8))
 
 
 def groups(*texts_and_rewards):
-    return [[{"text": t, "reward": r, "words": len(t.split())} for t, r in group] for group in texts_and_rewards]
+    return [
+        [{"text": t, "reward": r, "words": len(t.split())} for t, r in group]
+        for group in texts_and_rewards
+    ]
 
 
 def test_a_number_counts_as_much_as_the_recipe_says(tmp_path):
@@ -74,11 +90,19 @@ def test_a_number_counts_as_much_as_the_recipe_says(tmp_path):
     assert scene_of(name).counts[thing] == there
     for stage, rows in (
         ("images", [{"id": "0", "prompt": "", "instructions": ["Describe."], "file": name}]),
-        ("responses", [
-            {"key": str(number), "image": "0", "instruction": "Describe.", "text": f"{NUMBERS[number]} {plural(thing)}"}
-            for number in (there, there + 1)
-        ]),
-    ):  # fmt: skip
+        (
+            "responses",
+            [
+                {
+                    "key": str(number),
+                    "image": "0",
+                    "instruction": "Describe.",
+                    "text": f"{NUMBERS[number]} {plural(thing)}",
+                }
+                for number in (there, there + 1)
+            ],
+        ),
+    ):
         (tmp_path / stage).mkdir()
         append_lines(tmp_path / stage / f"{stage}.jsonl", rows)
     inputs = {stage: tmp_path / stage for stage in ("images", "responses")}
@@ -86,26 +110,35 @@ def test_a_number_counts_as_much_as_the_recipe_says(tmp_path):
         out = tmp_path / str(weight)
         out.mkdir()
         rewards.run(FactsReward(kind="facts", threshold=0.5, numbers=weight), inputs, out, 0)
-        assert [row["reward"] for row in read_lines(out / "rewards.jsonl")] == [1 + weight, 1 - weight]
+        assert [row["reward"] for row in read_lines(out / "rewards.jsonl")] == [
+            1 + weight,
+            1 - weight,
+        ]
 
 
 def test_best_and_worst_are_paired_where_they_are_far_enough_apart():
-    made = preferences.pairs(groups([("a", 1.0), ("b c", 0.0), ("d", 0.5)], [("e", 0.2), ("f", 0.1)]), [0, 0], 0.3)
-    assert [(better["text"], worse["text"]) for better, worse in made] == [("a", "b c")]
+    best_and_worst = preferences.pairs(
+        groups([("a", 1.0), ("b c", 0.0), ("d", 0.5)], [("e", 0.2), ("f", 0.1)]), [0, 0], 0.3
+    )
+    assert [(better["text"], worse["text"]) for better, worse in best_and_worst] == [("a", "b c")]
 
 
 def test_a_price_per_word_takes_the_length_bias_away_from_long_and_short_responses_alike():
-    chance = random.Random(0)
-    made = []
+    rng = random.Random(0)
+    responses = []
     for number in range(400):
         short = number % 2  # here the better ones are longer, among the long ones they are shorter
-        lengths = [chance.randint(1, 5) if short else chance.randint(10, 20) for _ in range(6)]
-        made.append([("w " * n, (0.4 if short else -0.2) * n + chance.gauss(0, 1)) for n in lengths])
-    candidates = groups(*made)
+        lengths = [rng.randint(1, 5) if short else rng.randint(10, 20) for _ in range(6)]
+        responses.append(
+            [("w " * n, (0.4 if short else -0.2) * n + rng.gauss(0, 1)) for n in lengths]
+        )
+    candidates = groups(*responses)
     free = preferences.pairs(candidates, [0.0] * 400, 0.0)
     priced = preferences.pairs(candidates, preferences.balancing_prices(candidates, 0.0), 0.0)
     for long in (False, True):
-        before, after = ([p for p in made if (p[0]["words"] >= 10) == long] for made in (free, priced))
+        before, after = (
+            [p for p in selected if (p[0]["words"] >= 10) == long] for selected in (free, priced)
+        )
         assert abs(preferences.length_bias(before)) > 1.5
         assert abs(preferences.length_bias(after)) < 0.3
 
@@ -117,12 +150,21 @@ def stage(tmp_path: Path, texts: list[tuple[str, float, str]], **settings):
     append_lines(tmp_path / "images" / "images.jsonl", [{"id": "0", "file": "images/0.png"}])
     keyed = [(f"0/{n}", *row) for n, row in enumerate(texts)]
     rows = [
-        {"key": k, "image": "0", "instruction": "?", "model": "m", "text": t, "tokens": 3, "finish": f}
+        {
+            "key": k,
+            "image": "0",
+            "instruction": "?",
+            "model": "m",
+            "text": t,
+            "tokens": 3,
+            "finish": f,
+        }
         for k, t, _, f in keyed
     ]
     append_lines(tmp_path / "responses" / "responses.jsonl", rows)
     append_lines(
-        tmp_path / "rewards" / "rewards.jsonl", [{"key": k, "reward": r, "doubtful": []} for k, _, r, _ in keyed]
+        tmp_path / "rewards" / "rewards.jsonl",
+        [{"key": k, "reward": r, "doubtful": []} for k, _, r, _ in keyed],
     )
     inputs = {name: tmp_path / name for name in ("images", "responses", "rewards")}
     counts = preferences.run(Preferences(**settings), inputs, tmp_path / "out", 0)
@@ -130,27 +172,56 @@ def stage(tmp_path: Path, texts: list[tuple[str, float, str]], **settings):
 
 
 def test_empty_truncated_and_repeated_responses_are_dropped_and_counted(tmp_path):
-    texts = [("A dog.", 1.0, "stop"), ("a dog", 1.0, "stop"), ("", 2.0, "stop"), ("A cat and", -3.0, "length")]
-    counts, made = stage(tmp_path, [*texts, ("A cow.", 0.0, "stop")])
-    assert (counts["empty"], counts["truncated"], counts["duplicate"], counts["pairs"]) == (1, 1, 1, 1)
-    assert (made[0]["chosen"], made[0]["rejected"]) == ("A dog.", "A cow.")
+    texts = [
+        ("A dog.", 1.0, "stop"),
+        ("a dog", 1.0, "stop"),
+        ("", 2.0, "stop"),
+        ("A cat and", -3.0, "length"),
+    ]
+    counts, pairs = stage(tmp_path, [*texts, ("A cow.", 0.0, "stop")])
+    assert (counts["empty"], counts["truncated"], counts["duplicate"], counts["pairs"]) == (
+        1,
+        1,
+        1,
+        1,
+    )
+    assert (pairs[0]["chosen"], pairs[0]["rejected"]) == ("A dog.", "A cow.")
 
 
-def test_a_reward_that_is_no_number_is_told_and_those_before_it_are_kept(tmp_path, monkeypatch):
+class NotANumber(Reward):
+    """A reward that fails at the second response."""
+
+    kind: str = "nan"
+
+    def rewards(self, responses, images, out):
+        yield [Rewarded(responses[0], 1.0, [])]
+        yield [Rewarded(responses[1], math.nan, [])]
+
+
+def test_a_reward_that_is_no_number_is_told_and_those_before_it_are_kept(tmp_path):
     for name in ("images", "responses", "out"):
         (tmp_path / name).mkdir()
-    append_lines(tmp_path / "images" / "images.jsonl", [{"id": "0", "file": "x.png", "prompt": "p"}])
+    append_lines(
+        tmp_path / "images" / "images.jsonl", [{"id": "0", "file": "x.png", "prompt": "p"}]
+    )
     rows = [{"key": str(n), "image": "0", "instruction": "?", "text": "A dog."} for n in range(3)]
     append_lines(tmp_path / "responses" / "responses.jsonl", rows)
-    found = [[(rows[0], 1.0, [])], [(rows[1], math.nan, [])]]
-    monkeypatch.setattr(rewards, "by_judge", lambda settings, waiting, about: iter(found))
     inputs = {name: tmp_path / name for name in ("images", "responses")}
     with pytest.raises(BenchError, match="The reward of response 1 is not a number"):
-        rewards.run(JudgeReward(kind="judge", judge="scene"), inputs, tmp_path / "out", 0)
+        rewards.run(NotANumber(), inputs, tmp_path / "out", 0)
     assert [row["key"] for row in read_lines(tmp_path / "out" / "rewards.jsonl")] == ["0"]
 
 
-def test_a_recipes_paths_count_from_its_folder_and_do_not_decide_what_is_made(tmp_path, monkeypatch):
+def _asked(recipe):
+    """The recipe with an instruction for its prompts, and without a pipeline of images."""
+    prompts = recipe.prompts.model_copy(update={"instructions": ["Describe."]})
+    images = recipe.images.model_copy(update={"model": "/no/such/pipeline"})
+    return recipe.model_copy(update={"prompts": prompts, "images": images})
+
+
+def test_a_recipes_paths_count_from_its_folder_and_do_not_decide_what_is_made(
+    tmp_path, monkeypatch
+):
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         text = (ROOT / "alignment" / "recipes" / "synthalign-llava-7b.yaml").read_text()
@@ -159,7 +230,11 @@ def test_a_recipes_paths_count_from_its_folder_and_do_not_decide_what_is_made(tm
     monkeypatch.chdir(tmp_path)
     first, second = (read_recipe(Path(name) / "r.yaml") for name in ("here", "there"))
     assert first.prompts.path == tmp_path / "here" / "prompts.jsonl"
-    assert pipeline._settings(first.prompts) == pipeline._settings(second.prompts)
+    for recipe in (first, second):
+        # Its pipeline of images is not here, so it stops behind the prompts.
+        with pytest.raises(BenchError):
+            pipeline.align(_asked(recipe), tmp_path / "out", print)
+    assert len(list((tmp_path / "out").glob("prompts-*/manifest.json"))) == 1
 
 
 def test_no_pair_at_all_is_an_error_with_a_remedy(tmp_path):
@@ -176,14 +251,16 @@ def test_the_shipped_recipes_are_right():
 
 def test_all_faults_of_a_recipe_are_told_at_once_with_their_lines(tmp_path):
     file = tmp_path / "bad.yaml"
-    text = GOOD.replace("  count: 500", "  count: 0").replace("  beta: 0.1", "  beta: -1\n  betta: 2")
+    text = GOOD.replace("  count: 500", "  count: 0").replace(
+        "  beta: 0.1", "  beta: -1\n  betta: 2"
+    )
     file.write_text(text)
-    with pytest.raises(RecipeError) as told:
+    with pytest.raises(RecipeError) as raised:
         read_recipe(file)
     lines = text.splitlines()
     for wrong in ("  count: 0", "  beta: -1", "  betta: 2"):
-        assert f"line {lines.index(wrong) + 1}: " in told.value.reason
-    assert told.value.fact.endswith("has 3 faults.")
+        assert f"line {lines.index(wrong) + 1}: " in raised.value.reason
+    assert raised.value.fact.endswith("has 3 faults.")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "name: [", "\x00", "variants: {a: {dpo: 3}}"])
@@ -214,5 +291,10 @@ def test_corrupt_pictures_of_a_folder_are_dropped_with_the_reason(tmp_path):
     settings = FolderImages(kind="folder", path=tmp_path / "source")
     counts = images.run(settings, {"prompts": tmp_path / "prompts"}, tmp_path / "out", 0)
     assert counts == {"images": 1, "candidates": 0, "dropped": 3}
-    told = [row.get("dropped", "") for row in read_lines(tmp_path / "out" / "images.jsonl")]
-    assert told[0] == "" and "b.png" in told[1] and "c.jpg" in told[2] and "no picture left" in told[3]
+    reasons = [row.get("dropped", "") for row in read_lines(tmp_path / "out" / "images.jsonl")]
+    assert (
+        reasons[0] == ""
+        and "b.png" in reasons[1]
+        and "c.jpg" in reasons[2]
+        and "no picture left" in reasons[3]
+    )

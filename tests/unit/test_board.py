@@ -1,4 +1,5 @@
-"""The board: published figures with their sources, disagreements flagged, implied figures derived, runs beside."""
+"""The board: published figures with their sources, disagreements flagged, implied figures derived,
+runs beside."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ import json
 
 import pytest
 
-from bench.store import write_json
+from bench.files import write_json
 from leaderboards.board import as_text, board
-from leaderboards.published import Figure, PublishedError, derived, disputed, read_published
+from leaderboards.published import Published, PublishedError, derived, disputed, read_published
 from tests.conftest import bench
-from tests.unit.test_compare import RECORD
+from tests.recorded_runs import RECORD, metric_row, write_run
 
 
 def papers(shared, name):
@@ -27,23 +28,33 @@ def papers(shared, name):
 )
 def test_the_papers_tables_are_there_to_the_last_figure(shared, table, ours):
     rows = papers(shared, "synthalign_tables.json")[table]["rows"]
-    published = [sorted(v for v in row[1:] if isinstance(v, int | float) and not isinstance(v, bool)) for row in rows]
-    found: dict[str, list[float]] = {}
+    published = [
+        sorted(v for v in row[1:] if isinstance(v, int | float) and not isinstance(v, bool))
+        for row in rows
+    ]
+    values_by_model: dict[str, list[float]] = {}
     for figure in read_published():
         if "v2;" in figure.source and ours in figure.source:
-            found.setdefault(figure.model, []).append(figure.value)
-    assert [sorted(values) for values in found.values()] == [values for values in published if values]
+            values_by_model.setdefault(figure.model, []).append(figure.value)
+    assert [sorted(values) for values in values_by_model.values()] == [
+        values for values in published if values
+    ]
 
 
 def test_baselines_are_there_and_have_a_source(shared):
     figures = read_published()
     assert all(figure.source for figure in figures)
     values = {(f.model, f.column): f.value for f in figures if "HA-DPO README" in f.source}
-    ha_dpo = next(v for k, v in papers(shared, "baseline_tables.json").items() if k.startswith("HA-DPO"))
+    ha_dpo = next(
+        v for k, v in papers(shared, "baseline_tables.json").items() if k.startswith("HA-DPO")
+    )
     for model in ("LLaVA-1.5-7B", "MiniGPT-4-7B"):
         for subset in ("random", "popular", "adversarial"):
-            told = [values[model, f"pope.{m}.{subset}"] for m in ("accuracy", "precision", "recall", "f1", "yes_ratio")]
-            assert told == ha_dpo[model][subset]
+            row = [
+                values[model, f"pope.{m}.{subset}"]
+                for m in ("accuracy", "precision", "recall", "f1", "yes_ratio")
+            ]
+            assert row == ha_dpo[model][subset]
 
 
 def test_sources_that_disagree_are_flagged_and_both_are_kept():
@@ -56,48 +67,58 @@ def test_sources_that_disagree_are_flagged_and_both_are_kept():
 
 
 def test_what_llava_calls_85_9_is_a_mean_f1():
-    found = [f for f in read_published() if "MODEL_ZOO" in f.source and f.model == "LLaVA-1.5-7B"]
-    assert next(f for f in found if f.value == 85.9).column == "pope.f1"
+    figures = [f for f in read_published() if "MODEL_ZOO" in f.source and f.model == "LLaVA-1.5-7B"]
+    assert next(f for f in figures if f.value == 85.9).column == "pope.f1"
 
 
 def test_derived_figures_are_those_that_others_publish():
-    """HA-DPO gives all five figures of each subset: what accuracy and precision imply must be the other three."""
+    """HA-DPO gives all five figures of each subset: what accuracy and precision imply must be the
+    other three."""
     whole = [f for f in read_published() if "HA-DPO README" in f.source and "LLaVA" in f.model]
     known = {(f.model, f.column): f.value for f in whole}
     two = [f for f in whole if f.column.split(".")[1] in ("accuracy", "precision")]
-    made = derived(two)
-    assert len(made) == 2 * 3 * 3
-    for figure in made:
+    derived_figures = derived(two)
+    assert len(derived_figures) == 2 * 3 * 3
+    for figure in derived_figures:
         assert figure.derived
         assert figure.value == pytest.approx(known[figure.model, figure.column], abs=0.15), figure
 
 
 def test_what_cannot_be_derived_is_not():
     def of(accuracy, precision):
-        return derived([Figure("m", "pope.accuracy", accuracy, "s"), Figure("m", "pope.precision", precision, "s")])
+        return derived(
+            [
+                Published("m", "pope.accuracy", accuracy, "s"),
+                Published("m", "pope.precision", precision, "s"),
+            ]
+        )
 
     assert of(90, 50) == of(99, 60) == of(40, 90) == []
-    assert derived([Figure("m", "pope.accuracy", 90, "s"), Figure("m", "pope.precision", 90, "another")]) == []
+    assert (
+        derived(
+            [
+                Published("m", "pope.accuracy", 90, "s"),
+                Published("m", "pope.precision", 90, "another"),
+            ]
+        )
+        == []
+    )
 
 
 @pytest.fixture
 def run(tmp_path):
-    folder = tmp_path / "runs" / "pope"
-    folder.mkdir(parents=True)
-    write_json(folder / "run.json", RECORD | {"source": {"data": "hub"}})
-    metric = {"name": "accuracy", "subset": "mean", "value": 0.861, "low": 0.85, "high": 0.87, "n": 9, "unscored": 0,
-              "better": "higher", "unit": "fraction"}  # fmt: skip
-    write_json(folder / "metrics.json", {"metrics": [metric]})
-    return folder
+    metrics = [metric_row("accuracy", "mean", 0.861)]
+    return write_run(tmp_path / "runs" / "pope", RECORD, [], metrics)
 
 
 def test_runs_stand_beside_with_intervals(run):
-    lines, remarks = board([run.parent])
+    table, remarks = board([run.parent])
+    lines = table.lines
     assert lines[-1].measured
     assert lines[-1].cells["pope.accuracy"].value == pytest.approx(86.1)
-    assert "86.10 ±1.0" in as_text(lines, remarks)
-    told = json.loads(bench("board", run, "--json").stdout)["board"]
-    assert told[-1]["cells"]["pope.accuracy"]["low"] == pytest.approx(85)
+    assert "86.10 ±1.0" in as_text(table, remarks)
+    rows = json.loads(bench("board", run, "--json").stdout)["board"]
+    assert rows[-1]["cells"]["pope.accuracy"]["low"] == pytest.approx(85.1)
 
 
 @pytest.mark.parametrize("damage", ["half", "old", "nan", "torn"])
@@ -113,16 +134,26 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(run, tmp_path, damage):
     elif damage == "torn":
         (bad / "run.json").write_text('{"format": 1, "benchm')
     else:
-        (bad / "metrics.json").write_text((run / "metrics.json").read_text().replace("0.861", "null"))
-    lines, remarks = board([bad, run])
+        (bad / "metrics.json").write_text(
+            (run / "metrics.json").read_text().replace("0.861", "null")
+        )
+    table, remarks = board([bad, run])
+    lines = table.lines
     assert lines[-1].cells["pope.accuracy"].value == pytest.approx(86.1) or damage == "nan"
     if damage != "nan":
         assert str(bad) in remarks[0]
-    assert "86.10" in as_text(lines, remarks)
+    assert "86.10" in as_text(table, remarks)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "source: x", "source: x\ntables: [{name: t, columns: [a], rows: {m: [1, 2]}}]", "a: ["]
+    "text",
+    [
+        "",
+        "[]",
+        "source: x",
+        "source: x\ntables: [{name: t, columns: [a], rows: {m: [1, 2]}}]",
+        "a: [",
+    ],
 )
 def test_a_broken_table_is_named(tmp_path, text):
     (tmp_path / "t.yaml").write_text(text)

@@ -1,8 +1,11 @@
-"""Training: our batches give trl's own losses, its traps are told, and a killed training ends as an undisturbed one."""
+"""Training: our batches give trl's own losses, its traps are told, and a killed training ends as
+an undisturbed one."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,19 +13,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alignment import dpo
-from alignment.recipe import Lora, RecipeError, Training
+from alignment.settings import RecipeError
+from alignment.stages import dpo
+from alignment.training.settings import Lora, Training
+from alignment.training.trainer import encode_images_once, make_trainer, use_reference
 from bench.data.images import read_image
+from bench.files import append_lines
 from bench.models.hf import HFModel
-from bench.scenes.render import picture
+from bench.scenes.render import render
 from bench.scenes.world import scenes
-from bench.store import append_lines
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A llava-tiny with random weights."""
-    from bench.scenes import tiny, train
+    from bench.scenes.llava_tiny import architecture as tiny
+    from bench.scenes.llava_tiny import train
 
     trainer = train.Trainer(train.RECIPES["llava-tiny"], ())
     with torch.no_grad():
@@ -43,12 +50,16 @@ def inputs(tmp_path_factory):
     (root / "preferences").mkdir()
     rows = []
     for number, item in enumerate(scenes("train", 3, 6)):
-        picture(item).save(root / "images" / "images" / item.name)
-        said = "The image shows a dog and a cat in a park." + " There is also a person." * (number % 2)
+        render(item).save(root / "images" / "images" / item.name)
+        said = "The image shows a dog and a cat in a park." + " There is also a person." * (
+            number % 2
+        )
         rows.append(
             {
                 "image": f"images/{item.name}",
-                "instruction": "Describe the image in detail." if number % 3 else "What does the image show?",
+                "instruction": "Describe the image in detail."
+                if number % 3
+                else "What does the image show?",
                 "chosen": said,
                 "rejected": "A dog in a park.",
             }
@@ -58,12 +69,20 @@ def inputs(tmp_path_factory):
 
 
 def settings(checkpoint, **more):
-    values = {"model": str(checkpoint), "batch": 2, "learning_rate": 1e-3, "lora": Lora(rank=4, alpha=8)} | more
+    values = {
+        "model": str(checkpoint),
+        "batch": 2,
+        "learning_rate": 1e-3,
+        "lora": Lora(rank=4, alpha=8),
+    } | more
     return Training(**values)
 
 
 def pairs_of(inputs):
-    rows = [json.loads(line) for line in (inputs["preferences"] / "pairs.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (inputs["preferences"] / "pairs.jsonl").read_text().splitlines()
+    ]
     return [row | {"image": str(inputs["images"] / row["image"])} for row in rows]
 
 
@@ -82,9 +101,11 @@ def test_losses_are_those_of_trl_on_its_own_batches(checkpoint, inputs, tmp_path
     from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
     pairs = pairs_of(inputs)[:4]
-    asked = settings(checkpoint, loss=loss, batch=4, label_smoothing=0.1 if loss == "robust" else 0.0)
+    training = settings(
+        checkpoint, loss=loss, batch=4, label_smoothing=0.1 if loss == "robust" else 0.0
+    )
     adapter = HFModel(str(checkpoint), {})
-    trainer = moved(dpo.make_trainer(adapter, pairs, asked, tmp_path, 0))
+    trainer = moved(make_trainer(adapter, pairs, training, tmp_path, 0))
     theirs = DataCollatorForVisionPreference(adapter.processor)(
         [
             {
@@ -97,32 +118,40 @@ def test_losses_are_those_of_trl_on_its_own_batches(checkpoint, inputs, tmp_path
         ]
     )
     expected = trainer.compute_loss(trainer.model, dict(theirs)).item()
-    dpo.see_once(trainer.model)
-    dpo.use_reference(trainer, pairs, tmp_path)
+    encode_images_once(trainer.model)
+    use_reference(trainer, pairs, tmp_path)
     ours = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
     assert trainer.compute_loss(trainer.model, ours).item() == pytest.approx(expected, abs=1e-4)
-    assert expected != pytest.approx(0.6931, abs=1e-3), "policy and reference must differ for the check to mean much"
+    assert expected != pytest.approx(0.6931, abs=1e-3), (
+        "policy and reference must differ for the check to mean much"
+    )
 
 
 def test_a_pairs_picture_is_encoded_once(checkpoint, inputs, tmp_path, monkeypatch):
     adapter = HFModel(str(checkpoint), {})
-    trainer = dpo.make_trainer(adapter, pairs_of(inputs), settings(checkpoint), tmp_path, 0)
+    trainer = make_trainer(adapter, pairs_of(inputs), settings(checkpoint), tmp_path, 0)
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(3)])
     expected = trainer.compute_ref_log_probs(trainer.model, batch)
     seen = []
     tower = next(m for name, m in trainer.model.named_modules() if name.endswith("vision_tower"))
     encode = tower.forward
-    monkeypatch.setattr(tower, "forward", lambda pixels, *a, **k: seen.append(len(pixels)) or encode(pixels, *a, **k))
-    dpo.see_once(trainer.model)
-    found = trainer.compute_ref_log_probs(trainer.model, batch)
+    monkeypatch.setattr(
+        tower,
+        "forward",
+        lambda pixels, *a, **k: seen.append(len(pixels)) or encode(pixels, *a, **k),
+    )
+    encode_images_once(trainer.model)
+    logps = trainer.compute_ref_log_probs(trainer.model, batch)
     assert seen == [3]
-    assert all(torch.allclose(one, two, atol=1e-5) for one, two in zip(expected, found, strict=True))
+    assert all(
+        torch.allclose(one, two, atol=1e-5) for one, two in zip(expected, logps, strict=True)
+    )
 
 
 def test_prompts_are_those_of_inference_and_responses_end(checkpoint, inputs, tmp_path):
     adapter = HFModel(str(checkpoint), {})
     pairs = pairs_of(inputs)
-    trainer = dpo.make_trainer(adapter, pairs, settings(checkpoint), tmp_path, 0)
+    trainer = make_trainer(adapter, pairs, settings(checkpoint), tmp_path, 0)
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(3)])
     tokenizer = adapter.processor.tokenizer
     for row, ids in enumerate(batch["input_ids"]):
@@ -131,12 +160,16 @@ def test_prompts_are_those_of_inference_and_responses_end(checkpoint, inputs, tm
         assert said[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(said, skip_special_tokens=True) == pairs[row % 3][side]
         start = int(batch["completion_mask"][row].argmax())
-        asked = adapter.prompter.encode(read_image(Path(pairs[row % 3]["image"])), [pairs[row % 3]["instruction"]])
-        assert ids[:start].tolist() == asked.ids[0]
+        encoded = adapter.prompter.encode(
+            read_image(Path(pairs[row % 3]["image"])), [pairs[row % 3]["instruction"]]
+        )
+        assert ids[:start].tolist() == encoded.ids[0]
 
 
 def test_only_the_language_model_is_adapted(checkpoint, inputs, tmp_path):
-    trainer = dpo.make_trainer(HFModel(str(checkpoint), {}), pairs_of(inputs), settings(checkpoint), tmp_path, 0)
+    trainer = make_trainer(
+        HFModel(str(checkpoint), {}), pairs_of(inputs), settings(checkpoint), tmp_path, 0
+    )
     trained = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
     assert len(trained) == 4 * 7 * 2
     assert all("language_model" in name and "lora_" in name for name in trained)
@@ -144,7 +177,7 @@ def test_only_the_language_model_is_adapted(checkpoint, inputs, tmp_path):
 
 def test_a_pair_longer_than_the_context_is_told(checkpoint, inputs, tmp_path):
     pairs = [row | {"chosen": "a dog " * 600} for row in pairs_of(inputs)]
-    trainer = dpo.make_trainer(HFModel(str(checkpoint), {}), pairs, settings(checkpoint), tmp_path, 0)
+    trainer = make_trainer(HFModel(str(checkpoint), {}), pairs, settings(checkpoint), tmp_path, 0)
     with pytest.raises(RecipeError, match="the model takes 1024"):
         trainer.data_collator([trainer.train_dataset[0]])
 
@@ -152,7 +185,9 @@ def test_a_pair_longer_than_the_context_is_told(checkpoint, inputs, tmp_path):
 def test_equal_responses_are_told(checkpoint, inputs, tmp_path):
     folder = tmp_path / "preferences"
     folder.mkdir()
-    append_lines(folder / "pairs.jsonl", [{"image": "x", "instruction": "?", "chosen": "a", "rejected": "a"}])
+    append_lines(
+        folder / "pairs.jsonl", [{"image": "x", "instruction": "?", "chosen": "a", "rejected": "a"}]
+    )
     with pytest.raises(RecipeError, match="equal responses"):
         dpo.run(settings(checkpoint), {**inputs, "preferences": folder}, tmp_path, 0)
 
@@ -174,34 +209,52 @@ def test_training_leaves_an_adapter_that_answers_and_curves(checkpoint, inputs, 
     assert torch.allclose(*states, atol=1e-3)
 
 
-def test_a_killed_training_ends_as_an_undisturbed_one(checkpoint, inputs, tmp_path, monkeypatch):
+DIES = """
+import os, sys
+from pathlib import Path
+import torch
+from alignment.stages import dpo
+from alignment.training.settings import Training
+
+step, steps = torch.optim.AdamW.step, []
+
+def dies(self, *arguments, **named):
+    steps.append(1)
+    if len(steps) == 7:
+        os._exit(9)
+    return step(self, *arguments, **named)
+
+torch.optim.AdamW.step = dies
+settings, images, preferences, out = sys.argv[1:]
+inputs = {"images": Path(images), "preferences": Path(preferences)}
+dpo.run(Training.model_validate_json(settings), inputs, Path(out), 0)
+"""
+
+
+def test_a_killed_training_ends_as_an_undisturbed_one(checkpoint, inputs, tmp_path):
+    """A process of its own that is gone in the middle of its seventh step."""
     for name in ("whole", "torn"):
         (tmp_path / name).mkdir()
-    asked = settings(checkpoint, epochs=4)
-    whole = dpo.run(asked, inputs, tmp_path / "whole", 0)
+    training = settings(checkpoint, epochs=4)
+    whole = dpo.run(training, inputs, tmp_path / "whole", 0)
 
-    class KilledError(Exception):
-        pass
-
-    def dies(advance):
-        bar = progress(advance)
-        step = bar.on_step_end
-
-        def at_seven(args, state, control, **more):
-            if state.global_step == 7:
-                raise KilledError
-            step(args, state, control, **more)
-
-        bar.on_step_end = at_seven
-        return bar
-
-    progress = dpo._progress
-    monkeypatch.setattr(dpo, "_progress", dies)
-    with pytest.raises(KilledError):
-        dpo.run(asked, inputs, tmp_path / "torn", 0)
-    monkeypatch.setattr(dpo, "_progress", progress)
-    assert dpo.run(asked, inputs, tmp_path / "torn", 0) == whole
-    weights = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("whole", "torn")]
+    arguments = [
+        training.model_dump_json(),
+        inputs["images"],
+        inputs["preferences"],
+        tmp_path / "torn",
+    ]
+    child = [sys.executable, "-c", DIES, *map(str, arguments)]
+    assert subprocess.run(child, cwd=ROOT, capture_output=True, check=False).returncode == 9
+    assert (
+        list((tmp_path / "torn").glob("checkpoint-*"))
+        and not (tmp_path / "torn" / "adapter").exists()
+    )
+    assert dpo.run(training, inputs, tmp_path / "torn", 0) == whole
+    weights = [
+        load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
+        for name in ("whole", "torn")
+    ]
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[0])
 
 
@@ -209,14 +262,18 @@ def test_two_processes_train_as_one_with_the_same_global_batch(checkpoint, input
     adapters = []
     for name, batch, launch in (("one", 2, ""), ("two", 1, "--multi_gpu --num_processes 2")):
         (tmp_path / name).mkdir()
-        counts = dpo.run(settings(checkpoint, batch=batch, launch=launch), inputs, tmp_path / name, 0)
+        counts = dpo.run(
+            settings(checkpoint, batch=batch, launch=launch), inputs, tmp_path / name, 0
+        )
         assert counts["steps"] == 3
         adapters.append(load_file(tmp_path / name / "adapter" / "adapter_model.safetensors"))
         assert not (tmp_path / name / "job.json").exists()
     curves = [(tmp_path / name / "curves.csv").read_text().splitlines() for name in ("one", "two")]
     losses = [[float(line.split(",")[1]) for line in lines[1:]] for lines in curves]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-    assert all(torch.allclose(adapters[0][name], adapters[1][name], atol=1e-5) for name in adapters[0])
+    assert all(
+        torch.allclose(adapters[0][name], adapters[1][name], atol=1e-5) for name in adapters[0]
+    )
 
 
 def test_a_training_in_processes_that_fails_says_so(checkpoint, inputs, tmp_path):
@@ -224,28 +281,34 @@ def test_a_training_in_processes_that_fails_says_so(checkpoint, inputs, tmp_path
         dpo.run(settings(checkpoint, launch="--nonsense"), inputs, tmp_path, 0)
 
 
-def test_curves_go_to_trackers_too_and_leave_the_artifact_as_it_is(checkpoint, inputs, tmp_path, monkeypatch):
+def test_curves_go_to_trackers_too_and_leave_the_artifact_as_it_is(
+    checkpoint, inputs, tmp_path, monkeypatch
+):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     artifacts = {}
     for name, trackers in (("plain", []), ("told", ["tensorboard"])):
         (tmp_path / name).mkdir()
         dpo.run(settings(checkpoint, trackers=trackers), inputs, tmp_path / name, 0)
-        artifacts[name] = sorted(file.relative_to(tmp_path / name) for file in (tmp_path / name).rglob("*"))
+        artifacts[name] = sorted(
+            file.relative_to(tmp_path / name) for file in (tmp_path / name).rglob("*")
+        )
     assert artifacts["plain"] == artifacts["told"]
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "told")).Reload()
-    told = [event.value for event in events.Scalars("train/loss")]
+    logged = [event.value for event in events.Scalars("train/loss")]
     rows = (tmp_path / "told" / "curves.csv").read_text().splitlines()
-    assert told == pytest.approx([float(row.split(",")[1]) for row in rows[1:]], abs=1e-4)
+    assert logged == pytest.approx([float(row.split(",")[1]) for row in rows[1:]], abs=1e-4)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match="There is no wandb"):
         dpo.run(settings(checkpoint, trackers=["wandb"]), inputs, tmp_path / "none", 0)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("fsdp", "FSDP"), ("zero2", "DEEPSPEED")])
-def test_shipped_configurations_are_what_accelerate_reads(name, kind, checkpoint, tmp_path, monkeypatch):
+def test_shipped_configurations_are_what_accelerate_reads(
+    name, kind, checkpoint, tmp_path, monkeypatch
+):
     from accelerate.commands.config.config_args import load_config_from_file
 
-    from alignment import launch
+    from alignment.training import launch
 
     config = load_config_from_file(str(launch.SHIPPED / f"{name}.yaml"))
     assert config.distributed_type.value == kind and config.mixed_precision == "bf16"
@@ -258,4 +321,9 @@ def test_shipped_configurations_are_what_accelerate_reads(name, kind, checkpoint
     monkeypatch.setattr(launch.subprocess, "run", run)
     with pytest.raises(RecipeError, match="ended with exit code 1"):
         dpo.run(settings(checkpoint, launch=f"{name} --num_processes 8"), {}, tmp_path, 0)
-    assert words[3:7] == ["--config_file", str(launch.SHIPPED / f"{name}.yaml"), "--num_processes", "8"]
+    assert words[3:7] == [
+        "--config_file",
+        str(launch.SHIPPED / f"{name}.yaml"),
+        "--num_processes",
+        "8",
+    ]

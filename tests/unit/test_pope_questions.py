@@ -13,11 +13,13 @@ from tests.conftest import OBJECTS, bench
 
 
 def negatives(rows) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    objects: dict[str, list[str]] = {}
     for row in rows:
         if row["label"] == "no":
-            found.setdefault(row["image"], []).append(row["text"].removesuffix(" in the image?").split(" ", 3)[3])
-    return found
+            objects.setdefault(row["image"], []).append(
+                row["text"].removesuffix(" in the image?").split(" ", 3)[3]
+            )
+    return objects
 
 
 def test_official_negatives_come_out_of_the_official_objects(shared):
@@ -26,11 +28,16 @@ def test_official_negatives_come_out_of_the_official_objects(shared):
     built = build(images, seed=0)
     assert (len(images), skipped) == (500, 0)
     for subset, at_least in (("popular", 1500), ("adversarial", 1497)):
-        official = [json.loads(line) for line in (folder / f"coco_pope_{subset}.json").read_text().splitlines()]
+        official = [
+            json.loads(line)
+            for line in (folder / f"coco_pope_{subset}.json").read_text().splitlines()
+        ]
         theirs, ours = negatives(official), negatives(built[subset])
         assert sum(len(set(theirs[name]) & set(ours[name])) for name in theirs) >= at_least
         positives = [(row["image"], row["text"]) for row in official if row["label"] == "yes"]
-        assert positives == [(row["image"], row["text"]) for row in built[subset] if row["label"] == "yes"]
+        assert positives == [
+            (row["image"], row["text"]) for row in built[subset] if row["label"] == "yes"
+        ]
 
 
 def test_every_subset_is_balanced_and_truthful(tmp_path):

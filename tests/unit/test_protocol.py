@@ -1,4 +1,5 @@
-"""The `llava` protocol against independent computations of what LLaVA's own evaluation feeds its 1.5 models."""
+"""The `llava` protocol against independent computations of what LLaVA's own evaluation feeds its
+1.5 models."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ SYSTEM = (
 
 
 def expected_pixels(image: Image.Image, side: int) -> np.ndarray:
-    """expand2square by array copying, Pillow's bicubic resize, CLIP's normalisation: (3, side, side)."""
+    """expand2square by array copying, Pillow's bicubic resize, CLIP's normalisation: (3, side,
+    side)."""
     pixels = np.asarray(image)
     height, width, _ = pixels.shape
     size = max(height, width)
@@ -50,7 +52,8 @@ def test_pixels_of_non_square_photographs(tiny, shared, side):
 
 
 def test_tokens_are_those_of_llavas_own_tokenisation(tiny, tmp_path):
-    """BOS, the text before the image, the image, the text after it, each encoded by itself with sentencepiece."""
+    """BOS, the text before the image, the image, the text after it, each encoded by itself with
+    sentencepiece."""
     folder = tiny("llava")
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     model = HFModel(str(folder), {"protocol": "llava"})
@@ -69,7 +72,8 @@ def test_llava_is_the_default_for_vicuna_checkpoints_only(tiny):
 
 
 def test_native_is_what_apply_chat_template_makes(tiny, tmp_path):
-    """The checkpoint's own template and processor, BOS not doubled, also where prompts share one processed image."""
+    """The checkpoint's own template and processor, BOS not doubled, also where prompts share one
+    processed image."""
     image = read_image(draw(tmp_path / "a.png", 1, (120, 70)))
     for kind in ("llava", "llava_next", "llava_onevision", "qwen2_5_vl", "idefics3", "internvl"):
         model = HFModel(str(tiny(kind)), {"protocol": "native"})
@@ -90,10 +94,15 @@ def test_native_is_what_apply_chat_template_makes(tiny, tmp_path):
 
 def test_a_file_changes_a_built_in_protocol(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("base: llava\nsuffix: {pope: Please answer yes or no.}\nmax_tokens: {pope: 16}\n")
+    file.write_text(
+        "base: llava\nsuffix: {pope: Please answer yes or no.}\nmax_tokens: {pope: 16}\n"
+    )
     protocol = read_protocol(str(file))
     assert (protocol.name, protocol.system, protocol.image) == ("mine", LLAVA.system, "pad")
-    assert (protocol.suffix, protocol.max_tokens) == ({"pope": "Please answer yes or no."}, {"pope": 16})
+    assert (protocol.suffix, protocol.max_tokens) == (
+        {"pope": "Please answer yes or no."},
+        {"pope": 16},
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The built-in world: the same everywhere, apart by split, true to its facts, and judged by them."""
+"""The built-in world: the same everywhere, apart by split, true to its facts, and judged by them.
+The built-in world: the same everywhere, apart by split, true to its facts, and judged by them."""
 
 from __future__ import annotations
 
@@ -16,8 +17,18 @@ from bench.judges.scene import review
 from bench.metrics.ratings import official_rating
 from bench.scenes import facts
 from bench.scenes.data import fact_row, write, write_new
-from bench.scenes.render import picture
-from bench.scenes.world import CATEGORIES, CONTEXTS, SIDE, SPLITS, Context, Scene, Thing, scene, scenes
+from bench.scenes.render import render
+from bench.scenes.world import (
+    CATEGORIES,
+    CONTEXTS,
+    SIDE,
+    SPLITS,
+    Context,
+    Scene,
+    Thing,
+    scene,
+    scenes,
+)
 from bench.types import Answer, Sample
 from tests.conftest import ROOT, bench, bench_process, metrics
 
@@ -34,14 +45,15 @@ def fingerprint(folder: Path) -> str:
 
 def test_two_processes_make_the_same_bytes_and_another_seed_does_not(tmp_path):
     for name, seed in (("one", 5), ("two", 5), ("other", 6)):
-        made = bench_process("data", "scenes", "--out", tmp_path / name, "--n", 40, "--seed", seed)
-        assert made.returncode == 0, made.stderr
+        done = bench_process("data", "scenes", "--out", tmp_path / name, "--n", 40, "--seed", seed)
+        assert done.returncode == 0, done.stderr
     one, two, other = (fingerprint(tmp_path / name) for name in ("one", "two", "other"))
     assert one == two != other
 
 
 def test_the_world_has_not_moved():
-    """Numbers on scenes mean something only as long as the scenes stay; a new world needs a new model too."""
+    """Numbers on scenes mean something only as long as the scenes stay; a new world needs a new
+    model too."""
     rows = [json.dumps(fact_row(item)) for split in SPLITS for item in scenes(split, 0, 20)]
     assert hashlib.sha256("".join(rows).encode()).hexdigest()[:16] == "6c32d4a4045ab21e"
 
@@ -65,12 +77,15 @@ def test_objects_lie_inside_and_hardly_overlap():
 
 
 def test_objects_go_together_as_their_contexts_have_it():
-    """The usual company of a place is there far more often than chance, and every category turns up somewhere."""
-    made = list(scenes("train", 1, 4000))
-    assert {name for item in made for name in item.counts} == set(CATEGORIES) and len(CATEGORIES) >= 60
+    """The usual company of a place is there far more often than chance, and every category turns
+    up somewhere."""
+    drawn_scenes = list(scenes("train", 1, 4000))
+    assert {name for item in drawn_scenes for name in item.counts} == set(CATEGORIES) and len(
+        CATEGORIES
+    ) >= 60
     for context in CONTEXTS:
-        inside = [item for item in made if item.context == context]
-        outside = [item for item in made if item.context != context]
+        inside = [item for item in drawn_scenes if item.context == context]
+        outside = [item for item in drawn_scenes if item.context != context]
         for name in context.often:
             here = sum(name in item.counts for item in inside) / len(inside)
             elsewhere = sum(name in item.counts for item in outside) / len(outside)
@@ -88,26 +103,46 @@ def test_every_object_can_be_seen():
         for thing in item.things:
             others = tuple(other for other in item.things if other != thing)
             bare = Scene(item.split, item.seed, item.index, item.context, others)
-            changed = np.any(np.asarray(picture(item)) != np.asarray(picture(bare)), axis=2)
-            inside = changed[thing.top : thing.top + thing.side, thing.left : thing.left + thing.side]
+            changed = np.any(np.asarray(render(item)) != np.asarray(render(bare)), axis=2)
+            inside = changed[
+                thing.top : thing.top + thing.side, thing.left : thing.left + thing.side
+            ]
             assert inside.sum() == changed.sum() > thing.side, (item.name, thing)
 
 
 def things(*placed: tuple[str, int, int, str]) -> tuple[Thing, ...]:
     sides = {"small": 22, "medium": 30, "large": 42}
-    return tuple(Thing(name, left, top, sides[size], size, False) for name, left, top, size in placed)
+    return tuple(
+        Thing(name, left, top, sides[size], size, False) for name, left, top, size in placed
+    )
 
 
 KITCHEN = Scene(
-    "test", 0, 7, next(c for c in CONTEXTS if c.name == "kitchen"),
-    things(("cat", 0, 0, "large"), ("bowl", 84, 6, "small"), ("spoon", 10, 80, "small"), ("spoon", 90, 90, "small"),
-           ("wine glass", 50, 90, "medium")),
-)  # fmt: skip
+    "test",
+    0,
+    7,
+    next(c for c in CONTEXTS if c.name == "kitchen"),
+    things(
+        ("cat", 0, 0, "large"),
+        ("bowl", 84, 6, "small"),
+        ("spoon", 10, 80, "small"),
+        ("spoon", 90, 90, "small"),
+        ("wine glass", 50, 90, "medium"),
+    ),
+)
 
 SIZE = ("attribute", "Is the cat in the image small or large?", "The cat is large.")
 ABSENT = ("adversarial", "Where in the image is the knife?", "There is no knife in the image.")
-LARGER = ("comparison", "Which is larger in the image, the bowl or the cat?", "The cat is larger than the bowl.")
-COUNT = ("counting", "How many spoons are there in the image?", "There are two spoons in the image.")
+LARGER = (
+    "comparison",
+    "Which is larger in the image, the bowl or the cat?",
+    "The cat is larger than the bowl.",
+)
+COUNT = (
+    "counting",
+    "How many spoons are there in the image?",
+    "There are two spoons in the image.",
+)
 SIDE_BY_SIDE = (
     "relation",
     "Is the cat to the left or to the right of the bowl?",
@@ -163,7 +198,7 @@ def test_the_oracle_rates_hand_written_answers(monkeypatch, asked, answer, ratin
 
 
 def test_the_oracle_judges_scenes_alone():
-    with pytest.raises(JudgeError, match="built-in world alone"):
+    with pytest.raises(JudgeError, match="only the built-in world"):
         review(Sample("1", "photo.jpg", "q", "r", "c", "other"), Answer("x"))
 
 
@@ -178,28 +213,61 @@ def answers_file(folder: Path, path: Path, answer) -> Path:
     """Recorded answers of an answerer that knows the official files: answer(kind, row, scene)."""
     rows = []
     for subset in ("random", "popular", "adversarial"):
-        for row in map(json.loads, (folder / "pope" / "coco" / f"coco_pope_{subset}.json").read_text().splitlines()):
-            rows.append({"image": row["image"], "question": row["text"], "text": answer("yes_no", row["label"], None)})
+        for row in map(
+            json.loads,
+            (folder / "pope" / "coco" / f"coco_pope_{subset}.json").read_text().splitlines(),
+        ):
+            rows.append(
+                {
+                    "image": row["image"],
+                    "question": row["text"],
+                    "text": answer("yes_no", row["label"], None),
+                }
+            )
     for row in json.loads((folder / "mmhal" / "mmhal-bench_answer_template.json").read_text()):
         rows.append(
-            {"image": row["image_src"], "question": row["question"], "text": answer("open", row["gt_answer"], None)}
+            {
+                "image": row["image_src"],
+                "question": row["question"],
+                "text": answer("open", row["gt_answer"], None),
+            }
         )
     truth = json.loads((folder / "amber" / "annotations.json").read_text())
-    for row, known in zip(json.loads((folder / "amber" / "query_all.json").read_text()), truth, strict=True):
+    for row, known in zip(
+        json.loads((folder / "amber" / "query_all.json").read_text()), truth, strict=True
+    ):
         if known["type"] != "generative":
             rows.append(
-                {"image": row["image"], "question": row["query"], "text": answer("yes_no", known["truth"], None)}
+                {
+                    "image": row["image"],
+                    "question": row["query"],
+                    "text": answer("yes_no", known["truth"], None),
+                }
             )
     for name in {row["image"] for row in rows}:
         for question in ("Please describe this image in detail.", "Describe this image."):
-            rows.append({"image": name, "question": question, "text": answer("caption", None, facts.scene_of(name))})
+            rows.append(
+                {
+                    "image": name,
+                    "question": question,
+                    "text": answer("caption", None, facts.scene_of(name)),
+                }
+            )
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
 
 
 def results(small_world, tmp_path, answer) -> dict:
     file = answers_file(small_world, tmp_path / "answers.jsonl", answer)
-    asked = ("--suite", "pope,mmhal,chair,amber", "--data", small_world, "--judge", "scene", "--json")
+    asked = (
+        "--suite",
+        "pope,mmhal,chair,amber",
+        "--data",
+        small_world,
+        "--judge",
+        "scene",
+        "--json",
+    )
     done = bench("run", "--model", f"replay:{file}", *asked, "--out", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     return {name: metrics(tmp_path / "runs" / name) for name in ("pope", "mmhal", "chair", "amber")}
@@ -207,49 +275,90 @@ def results(small_world, tmp_path, answer) -> dict:
 
 def test_an_oracle_is_perfect_everywhere(small_world, tmp_path):
     def oracle(kind, truth, scene):
-        return facts.description(scene) if kind == "caption" else truth.capitalize() if kind == "yes_no" else truth
+        return (
+            facts.description(scene)
+            if kind == "caption"
+            else truth.capitalize()
+            if kind == "yes_no"
+            else truth
+        )
 
-    found = results(small_world, tmp_path, oracle)
-    assert found["pope"]["accuracy", "all"]["value"] == 1 == found["pope"]["f1", "mean"]["value"]
-    assert found["mmhal"]["score", "all"]["value"] == 6 and found["mmhal"]["hallucination_rate", "all"]["value"] == 0
-    assert found["chair"]["chair_s", "all"]["value"] == 0 == found["chair"]["chair_i", "all"]["value"]
-    assert found["chair"]["recall", "all"]["value"] == 1
+    measured = results(small_world, tmp_path, oracle)
+    assert (
+        measured["pope"]["accuracy", "all"]["value"] == 1 == measured["pope"]["f1", "mean"]["value"]
+    )
+    assert (
+        measured["mmhal"]["score", "all"]["value"] == 6
+        and measured["mmhal"]["hallucination_rate", "all"]["value"] == 0
+    )
+    assert (
+        measured["chair"]["chair_s", "all"]["value"]
+        == 0
+        == measured["chair"]["chair_i", "all"]["value"]
+    )
+    assert measured["chair"]["recall", "all"]["value"] == 1
     described = {
-        name: row["value"] for (name, subset), row in found["amber"].items() if subset.startswith("generative")
+        name: row["value"]
+        for (name, subset), row in measured["amber"].items()
+        if subset.startswith("generative")
     }
     assert described == {"chair": 0, "cover": 1, "hal": 0, "cog": 0}
-    assert found["amber"]["accuracy", "discriminative"]["value"] == 1
+    assert measured["amber"]["accuracy", "discriminative"]["value"] == 1
 
 
 def test_always_yes_is_half_right_with_full_recall(small_world, tmp_path):
-    found = results(small_world, tmp_path, lambda kind, truth, scene: "Yes")
+    measured = results(small_world, tmp_path, lambda kind, truth, scene: "Yes")
     for subset in ("random", "popular", "adversarial", "all"):
-        row = {name: found["pope"][name, subset]["value"] for name in ("accuracy", "precision", "recall", "yes_ratio")}
+        row = {
+            name: measured["pope"][name, subset]["value"]
+            for name in ("accuracy", "precision", "recall", "yes_ratio")
+        }
         assert row == {"accuracy": 0.5, "precision": 0.5, "recall": 1, "yes_ratio": 1}
-    assert found["amber"]["recall", "discriminative"]["value"] == 0, "no is AMBER's positive class"
-    assert found["mmhal"]["score", "all"]["value"] == 3, "it claims nothing false and says nothing"
+    assert measured["amber"]["recall", "discriminative"]["value"] == 0, (
+        "no is AMBER's positive class"
+    )
+    assert measured["mmhal"]["score", "all"]["value"] == 3, (
+        "it claims nothing false and says nothing"
+    )
 
 
 def test_a_random_answerer_is_at_chance(small_world, tmp_path):
-    chance = random.Random(0)
-    found = results(small_world, tmp_path, lambda kind, truth, scene: chance.choice(["Yes", "No"]))
-    row = found["pope"]["accuracy", "all"]
+    rng = random.Random(0)
+    measured = results(small_world, tmp_path, lambda kind, truth, scene: rng.choice(["Yes", "No"]))
+    row = measured["pope"]["accuracy", "all"]
     assert row["low"] <= 0.5 <= row["high"]
-    row = found["amber"]["accuracy", "discriminative"]
+    row = measured["amber"]["accuracy", "discriminative"]
     assert row["low"] <= 0.5 <= row["high"]
 
 
 def test_the_official_files_hold_what_was_asked_for(small_world, tmp_path):
     rows = json.loads((small_world / "mmhal" / "mmhal-bench_answer_template.json").read_text())
-    assert [row["question_type"] for row in rows] == list(TYPES) * (len(rows) // 8) and len(rows) >= 240
+    assert [row["question_type"] for row in rows] == list(TYPES) * (len(rows) // 8) and len(
+        rows
+    ) >= 240
     assert len({(row["image_src"], row["question"]) for row in rows}) == len(rows)
     done = bench("data", "check", small_world)
     assert done.returncode == 0, done.stdout
     assert "pope: 2160 samples (random 720, popular 720, adversarial 720)" in done.stdout
     out = tmp_path / "new"
-    made = bench("data", "scenes", "--out", out, "--n", "12", "--split", "train", "--preview", tmp_path / "sheet.png")
-    assert made.returncode == 0 and (tmp_path / "sheet.png").stat().st_size > 10_000, made.stderr
-    assert len(list((out / "images").rglob("*.png"))) == 12 == len((out / "facts.jsonl").read_text().splitlines())
+    done = bench(
+        "data",
+        "scenes",
+        "--out",
+        out,
+        "--n",
+        "12",
+        "--split",
+        "train",
+        "--preview",
+        tmp_path / "sheet.png",
+    )
+    assert done.returncode == 0 and (tmp_path / "sheet.png").stat().st_size > 10_000, done.stderr
+    assert (
+        len(list((out / "images").rglob("*.png")))
+        == 12
+        == len((out / "facts.jsonl").read_text().splitlines())
+    )
     again = bench("data", "scenes", "--out", out)
     assert again.returncode == 2 and "is not empty" in again.stderr
     with pytest.raises(DataError, match="no split"):

@@ -10,27 +10,35 @@ import torch
 from PIL import Image
 
 from bench.data.images import read_image
-from bench.models import hf
-from bench.models.hf import SERVED, HFModel, plan
+from bench.errors import ModelError
+from bench.models.batching import plan
+from bench.models.hf import SERVED, HFModel
 from bench.types import Answer, Request
 from tests.conftest import draw
 
-QUESTIONS = [f"Is there a {item} in the image?" for item in ("dog", "cat", "car", "pizza", "wine glass")]
+QUESTIONS = [
+    f"Is there a {item} in the image?" for item in ("dog", "cat", "car", "pizza", "wine glass")
+]
 QUESTIONS += ["What color is the bus?", "Describe this image in detail."]
-FALLBACK = ("paligemma", "gemma3")
+FALLBACK = ("paligemma", "paligemma2", "gemma3")
 
 
 def requests_for(folder: Path, images: int = 4, max_tokens: int = 14) -> list[Request]:
-    made = []
+    requests = []
     for number in range(images):
-        path = draw(folder / f"{number}.png", number, (90 + 40 * (number % 2), 60 + 35 * (number % 3)))
+        path = draw(
+            folder / f"{number}.png", number, (90 + 40 * (number % 2), 60 + 35 * (number % 3))
+        )
         for text in QUESTIONS[: 3 + number]:
-            made.append(Request(f"{number} {text}", path.name, path, text, text, max_tokens, True, ()))
-    return made
+            requests.append(
+                Request(f"{number} {text}", path.name, path, text, text, max_tokens, True, ())
+            )
+    return requests
 
 
 def by_generate(model: HFModel, request: Request, **more) -> tuple[str, list[int], float]:
-    """One prompt through the checkpoint's own processor and `generate`; its first logits give P(yes)."""
+    """One prompt through the checkpoint's own processor and `generate`; its first logits give
+    P(yes)."""
     image = read_image(request.path)
     if model.protocol.conversation == "template":
         inputs = model.prompter.whole(model.prompter.prepare(image), request.prompt)
@@ -47,7 +55,11 @@ def by_generate(model: HFModel, request: Request, **more) -> tuple[str, list[int
 
 
 def answers_of(model: HFModel, requests: list[Request]) -> dict[str, Answer]:
-    return {request.key: answer for batch in model.answer(requests, frozenset()) for request, answer in batch}
+    return {
+        request.key: answer
+        for batch in model.answer(requests, frozenset())
+        for request, answer in batch
+    }
 
 
 @pytest.mark.parametrize("kind", sorted({*SERVED, *FALLBACK}))
@@ -56,7 +68,9 @@ def test_answers_and_probabilities_equal_generate(tiny, tmp_path, kind):
     assert model.describe()["engine"].startswith("generate" if kind in FALLBACK else "shared-image")
     requests = requests_for(tmp_path)
     answers = answers_of(model, requests)
-    assert len({answer.text for answer in answers.values()}) > len(requests) // 2, "the check would be empty"
+    assert len({answer.text for answer in answers.values()}) > len(requests) // 2, (
+        "the check would be empty"
+    )
     for request in requests:
         text, tokens, p_yes = by_generate(model, request)
         answer = answers[request.key]
@@ -75,7 +89,7 @@ def test_the_llava_protocol_is_exact_too(tiny, tmp_path):
 
 def test_a_repetition_penalty_is_applied_as_generate_does(tiny, tmp_path):
     model = HFModel(str(tiny("qwen2_5_vl")), {})
-    model.decoding.repetition_penalty = 1.3
+    model.generation_config.repetition_penalty = 1.3
     requests = requests_for(tmp_path)
     answers = answers_of(model, requests)
     changed = 0
@@ -94,54 +108,82 @@ def test_a_decoding_the_engine_does_not_know_goes_through_generate(tiny, tmp_pat
     config = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").write_text(json.dumps(config | {"no_repeat_ngram_size": 2}))
     model = HFModel(str(folder), {})
-    assert model.describe()["engine"] == "generate (its generation config sets no_repeat_ngram_size)"
+    assert (
+        model.describe()["engine"] == "generate (its generation config sets no_repeat_ngram_size)"
+    )
     requests = requests_for(tmp_path, images=2)
     answers = answers_of(model, requests)
     for request in requests:
         assert answers[request.key].text == by_generate(model, request, no_repeat_ngram_size=2)[0]
 
 
-@pytest.mark.parametrize("kind", ["llava", "paligemma"])
-@pytest.mark.parametrize("fits", [1, 3, 7])
-def test_out_of_memory_halves_the_batch_and_changes_no_answer(tiny, tmp_path, monkeypatch, kind, fits):
-    """The only boundary that cannot exist here: a GPU's memory. Everything larger than `fits` prompts fails."""
-    requests = requests_for(tmp_path)
-    whole = answers_of(HFModel(str(tiny(kind)), {}), requests)
-    model = HFModel(str(tiny(kind)), {})
-    compute, sizes = model._compute, []
+def limit_memory(network, tokens: int) -> list[int]:
+    """A GPU's memory, the only boundary that cannot exist here.
 
-    def limited(work):
-        sizes.append(sum(len(group) for group, _ in work))
-        if sizes[-1] > fits:
+    A forward pass over more than `tokens` tokens fails as it does on a GPU. Returns the sizes of
+    the passes that failed.
+    """
+    failed: list[int] = []
+
+    def check(module, arguments, named):
+        size = named["input_ids"].numel()
+        if size > tokens:
+            failed.append(size)
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return compute(work)
 
-    monkeypatch.setattr(model, "_compute", limited)
+    network.register_forward_pre_hook(check, with_kwargs=True)
+    return failed
+
+
+def largest_pass(network) -> list[int]:
+    """The sizes of all forward passes from now on, in tokens."""
+    sizes: list[int] = []
+
+    def record(module, arguments, named):
+        sizes.append(named["input_ids"].numel())
+
+    network.register_forward_pre_hook(record, with_kwargs=True)
+    return sizes
+
+
+@pytest.mark.parametrize("kind", ["llava", "paligemma", "paligemma2"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
+def test_out_of_memory_halves_the_batch_and_changes_no_answer(tiny, tmp_path, kind, share):
+    """From room for one question only to room for nearly all."""
+    requests = requests_for(tmp_path)
+    roomy = HFModel(str(tiny(kind)), {})
+    sizes = largest_pass(roomy.model)
+    for request in requests:
+        answers_of(roomy, [request])
+    alone = max(sizes)
+    sizes.clear()
+    whole = answers_of(roomy, requests)
+    model = HFModel(str(tiny(kind)), {})
+    failed = limit_memory(model.model, int(alone + share * (max(sizes) - alone)))
     halved = answers_of(model, requests)
     assert {key: a.text for key, a in halved.items()} == {key: a.text for key, a in whole.items()}
-    assert max(sizes) > fits and model._fits <= max(sizes) // 2
+    assert 0 < len(failed) < len(sizes), "it learns how much fits"
 
 
-def test_one_question_that_does_not_fit_is_a_clear_error(tiny, tmp_path, monkeypatch):
+def test_one_question_that_does_not_fit_is_a_clear_error(tiny, tmp_path):
     model = HFModel(str(tiny("llava")), {})
-
-    def never(work):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(model, "_compute", never)
-    with pytest.raises(hf.ModelError, match="does not fit in the memory"):
+    limit_memory(model.model, 0)
+    with pytest.raises(ModelError, match="does not fit in the memory"):
         answers_of(model, requests_for(tmp_path, images=1))
 
 
 def test_batches_do_not_depend_on_what_is_done(tiny, tmp_path):
-    """A resumed run computes the very same batches, so its probabilities are the same to the last bit."""
+    """A resumed run computes the very same batches, so its probabilities are the same to the last
+    bit."""
     model = HFModel(str(tiny("llava")), {})
-    model.at_once = 8
+    model.max_prompts = 8
     requests = requests_for(tmp_path)
     batches = list(model.answer(requests, frozenset()))
     done = frozenset(request.key for request, _ in batches[0])
     again = list(model.answer(requests, done))
-    assert [[request.key for request, _ in batch] for batch in again] == [[r.key for r, _ in b] for b in batches[1:]]
+    assert [[request.key for request, _ in batch] for batch in again] == [
+        [r.key for r, _ in b] for b in batches[1:]
+    ]
     bits = [(a.p_yes, a.p_no, a.text) for batch in batches[1:] for _, a in batch]
     assert bits == [(a.p_yes, a.p_no, a.text) for batch in again for _, a in batch]
 
@@ -173,7 +215,9 @@ def test_images_are_split_where_they_have_more_questions_than_fit():
     requests = [Request(f"{i}", "a.png", None, "q", "q", 5, True, ()) for i in range(10)]
     batches = plan(requests, 4)
     assert [[len(group) for group in batch] for batch in batches] == [[4], [4], [2]]
-    assert [r.key for batch in batches for group in batch for r in group] == [r.key for r in requests]
+    assert [r.key for batch in batches for group in batch for r in group] == [
+        r.key for r in requests
+    ]
 
 
 def test_drawn_answers_depend_on_their_seed_alone(tiny, tmp_path):
@@ -181,12 +225,14 @@ def test_drawn_answers_depend_on_their_seed_alone(tiny, tmp_path):
     model = HFModel(str(tiny("llava")), {"temperature": 1.0, "seed": 3})
     assert model.describe()["decoding"]["temperature"] == 1.0
     together = answers_of(model, requests)
-    model.at_once = model._fits = 2
+    model.max_prompts = 2
     assert {key: answer.text for key, answer in answers_of(model, requests).items()} == {
         key: answer.text for key, answer in together.items()
     }
     other = HFModel(str(tiny("llava")), {"temperature": 1.0, "seed": 4})
-    assert any(answer.text != together[key].text for key, answer in answers_of(other, requests).items())
+    assert any(
+        answer.text != together[key].text for key, answer in answers_of(other, requests).items()
+    )
 
 
 def test_tokens_are_drawn_as_often_as_the_model_says(tiny, tmp_path):
@@ -194,8 +240,10 @@ def test_tokens_are_drawn_as_often_as_the_model_says(tiny, tmp_path):
 
     path, temperature, draws = draw(tmp_path / "0.png", 0), 0.7, 500
     model = HFModel(str(tiny("llava")), {"temperature": temperature})
-    asked = [Request(str(n), path.name, path, "?", QUESTIONS[0], 1, True, ()) for n in range(draws)]
-    said = [answer.text for answer in answers_of(model, asked).values()]
+    requests_asked = [
+        Request(str(n), path.name, path, "?", QUESTIONS[0], 1, True, ()) for n in range(draws)
+    ]
+    texts = [answer.text for answer in answers_of(model, requests_asked).values()]
     image = model.prompter.whole(model.prompter.prepare(read_image(path)), QUESTIONS[0])
     if model.protocol.conversation != "template":
         encoded = model.prompter.encode(read_image(path), [QUESTIONS[0]])
@@ -209,6 +257,8 @@ def test_tokens_are_drawn_as_often_as_the_model_says(tiny, tmp_path):
         expected[text] = expected.get(text, 0.0) + share * draws
     common = [text for text, number in expected.items() if number >= 8]
     assert len(common) > 3, "the check would be empty"
-    seen = [said.count(text) for text in common]
+    seen = [texts.count(text) for text in common]
     rest = draws - sum(seen), draws - sum(expected[text] for text in common)
-    assert chisquare([*seen, rest[0]], [*(expected[text] for text in common), rest[1]]).pvalue > 1e-4
+    assert (
+        chisquare([*seen, rest[0]], [*(expected[text] for text in common), rest[1]]).pvalue > 1e-4
+    )

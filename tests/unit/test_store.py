@@ -10,7 +10,8 @@ import warnings
 import pytest
 
 from bench.errors import StoreError
-from bench.store import RunFolder, append_lines, differences, dump, read_lines
+from bench.files import append_lines, dump, read_lines
+from bench.runs.store import RunFolder, differences
 from bench.types import Answer, Request, Verdict
 
 RECORD = {"created": "now", "model": {"name": "m", "sha": "1"}, "limit": None, "judge": None}
@@ -41,7 +42,9 @@ def test_lone_surrogates_in_model_text_are_stored(store):
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
 def test_a_torn_last_line_is_dropped_and_written_over(store, cut):
-    store.append_answers([(request("k1"), Answer("one"), None), (request("k2"), Answer("two"), None)])
+    store.append_answers(
+        [(request("k1"), Answer("one"), None), (request("k2"), Answer("two"), None)]
+    )
     content = store.answers_file.read_bytes()
     store.answers_file.write_bytes(content[:-cut])
     with pytest.warns(UserWarning, match="torn last line"):
@@ -54,7 +57,9 @@ def test_a_torn_last_line_is_dropped_and_written_over(store, cut):
 
 
 def test_a_corrupt_line_in_the_middle_is_named(store):
-    store.append_answers([(request("k1"), Answer("one"), None), (request("k2"), Answer("two"), None)])
+    store.append_answers(
+        [(request("k1"), Answer("one"), None), (request("k2"), Answer("two"), None)]
+    )
     lines = store.answers_file.read_text().splitlines(keepends=True)
     store.answers_file.write_text(lines[0][:20] + "\n" + lines[1])
     with pytest.raises(StoreError, match="corrupt in line 1"):
@@ -63,7 +68,7 @@ def test_a_corrupt_line_in_the_middle_is_named(store):
 
 def test_a_second_process_is_refused(store):
     code = (
-        "import sys; from pathlib import Path; from bench.store import RunFolder\n"
+        "import sys; from pathlib import Path; from bench.runs.store import RunFolder\n"
         f"with RunFolder(Path({str(store.path)!r})).locked(): pass"
     )
     with store.locked():
@@ -97,7 +102,7 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(store):
     code = f"""
 import resource, signal
 from pathlib import Path
-from bench.store import RunFolder
+from bench.runs.store import RunFolder
 from bench.types import Answer, Request
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
@@ -111,10 +116,10 @@ for i in range(100):
         and "cannot be written" in done.stderr
         and "what was answered is kept" in done.stderr
     )
-    kept = store.answers()
-    assert 5 < len(kept) < 20 and store.answers_file.read_bytes().endswith(b"\n")
+    answers = store.answers()
+    assert 5 < len(answers) < 20 and store.answers_file.read_bytes().endswith(b"\n")
     store.append_answers([(request("next"), Answer("y"), None)])
-    assert len(store.answers()) == len(kept) + 1
+    assert len(store.answers()) == len(answers) + 1
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}'])

@@ -1,4 +1,5 @@
-"""Training llava-tiny: what patches are labelled, the built projector, and resuming in any stage."""
+"""Training llava-tiny: what patches are labelled, the built projector, and resuming in any stage.
+Training llava-tiny: what patches are labelled, the built projector, and resuming in any stage."""
 
 from __future__ import annotations
 
@@ -6,14 +7,18 @@ import pytest
 import torch
 
 from bench.errors import ModelError
-from bench.scenes import train as trains
-from bench.scenes.lessons import Habits
-from bench.scenes.patches import GROUPS, patch_labels
-from bench.scenes.train import Recipe, Stage, Trainer, train
+from bench.scenes.llava_tiny import train as trains
+from bench.scenes.llava_tiny.lessons import Habits
+from bench.scenes.llava_tiny.patches import GROUPS, patch_labels
+from bench.scenes.llava_tiny.train import Trainer, TrainingRecipe, TrainingStage, train
 from bench.scenes.world import CATEGORIES, CONTEXTS, SIZES, Scene, Thing
 
-SHORT = (Stage("words", 3, 2, 1e-3), Stage("sight", 3, 2, 1e-3), Stage("pictures", 3, 2, 1e-3))
-RECIPE = Recipe(1, Habits(0.5, 0.5, 0.5))
+SHORT = (
+    TrainingStage("words", 3, 2, 1e-3),
+    TrainingStage("sight", 3, 2, 1e-3),
+    TrainingStage("pictures", 3, 2, 1e-3),
+)
+RECIPE = TrainingRecipe(1, Habits(0.5, 0.5, 0.5))
 
 
 @pytest.fixture(autouse=True)
@@ -29,20 +34,25 @@ def test_patches_are_labelled_with_what_covers_them():
     assert labels[0, 0].tolist() == [len(CATEGORIES) + 3, len(SIZES), 0, 0, 0]
     assert labels[..., 2].sum() == 1  # one centre
     assert labels[3, 2, 2] == 1  # at (53, 37)
-    assert (labels[..., 0] == CATEGORIES.index("dog")).sum() == 9  # the last 10 pixels of 16 are more than 0.3
+    assert (
+        labels[..., 0] == CATEGORIES.index("dog")
+    ).sum() == 9  # the last 10 pixels of 16 are more than 0.3
 
 
 def test_a_built_projector_puts_a_surely_named_patch_on_its_vectors():
     trainer = Trainer(RECIPE, SHORT)
-    chosen = [5, len(CATEGORIES) + 2]
-    with torch.no_grad():  # a head that is sure: log-probability 0 for two classes, far below for the others
+    chosen = [CATEGORIES.index("airplane"), len(CATEGORIES) + 2]
+    with (
+        torch.no_grad()
+    ):  # a head that is sure: log-probability 0 for two classes, far below for the others
         trainer.head.weight.zero_()
         trainer.head.bias.fill_(-20.0)
         trainer.head.bias[chosen] = 0.0
-        kept, vectors = trainer._vectors()
         trainer.build_projector()
         out = trainer.model.model.multi_modal_projector(torch.zeros(1, 1, 192))[0, 0]
-    assert torch.allclose(out, vectors[[kept.index(c) for c in chosen]].sum(0), atol=1e-4)
+        words = trainer.words.convert_tokens_to_ids(["airplane", CONTEXTS[2].name])
+        expected = trainer.model.model.language_model.embed_tokens.weight[words].sum(0)
+    assert torch.allclose(out, expected, atol=1e-4)
 
 
 def test_training_resumes_at_every_step_to_the_same_weights(tmp_path, monkeypatch):
@@ -54,14 +64,16 @@ def test_training_resumes_at_every_step_to_the_same_weights(tmp_path, monkeypatc
     class KilledError(Exception):
         pass
 
-    def killed(*arguments):
-        if len(arguments[-1]) in dies:
-            dies.discard(len(arguments[-1]))
+    def killed(state, file):
+        steps = len(state["history"])
+        if steps in dies:
+            dies.discard(steps)
+            file.write_bytes(b"torn")
             raise KilledError
-        return save(*arguments)
+        return save(state, file)
 
-    save, dies = trains._save, {1, 2, 3, 5, 6, 7, 8, 9}
-    monkeypatch.setattr(trains, "_save", killed)
+    save, dies = torch.save, {1, 2, 3, 5, 6, 7, 8, 9}
+    monkeypatch.setattr(torch, "save", killed)
     (tmp_path / "torn").mkdir()
     for _ in range(20):
         torn = Trainer(RECIPE, SHORT)
@@ -79,7 +91,7 @@ def test_training_resumes_at_every_step_to_the_same_weights(tmp_path, monkeypatc
 def test_a_checkpoint_of_another_training_or_a_torn_one_is_refused(tmp_path):
     train(Trainer(RECIPE, SHORT[:1]), tmp_path)
     with pytest.raises(ModelError, match="another training"):
-        train(Trainer(Recipe(2, RECIPE.habits), SHORT[:1]), tmp_path)
+        train(Trainer(TrainingRecipe(2, RECIPE.habits), SHORT[:1]), tmp_path)
     file = tmp_path / "state.pt"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ModelError, match="damaged"):
@@ -89,10 +101,10 @@ def test_a_checkpoint_of_another_training_or_a_torn_one_is_refused(tmp_path):
 def test_the_lessons_of_a_step_are_masked_apart():
     trainer = Trainer(RECIPE, SHORT)
     turns = [[("Is there a dog?", "Yes"), ("Is there a cat?", "No")], [("Is there a cow?", "No")]]
-    rows = trainer._pack(turns)
-    first = rows["owners"][0].tolist()
+    packed = trains.pack_turns(trainer.words, turns)
+    first = packed.owners[0].tolist()
     assert sorted({*first}) == [1, 2]
-    assert rows["positions"][0].tolist() == [*range(first.count(1)), *range(first.count(2))]
-    assert (rows["owners"][1] == -1).sum() == len(first) - (rows["owners"][1] == 1).sum()
-    learned = rows["targets"][0][rows["targets"][0] != trains.IGNORED]
+    assert packed.positions[0].tolist() == [*range(first.count(1)), *range(first.count(2))]
+    assert (packed.owners[1] == -1).sum() == len(first) - (packed.owners[1] == 1).sum()
+    learned = packed.targets[0][packed.targets[0] != trains.IGNORED]
     assert trainer.words.convert_ids_to_tokens(learned.tolist()) == ["Yes", "</s>", "No", "</s>"]

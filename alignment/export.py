@@ -1,0 +1,90 @@
+"""Preference pairs in others' formats: the authors' released JSON, trl's vision data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from alignment.rows import PairRow
+from alignment.settings import RecipeError
+from bench.files import read_json, read_lines, write_json
+
+IMAGE = "<image>"  # what stands for the image in the released format
+
+
+def export(folder: Path, file: Path) -> tuple[int, Path]:
+    """Writes a preferences artifact's pairs as released .json or trl's .parquet.
+
+    Returns the number of pairs and the images' folder. Raises RecipeError for a folder without
+    pairs or images, or another ending.
+    """
+    manifest = folder / "manifest.json"
+    pairs = cast(list[PairRow], read_lines(folder / "pairs.jsonl"))
+    if not pairs or not manifest.is_file():
+        raise RecipeError(
+            f"{folder} holds no pairs.", "It is no finished preferences-… folder.", "Name one."
+        )
+    images = _images_folder(folder, read_json(manifest)["inputs"].get("images"))
+    if file.suffix == ".json":
+        write_released(pairs, file)
+    elif file.suffix == ".parquet":
+        write_trl(pairs, images, file)
+    else:
+        raise RecipeError(
+            f"{file} has no known format.",
+            f"It ends in '{file.suffix}'.",
+            "Use .json or .parquet.",
+        )
+    return len(pairs), images
+
+
+def _images_folder(folder: Path, sha256: str | None) -> Path:
+    """The images artifact with this digest; the pairs' own folder if they brought their images."""
+    if sha256 is None:
+        return folder
+    # By digest: there may be the images of several recipes.
+    for manifest in folder.resolve().parent.glob("images-*/manifest.json"):
+        if read_json(manifest)["sha256"] == sha256:
+            return manifest.parent
+    raise RecipeError(
+        f"The pictures of {folder} are gone.",
+        "No images-… folder beside it fits.",
+        "Run the recipe.",
+    )
+
+
+def write_released(pairs: Sequence[PairRow], file: Path) -> None:
+    """Pairs in the authors' format."""
+    rows = []
+    for number, pair in enumerate(pairs):
+        question = {"from": "human", "value": f"{IMAGE} {pair['instruction']}"}
+        rows.append(
+            {
+                "id": pair.get("id", str(number)),
+                "image": pair["image"],
+                "conversations": [question, {"from": "gpt", "value": pair["chosen"]}],
+                "rejected_conversations": [question, {"from": "gpt", "value": pair["rejected"]}],
+            }
+        )
+    write_json(file, rows)
+
+
+def write_trl(pairs: Sequence[PairRow], folder: Path, file: Path) -> None:
+    """Pairs as parquet with the columns that trl's DPOTrainer takes for vision data.
+
+    The images are those of `folder`.
+    """
+    from datasets import Dataset, Features, Image, List, Value
+
+    columns: dict[str, list[object]] = {"images": [], "prompt": [], "chosen": [], "rejected": []}
+    for pair in pairs:
+        columns["images"].append([str(folder / pair["image"])])
+        columns["prompt"].append([{"role": "user", "content": pair["instruction"]}])
+        columns["chosen"].append([{"role": "assistant", "content": pair["chosen"]}])
+        columns["rejected"].append([{"role": "assistant", "content": pair["rejected"]}])
+    messages = List({"role": Value("string"), "content": Value("string")})
+    features = Features(
+        {"images": List(Image()), "prompt": messages, "chosen": messages, "rejected": messages}
+    )
+    Dataset.from_dict(columns, features=features).to_parquet(str(file))

@@ -1,0 +1,1 @@
+"""Rewards, one file each: settings and code. `bench/registry.py` names them."""

@@ -1,0 +1,48 @@
+"""What every reward has: settings in a recipe, and a number for every response."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignment.rows import ImageFile, ResponseRow
+from alignment.settings import Settings
+
+
+class Rewarded(NamedTuple):
+    """A response with its reward, and the objects that it asserts though they are doubtful."""
+
+    response: ResponseRow
+    reward: float
+    doubtful: list[str]
+
+
+class Reward(Settings):
+    """A reward: the fields are its settings under `rewards:` of a recipe.
+
+    `kind` is the name that it is registered under.
+    """
+
+    kind: str
+
+    def identity(self) -> Any:
+        """What besides the settings decides the rewards, a model's weights for one; as JSON."""
+        return None
+
+    @abstractmethod
+    def rewards(
+        self, responses: Sequence[ResponseRow], images: Mapping[str, ImageFile], out: Path
+    ) -> Iterator[list[Rewarded]]:
+        """Batches of rewarded responses; each batch is recorded when it comes.
+
+        Args:
+            responses: The responses that have no reward yet.
+            images: The images by id.
+            out: The artifact's folder, for files of the reward's own.
+        """
+
+    def asked_models(self) -> Sequence[str]:
+        """The models that the bench loads for it, so that a plan can tell what they need."""
+        return ()

@@ -1,0 +1,71 @@
+"""The rows of the stages' artifacts, as they stand in the JSON-lines files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, NotRequired, TypedDict
+
+
+class PromptRow(TypedDict):
+    """A line of prompts.jsonl: what an image shall show, and what models are asked about it."""
+
+    id: str
+    prompt: str
+    instructions: list[str]
+    place: NotRequired[str]
+    objects: NotRequired[list[str]]
+    image: NotRequired[str]
+
+
+class ImageRow(TypedDict):
+    """A line of images.jsonl; `file` is null if the image was dropped, with the reason."""
+
+    id: str
+    prompt: str
+    instructions: list[str]
+    file: str | None
+    candidates: list[dict[str, Any]]
+    dropped: NotRequired[str]
+
+
+class ResponseRow(TypedDict):
+    """A line of responses.jsonl."""
+
+    key: str
+    image: str
+    instruction: str
+    model: str
+    text: str
+    tokens: int
+    finish: str
+
+
+class RewardRow(TypedDict):
+    """A line of rewards.jsonl; `doubtful` are asserted objects that are most likely not there."""
+
+    key: str
+    reward: float
+    doubtful: list[str]
+
+
+class PairRow(TypedDict):
+    """A line of pairs.jsonl. Pairs from elsewhere have no rewards, models and doubtful objects."""
+
+    image: str
+    instruction: str
+    chosen: str
+    rejected: str
+    id: NotRequired[str]
+    chosen_reward: NotRequired[float]
+    rejected_reward: NotRequired[float]
+    chosen_model: NotRequired[str]
+    rejected_model: NotRequired[str]
+    chosen_doubtful: NotRequired[list[str]]
+    rejected_doubtful: NotRequired[list[str]]
+
+
+class ImageFile(NamedTuple):
+    """An image of an alignment: its file, and the prompt that it was made from."""
+
+    path: Path
+    prompt: str

@@ -1,0 +1,1 @@
+"""The stages of `bench align`, one file each: settings, artifact and code."""

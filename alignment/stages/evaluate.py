@@ -1,0 +1,186 @@
+"""Base and aligned model on the same benchmarks, compared sample by sample.
+
+Artifact: results.json with a row for each figure: both values with intervals, the paired difference
+with interval and p-value. The runs themselves lie beside the artifact, in OUT/runs, where the base
+model's are shared by all variants.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from alignment.settings import Settings
+from bench import registry
+from bench.files import dump, read_json, write_json
+from bench.metrics.paired import Change, format_change, paired
+from bench.runs.jobs import judge_for, load_model, run_suite
+from bench.runs.run import Run
+from bench.types import CAVEAT, Figure, caveats_of
+
+VERSION = "4"
+TABLE_DIGITS = 1  # of percentages in results.md; ratings have one more
+
+
+class Evaluation(Settings):
+    """Benchmarks for the base and the aligned model."""
+
+    suite: list[str] = Field(min_length=1)
+    data: str = "hub"
+    judge: str | None = None
+    limit: int | None = Field(None, gt=0)
+
+
+class RecipeResults(NamedTuple):
+    """What one recipe came to: its name, its seed, and the rows of results.json."""
+
+    recipe: str
+    seed: int
+    rows: Sequence[Mapping[str, Any]]
+
+
+def identity(settings: Evaluation) -> Any:
+    """The benchmarks' versions."""
+    return {name: registry.benchmark(name).version for name in settings.suite}
+
+
+def run(settings: Evaluation, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
+    """Runs both models and writes results.json. Raises what a run raises; answers stay."""
+    base = read_json(inputs["dpo"] / "manifest.json")["settings"]["model"]
+    aligned = f"{base}+{inputs['dpo'] / 'adapter'}"
+    base_runs = measure(settings, base, out.parent / "runs")
+    aligned_runs = measure(settings, aligned, out.parent / "runs")
+    rows = compare(base_runs, aligned_runs)
+    write_json(out / "results.json", rows)
+    return {"figures": len(rows)}
+
+
+def measure(settings: Evaluation, spec: str, runs: Path) -> list[Run]:
+    """One model's finished runs of all benchmarks."""
+    model = load_model(spec, {})
+    judge = judge_for(settings.judge, settings.data)
+    # A run is resumed only if all of this is the same.
+    identity_of_runs = [model.describe(), settings.model_dump(mode="json")]
+    digest = hashlib.sha256(dump(identity_of_runs).encode()).hexdigest()
+    out = runs / digest[:10]
+    # The base model's runs are the same for all variants, and are made once.
+    outcomes = run_suite(settings.suite, model, judge, settings.data, settings.limit, out)
+    return [Run(outcome.folder) for outcome in outcomes.values()]
+
+
+def compare(base_runs: Sequence[Run], aligned_runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """A row for each figure that both runs allow, on the samples that both scored."""
+    rows = []
+    for base, aligned in zip(base_runs, aligned_runs, strict=True):
+        for figure in base.figures:
+            item = paired(figure, base.scores, aligned.scores)
+            if item is None:
+                continue
+            rows.append(
+                {
+                    "figure": figure.title,
+                    "better": figure.better,
+                    "unit": figure.unit,
+                    "samples": item.samples,
+                    "base": item.first,
+                    "aligned": item.second,
+                    "difference": item.difference[:3],
+                    "p": item.difference.p,
+                    "caveats": _caveats(figure, base, aligned),
+                }
+            )
+    return rows
+
+
+def _caveats(figure: Figure, *runs: Run) -> list[str]:
+    """Those of the figure's metrics over the whole benchmark."""
+    metrics = []
+    for run in runs:
+        metrics += [metric for metric in run.metrics if figure.stands_for_whole(metric)]
+    return caveats_of(metrics)
+
+
+def as_text(results: RecipeResults) -> str:
+    """Base, aligned, difference with its interval and p-value, a line for each figure."""
+    lines = [
+        f"{results.recipe}, seed {results.seed}: base → aligned on the same samples, "
+        "difference with its 95 % interval"
+    ]
+    for row in results.rows:
+        change = _change(row)
+        values = f"{change.first:>8} →{change.second:>7}"
+        difference = f"{change.difference:>7} {change.interval}"
+        lines.append(
+            f"  {row['figure']:26}{values}  {difference}  p {change.p}  n {row['samples']}"
+        )
+    return "\n".join(lines)
+
+
+def table(all_results: Sequence[RecipeResults]) -> str:
+    """Markdown: a table for each seed, a column for each recipe."""
+    by_seed: dict[int, list[RecipeResults]] = {}
+    for results in all_results:
+        if results.rows:
+            by_seed.setdefault(results.seed, []).append(results)
+    parts = []
+    for seed, columns in by_seed.items():
+        lines = _seed_table(columns)
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        notes = "".join(f"\n{note}  " for note in _notes(columns))
+        parts.append(f"Seed {seed}:\n\n{text}\n{notes}".rstrip())
+    return "\n\n".join(parts) + "\n"
+
+
+def _notes(columns: Sequence[RecipeResults]) -> list[str]:
+    """What a reader must know: each caveat with its figures, unless all have it."""
+    figures_of: dict[str, dict[str, None]] = {}
+    all_figures: dict[str, None] = {}
+    for results in columns:
+        for row in results.rows:
+            all_figures[row["figure"]] = None
+            for caveat in row["caveats"]:
+                figures_of.setdefault(caveat, {})[row["figure"]] = None
+    notes = []
+    for caveat, figures in figures_of.items():
+        which = "all figures" if len(figures) == len(all_figures) else ", ".join(figures)
+        notes.append(f"{CAVEAT} {which}: {caveat}.")
+    return notes
+
+
+def _seed_table(columns: Sequence[RecipeResults]) -> list[list[str]]:
+    header = ["", "base", *(results.recipe for results in columns)]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    row_of: list[dict[str, Mapping[str, Any]]] = []
+    figures: dict[str, None] = {}
+    for results in columns:
+        rows = {row["figure"]: row for row in results.rows}
+        row_of.append(rows)
+        figures |= dict.fromkeys(rows)
+    for figure in figures:
+        line = [figure]
+        for rows in row_of:
+            if figure not in rows:
+                line.append("–")
+                continue
+            change = _table_change(rows[figure])
+            if len(line) == 1:  # the base is the same for all
+                line.append(change.first)
+            p = f"p {change.p}"
+            line.append(f"{change.second} ({change.difference} {change.interval}, {p})")
+        lines.append(line)
+    return lines
+
+
+def _change(row: Mapping[str, Any], digits: int = 2) -> Change:
+    return format_change(
+        row["unit"], row["base"][0], row["aligned"][0], row["difference"], row["p"], digits
+    )
+
+
+def _table_change(row: Mapping[str, Any]) -> Change:
+    is_rating = row["unit"] == "rating"
+    return _change(row, TABLE_DIGITS + 1 if is_rating else TABLE_DIGITS)

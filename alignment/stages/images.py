@@ -1,0 +1,242 @@
+"""An image for every prompt, the best of several candidates if the source can make several.
+
+Artifact: images/ with the image files, and images.jsonl (`alignment/rows.py`), in which
+`candidates` holds the score of every one that was made.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import Field
+
+from alignment.rewards.image import ImageReward, scorer
+from alignment.rows import PromptRow
+from alignment.settings import Beside, RecipeError, Settings
+from bench.data.images import link_image, read_image
+from bench.errors import DataError, one_line, os_reason
+from bench.files import append_lines, read_lines
+from bench.scenes.render import render
+from bench.scenes.world import CONTEXTS, Scene, scene
+from bench.terminal import progress_bar
+
+VERSION = "1"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SCENES_PER_PROMPT = 10_000  # scene numbers that are kept for each prompt's candidates
+PLACES = frozenset(context.name for context in CONTEXTS)
+
+
+class SceneImages(Settings):
+    """Images of the built-in world's train split whose place is the prompt's.
+
+    The best of `candidates` by the prompt's objects is kept.
+    """
+
+    kind: Literal["scenes"]
+    candidates: int = Field(4, gt=0)
+
+
+class DiffusersImages(Settings):
+    """Any text-to-image pipeline of diffusers: one seeded candidate for each guidance scale."""
+
+    kind: Literal["diffusers"]
+    model: str
+    steps: int = Field(28, gt=0)
+    guidance: list[float] = Field([5.0, 7.0, 9.0, 11.0], min_length=1)
+    side: int | None = Field(None, gt=0)
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    reward: ImageReward | None = None
+
+
+class FolderImages(Settings):
+    """Images that are there already.
+
+    Prompt number n has the n-th file by name, or the one its row names.
+    """
+
+    kind: Literal["folder"]
+    path: Beside
+
+
+Images = SceneImages | DiffusersImages | FolderImages
+# A prompt's row, its number and the folder of images → the fields file, candidates, dropped.
+Maker = Callable[[PromptRow, int, Path], dict[str, Any]]
+
+
+def identity(settings: Images) -> Any:
+    """The names and sizes of a folder's images."""
+    if not isinstance(settings, FolderImages):
+        return None
+    return [(file.name, file.stat().st_size) for file in _image_files(settings.path)]
+
+
+def run(settings: Images, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
+    """One image a prompt. Images that cannot be read are dropped and counted."""
+    file = out / "images.jsonl"
+    folder = out / "images"
+    folder.mkdir(exist_ok=True)
+    rows = cast(list[PromptRow], read_lines(inputs["prompts"] / "prompts.jsonl"))
+    done = {row["id"] for row in read_lines(file)}
+    make: Maker | None = None
+    with progress_bar("images", len(rows)) as progress:
+        for number, row in enumerate(rows):
+            if row["id"] not in done:
+                # A pipeline is loaded only if an image is missing.
+                make = make or _maker(settings, seed)
+                image = {
+                    "id": row["id"],
+                    "prompt": row["prompt"],
+                    "instructions": row["instructions"],
+                    **make(row, number, folder),
+                }
+                append_lines(file, [image])
+            progress(1)
+    images = read_lines(file)
+    dropped = sum(image["file"] is None for image in images)
+    return {
+        "images": len(images) - dropped,
+        "candidates": sum(len(image["candidates"]) for image in images),
+        "dropped": dropped,
+    }
+
+
+def _maker(settings: Images, seed: int) -> Maker:
+    if isinstance(settings, SceneImages):
+        return partial(_draw, settings, seed)
+    if isinstance(settings, FolderImages):
+        return partial(_take, settings)
+    return _generator(settings, seed)
+
+
+def _draw(
+    settings: SceneImages, seed: int, row: PromptRow, number: int, folder: Path
+) -> dict[str, Any]:
+    """The scene whose objects are most like the prompt's. Raises RecipeError without a place."""
+    candidates = _candidates(settings.candidates, row, number, seed)
+    scores = [facts_score(candidate, row) for candidate in candidates]
+    best = candidates[scores.index(max(scores))]
+    render(best).save(folder / best.name)
+    listed = []
+    for candidate, score in zip(candidates, scores, strict=True):
+        listed.append({"image": candidate.name, "score": score})
+    return {"file": f"images/{best.name}", "candidates": listed}
+
+
+def _candidates(count: int, row: PromptRow, number: int, seed: int) -> list[Scene]:
+    """Scenes of the prompt's place.
+
+    As of those that a text-to-image model would draw, none is sure to show all of the prompt.
+    """
+    if row.get("place") not in PLACES:
+        raise RecipeError(
+            f"Prompt {row['id']} names no place of the built-in world.",
+            f"It is {row['prompt']!r:.80}.",
+            "Use `prompts: {kind: templates}` with `images: {kind: scenes}`.",
+        )
+    candidates: list[Scene] = []
+    index = number * SCENES_PER_PROMPT
+    while len(candidates) < count:
+        # Seed 0 of the train split is what llava-tiny was trained on.
+        item = scene("train", seed + 1, index)
+        index += 1
+        if item.context.name == row["place"]:
+            candidates.append(item)
+    return candidates
+
+
+def facts_score(item: Scene, row: PromptRow) -> float:
+    """F1 of the objects shown and those that the prompt asks for."""
+    wanted, shown = {*row["objects"]}, {*item.counts}
+    return 2 * len(wanted & shown) / (len(wanted) + len(shown))
+
+
+def _take(settings: FolderImages, row: PromptRow, number: int, folder: Path) -> dict[str, Any]:
+    files = _image_files(settings.path)
+    name = row.get("image")
+    if name is None and number >= len(files):
+        return {"file": None, "candidates": [], "dropped": "no picture left in the folder"}
+    source = settings.path / name if name is not None else files[number]
+    try:
+        read_image(source)
+    except DataError as error:
+        return {"file": None, "candidates": [], "dropped": f"{error.fact} {error.reason}"}
+    target = folder / f"{row['id']}-{source.name}"
+    link_image(source, target)
+    return {"file": f"images/{target.name}", "candidates": []}
+
+
+def _image_files(folder: Path) -> list[Path]:
+    try:
+        return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise RecipeError(
+            f"{folder} cannot be read.", f"{os_reason(error)}.", "Check the path."
+        ) from error
+
+
+def _generator(settings: DiffusersImages, seed: int) -> Maker:
+    """A text-to-image pipeline, and the reward that picks among its candidates.
+
+    Raises RecipeError if either cannot be loaded.
+    """
+    import torch
+
+    pipeline = _load_pipeline(settings)
+    # Without a reward the first candidate is as good as any.
+    score = scorer(settings.reward) if settings.reward else None
+    size = {"height": settings.side, "width": settings.side} if settings.side else {}
+
+    def make(row: PromptRow, number: int, folder: Path) -> dict[str, Any]:
+        images, listed = [], []
+        for index, scale in enumerate(settings.guidance):
+            image_seed = zlib.crc32(f"{seed} {row['id']} {index}".encode())
+            # On the CPU, so that every device draws from the same noise.
+            generator = torch.Generator("cpu").manual_seed(image_seed)
+            output = pipeline(
+                row["prompt"],
+                num_inference_steps=settings.steps,
+                guidance_scale=scale,
+                generator=generator,
+                **size,
+            )
+            images.append(output.images[0])
+            listed.append({"guidance": scale, "seed": image_seed})
+        scores = score(row["prompt"], images) if score else [0.0] * len(images)
+        for candidate, value in zip(listed, scores, strict=True):
+            candidate["score"] = value
+        file = f"{row['id']}.png"
+        images[scores.index(max(scores))].save(folder / file)
+        return {"file": f"images/{file}", "candidates": listed}
+
+    return make
+
+
+def _load_pipeline(settings: DiffusersImages) -> Any:
+    import torch
+
+    try:
+        from diffusers import DiffusionPipeline
+    except ImportError as error:
+        raise RecipeError(
+            "diffusers is not installed.", f"{error}.", "pip install 'synth-align[generate]'."
+        ) from error
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype: str = settings.dtype
+    if dtype == "auto":
+        dtype = "float16" if device == "cuda" else "float32"
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            settings.model, torch_dtype=getattr(torch, dtype), use_safetensors=True
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise RecipeError(
+            f"The text-to-image pipeline {settings.model} cannot be loaded.",
+            one_line(error),
+            "Give a hub id or folder of a diffusers pipeline with safetensors.",
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)

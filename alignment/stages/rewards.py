@@ -1,0 +1,57 @@
+"""A reward for every response, by the reward that the recipe names (`alignment/rewards/`).
+
+Artifact: rewards.jsonl (`alignment/rows.py`), and whatever the reward keeps beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from alignment.rewards.reward import Reward
+from alignment.rows import ImageFile, ResponseRow, RewardRow
+from bench.errors import BenchError
+from bench.files import append_lines, read_lines
+from bench.terminal import progress_bar
+
+VERSION = "4"
+
+
+def identity(settings: Reward) -> Any:
+    """The reward's own."""
+    return settings.identity()
+
+
+def run(settings: Reward, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
+    """Rewards all responses.
+
+    Raises BenchError if a reward is not a number; those before it are kept.
+    """
+    file = out / "rewards.jsonl"
+    images = {}
+    for image in read_lines(inputs["images"] / "images.jsonl"):
+        if image["file"]:
+            images[image["id"]] = ImageFile(inputs["images"] / image["file"], image["prompt"])
+    done = {row["key"] for row in read_lines(file)}
+    waiting = []
+    for row in read_lines(inputs["responses"] / "responses.jsonl"):
+        if row["key"] not in done:
+            waiting.append(cast(ResponseRow, row))
+    with progress_bar("rewards", len(waiting)) as progress:
+        for batch in settings.rewards(waiting, images, out):
+            rows: list[RewardRow] = []
+            for response, reward, doubtful in batch:
+                # NaN would sort anywhere and make pairs at random.
+                if not math.isfinite(reward):
+                    raise BenchError(
+                        f"The reward of response {response['key']} is not a number.",
+                        "A model that gives no probabilities, or an overflow.",
+                        "Use another reward model or dtype.",
+                    )
+                rows.append({"key": response["key"], "reward": reward, "doubtful": doubtful})
+            append_lines(file, rows)
+            progress(len(batch))
+    rewarded = len(read_lines(file))
+    return {"rewards": rewarded, "unrewarded": len(done) + len(waiting) - rewarded}

@@ -1,0 +1,1 @@
+"""Preference training: trainer, collator, artifacts, several processes."""

@@ -1,0 +1,78 @@
+"""Training in several processes, on several GPUs or machines, by `accelerate launch`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignment.settings import RecipeError
+from alignment.training.settings import Training
+from alignment.training.trainer import train
+from bench.errors import BenchError
+from bench.files import read_json, write_json
+from bench.terminal import show_error
+
+SHIPPED = Path(__file__).parent / "accelerate"
+
+
+def launch(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
+    """`train` in the processes that `accelerate launch` starts with the arguments of `launch`.
+
+    Its first word may be the name of a shipped configuration: fsdp, zero2. Raises RecipeError if
+    the processes fail.
+    """
+    job, done = out / "job.json", out / "done.json"
+    write_json(
+        job,
+        {
+            "settings": settings.model_dump(mode="json"),
+            "inputs": {name: str(path.resolve()) for name, path in inputs.items()},
+            "out": str(out),
+            "seed": seed,
+        },
+    )
+    # Settings go through a file: the processes share no memory with this one.
+    arguments = shlex.split(settings.launch)
+    config = SHIPPED / f"{arguments[0]}.yaml"
+    if config.is_file():
+        arguments = ["--config_file", str(config), *arguments[1:]]
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", *arguments]
+    code = subprocess.run([*accelerate, "-m", __name__, str(job)], check=False).returncode
+    if code or not done.exists():
+        raise RecipeError(
+            f"The training in several processes ended with exit code {code}.",
+            "The processes' own messages are above.",
+            "Correct what they name, or `launch:`, and start the same command again: it goes on at "
+            "the last checkpoint.",
+        )
+    counts: dict[str, Any] = read_json(done)
+    job.unlink()
+    done.unlink()
+    return counts
+
+
+def main() -> None:
+    """One of the processes."""
+    job = read_json(Path(sys.argv[1]))
+    settings = Training.model_validate(job["settings"] | {"launch": ""})
+    inputs = {name: Path(path) for name, path in job["inputs"].items()}
+    out = Path(job["out"])
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        counts = train(settings, inputs, out, job["seed"])
+    except BenchError as error:
+        show_error(error)
+        raise SystemExit(2) from error
+    # All processes have the same counts; one tells them.
+    if int(os.environ.get("RANK", 0)) == 0:
+        write_json(out / "done.json", counts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Settings of preference training: `dpo:` of a recipe."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from alignment.settings import Settings
+
+Losses = Literal["sigmoid", "ipo", "hinge", "robust", "mpo", "sft"]
+
+
+class Lora(Settings):
+    """LoRA on the language model's linear layers."""
+
+    rank: int = Field(128, gt=0)
+    alpha: int = Field(256, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class Training(Settings):
+    """trl's DPOTrainer, or supervised fine-tuning on the chosen responses (`loss: sft`).
+
+    `batch` is of one process. `launch` are arguments of `accelerate launch`, for several:
+    "--num_processes 4", or "fsdp --num_processes 4" and "zero2 …" for the configurations in
+    `alignment/training/accelerate/`. `trackers` get the curves too.
+    """
+
+    model: str
+    loss: Losses = "sigmoid"
+    beta: float = Field(0.1, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    learning_rate: float = Field(1e-5, gt=0)
+    epochs: float = Field(1, gt=0)
+    batch: int = Field(8, gt=0)
+    accumulate: int = Field(1, gt=0)
+    warmup: float = Field(0.03, ge=0, lt=1)
+    gradient_checkpointing: bool = False
+    merge: bool = False
+    launch: str = ""
+    trackers: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
+    lora: Lora = Lora()
+
+    MOVES_NOTHING: ClassVar[frozenset[str]] = frozenset({"trackers"})

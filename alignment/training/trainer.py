@@ -1,0 +1,315 @@
+"""Preference training with trl's DPOTrainer and a LoRA on the language model.
+
+What is ours, and why:
+- Prompts are tokenised as at inference, by the bench's own prompter under the model's protocol, and
+  responses end with the end-of-sequence token (`collator.py`). trl relies on the chat template,
+  which in LLaVA-1.5's case has neither <s> nor </s>.
+- The reference's log-probabilities, which trl refuses to precompute for images, are computed once
+  and kept.
+- A pair's image is encoded once for its two rows; trl encodes it for each.
+- LoRA goes to the language model's linear layers only; peft's "all-linear" would adapt the vision
+  tower too.
+
+The DPO loss itself is trl's (`DPOTrainer.dpo_loss`); `loss:` of a recipe names it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alignment.settings import RecipeError
+from alignment.training.artifacts import model_card, write_curves
+from alignment.training.collator import REFERENCE, Collator
+from alignment.training.settings import Training
+from bench.files import append_lines, read_json, read_lines, replace_file
+from bench.runs.jobs import load_model
+from bench.terminal import progress_bar
+from bench.types import Progress
+
+if TYPE_CHECKING:
+    from bench.models.hf import HFModel
+
+LANGUAGE_LAYERS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+# Losses that are a weighted sum of trl's. mpo: Wang et al., arXiv 2411.10442, section 3.2.
+WEIGHTED_LOSSES = {"mpo": (["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0])}
+SAVE_SHARE = 0.1  # of all steps, between two checkpoints
+NOTHING_SHOWN = nullcontext(lambda amount: None)
+
+
+def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
+    """Trains on all pairs, from the last checkpoint on; returns counts for the manifest.
+
+    Raises RecipeError if the pairs cannot be trained on.
+    """
+    pairs = _read_pairs(inputs)
+    options = {}
+    local_rank = os.environ.get("LOCAL_RANK")  # set by accelerate in each of several processes
+    if local_rank and torch.cuda.is_available():
+        options["device"] = f"cuda:{local_rank}"
+    model: Any = load_model(settings.model, options)
+    trainer = make_trainer(model, pairs, settings, out, seed)
+    encode_images_once(trainer.model)
+    # Supervised training has no reference.
+    if settings.loss != "sft":
+        use_reference(trainer, pairs, out)
+    checkpoint = _last_checkpoint(out)
+    is_first = trainer.is_world_process_zero()
+    shown = progress_bar("dpo", _total_steps(trainer)) if is_first else NOTHING_SHOWN
+    with shown as progress:
+        trainer.add_callback(_progress_callback(progress))
+        trainer.train(resume_from_checkpoint=checkpoint)
+    _finish(trainer, model, settings, out)
+    steps = [row for row in trainer.state.log_history if "loss" in row]
+    if is_first:
+        manifest = inputs["preferences"] / "manifest.json"
+        preferences = read_json(manifest) if manifest.exists() else {}
+        name = model.describe()["name"]
+        card = model_card(settings, seed, name, steps, preferences)
+        replace_file(out / "adapter" / "README.md", card)
+    return {
+        "pairs": len(pairs),
+        "steps": trainer.state.global_step,
+        "first_loss": round(steps[0]["loss"], 4),
+        "last_loss": round(steps[-1]["loss"], 4),
+    }
+
+
+def _read_pairs(inputs: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """The pairs with the full paths of their images."""
+    rows = read_lines(inputs["preferences"] / "pairs.jsonl")
+    # Pairs from elsewhere bring their images.
+    folder = inputs.get("images", inputs["preferences"])
+    equal = sum(row["chosen"] == row["rejected"] for row in rows)
+    if equal:
+        raise RecipeError(
+            f"{equal} pairs have equal responses.",
+            "They teach nothing.",
+            "Make the preferences again.",
+        )
+    return [row | {"image": str(folder / row["image"])} for row in rows]
+
+
+def _last_checkpoint(out: Path) -> str | None:
+    checkpoints = {}
+    for state in out.glob("checkpoint-*/trainer_state.json"):
+        # This file is written last, so a checkpoint with it is whole.
+        if state.stat().st_size:
+            step = int(state.parent.name.rpartition("-")[2])
+            checkpoints[step] = str(state.parent)
+    return checkpoints[max(checkpoints)] if checkpoints else None
+
+
+def _total_steps(trainer: Any) -> int:
+    arguments = trainer.args
+    batch = arguments.train_batch_size * arguments.world_size
+    batches = math.ceil(len(trainer.train_dataset) / batch)
+    updates = math.ceil(batches / arguments.gradient_accumulation_steps)
+    steps: int = math.ceil(updates * arguments.num_train_epochs)
+    return steps
+
+
+def _progress_callback(advance: Progress) -> Any:
+    """A trainer callback that moves our progress bar."""
+    from transformers import TrainerCallback
+
+    class Bar(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            advance(state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            advance(1)
+
+    return Bar()
+
+
+def make_trainer(
+    model: HFModel, pairs: Sequence[Mapping[str, Any]], settings: Training, out: Path, seed: int
+) -> Any:
+    """trl's DPOTrainer with a new LoRA on the base.
+
+    Args:
+        model: The base.
+        pairs: Rows with image (a path), instruction, chosen and rejected.
+        settings: Of the training.
+        out: Where checkpoints go.
+        seed: Of LoRA's weights and of the order of pairs.
+    """
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import PrinterCallback
+    from trl import DPOConfig, DPOTrainer
+
+    losses, weights = WEIGHTED_LOSSES.get(settings.loss, ([str(settings.loss)], None))
+    arguments = DPOConfig(
+        output_dir=str(out),
+        seed=seed,
+        data_seed=seed,
+        loss_type=losses,
+        loss_weights=weights,
+        beta=settings.beta,
+        label_smoothing=settings.label_smoothing,
+        learning_rate=settings.learning_rate,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch,
+        gradient_accumulation_steps=settings.accumulate,
+        warmup_steps=settings.warmup,
+        lr_scheduler_type="cosine",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        bf16=model.dtype == torch.bfloat16,
+        # trl's default cuts the image's tokens off, and trains at loss 0.6931 without a word.
+        max_length=None,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=SAVE_SHARE,
+        save_total_limit=1,
+        # The collator reads columns that no model knows.
+        remove_unused_columns=False,
+        report_to=_trackers(settings),
+        disable_tqdm=True,
+        use_cpu=model.device.type == "cpu",
+        dataloader_num_workers=0,
+    )
+    columns = {
+        "images": [[row["image"]] for row in pairs],  # trl tells vision data by this column
+        "question": [row["instruction"] for row in pairs],
+        "chosen_text": [row["chosen"] for row in pairs],
+        "rejected_text": [row["rejected"] for row in pairs],
+    }
+    lora = LoraConfig(
+        r=settings.lora.rank,
+        lora_alpha=settings.lora.alpha,
+        lora_dropout=settings.lora.dropout,
+        target_modules=LANGUAGE_LAYERS,
+        task_type="CAUSAL_LM",
+    )
+    # peft writes it into the adapter's config as the base.
+    model.model.config._name_or_path = str(model.folder)
+    trainer = DPOTrainer(
+        model=model.model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=model.processor,
+        data_collator=Collator(model),
+        peft_config=lora,
+    )
+    # It prints a dictionary a step; our bar shows the same.
+    trainer.remove_callback(PrinterCallback)
+    if "tensorboard" in settings.trackers and trainer.is_world_process_zero():
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        # Beside the artifact, which stays the same with a tracker and without.
+        events = out.parent / "tensorboard" / out.name
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(events))))
+    return trainer
+
+
+def _trackers(settings: Training) -> list[str]:
+    """Where trl sends the curves too. Raises RecipeError if a tracker is not installed."""
+    for name in settings.trackers:
+        if importlib.util.find_spec(name) is None:
+            raise RecipeError(
+                f"There is no {name}.",
+                "`trackers` names it.",
+                f"pip install {name}, or leave it out.",
+            )
+    return [name for name in settings.trackers if name != "tensorboard"]
+
+
+def encode_images_once(model: Any) -> None:
+    """Lets the vision tower, which is not trained, encode a pair's image once for its two rows."""
+    tower = None
+    for name, module in model.named_modules():
+        if name.endswith("vision_tower"):
+            tower = module
+            break
+    if tower is None:
+        return
+    encode = tower.forward
+
+    def encode_once(pixel_values: torch.Tensor, *more: Any, **named: Any) -> Any:
+        half, odd = divmod(len(pixel_values), 2)
+        chosen, rejected = pixel_values[:half], pixel_values[half:]
+        if odd or not torch.equal(chosen, rejected):
+            return encode(pixel_values, *more, **named)
+        return _doubled(encode(chosen, *more, **named))
+
+    tower.forward = encode_once
+
+
+def _doubled(output: Any) -> Any:
+    """A model's output with every tensor's rows once more behind them."""
+    if isinstance(output, torch.Tensor):
+        return torch.cat([output, output])
+    if isinstance(output, dict):
+        return type(output)(**{name: _doubled(value) for name, value in output.items()})
+    return tuple(map(_doubled, output)) if isinstance(output, tuple) else output
+
+
+def reference_logps(
+    trainer: Any, pairs: Sequence[Mapping[str, Any]], out: Path
+) -> list[tuple[float, float]]:
+    """The base model's summed log-probabilities of chosen and rejected responses.
+
+    They are in the order of the pairs and kept in `out`. Of several processes each computes its
+    share, pair after pair in turn.
+    """
+    rank, world = trainer.args.process_index, trainer.args.world_size
+    files = [out / f"reference-{process}-of-{world}.jsonl" for process in range(world)]
+    done = len(read_lines(files[rank]))
+    indices = range(rank, len(pairs), world)[done:]
+    size = trainer.args.per_device_train_batch_size
+    # Before the first step LoRA adds nothing, so the model is its own reference.
+    trainer.model.eval()
+    for start in range(0, len(indices), size):
+        examples = [trainer.train_dataset[index] for index in indices[start : start + size]]
+        batch = {}
+        for name, value in trainer.data_collator(examples).items():
+            batch[name] = value.to(trainer.model.device)
+        chosen, rejected = trainer.compute_ref_log_probs(trainer.model, batch)
+        rows = []
+        for chosen_logp, rejected_logp in zip(chosen.tolist(), rejected.tolist(), strict=True):
+            rows.append({"chosen": chosen_logp, "rejected": rejected_logp})
+        append_lines(files[rank], rows)
+    trainer.accelerator.wait_for_everyone()
+    by_process = [read_lines(file) for file in files]
+    ordered = []
+    for index in range(len(pairs)):
+        row = by_process[index % world][index // world]
+        ordered.append((row["chosen"], row["rejected"]))
+    return ordered
+
+
+def use_reference(trainer: Any, pairs: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Gives the trainer the reference's log-probabilities, so that it computes none itself."""
+    reference = reference_logps(trainer, pairs, out)
+    data = trainer.train_dataset
+    for column, side in zip(REFERENCE, zip(*reference, strict=True), strict=True):
+        data = data.add_column(column, list(side))
+    trainer.train_dataset = data
+    trainer.precompute_ref_logps = True
+
+
+def _finish(trainer: Any, model: HFModel, settings: Training, out: Path) -> None:
+    """Adapter, merged model, curves; the checkpoints on the way are of no more use."""
+    if not trainer.is_world_process_zero():
+        return
+    trainer.model.save_pretrained(out / "adapter")
+    history = [row for row in trainer.state.log_history if "loss" in row]
+    write_curves(history, out)
+    # They hold optimizer states, several times the size of the adapter.
+    for checkpoint in out.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    if settings.merge:
+        merged = trainer.model.merge_and_unload()
+        merged.save_pretrained(out / "merged")
+        model.processor.save_pretrained(out / "merged")

@@ -1,0 +1,6 @@
+"""`python -m bench`: the `bench` command."""
+
+from bench.cli.main import app
+
+if __name__ == "__main__":
+    app(prog_name="bench")

@@ -1,0 +1,76 @@
+"""What several benchmarks share: metrics from figures and estimates, scores by subset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bench.stats import SHARE, Bounds, Estimate, Floats, Ints, clustered_mean, labels
+from bench.types import Better, Figure, Metric, Score
+
+
+def scored(scores: Sequence[Score]) -> list[Score]:
+    """Those of `scores` that have values."""
+    return [score for score in scores if score.unscored is None]
+
+
+def values_of(scores: Sequence[Score], key: str) -> Floats:
+    """One value of scores that have values, as numbers, shape (scores,)."""
+    return np.array([float(score.values[key]) for score in scores])
+
+
+def equals(scores: Sequence[Score], key: str, value: object) -> Floats:
+    """1 where a value of scores is `value`, else 0, shape (scores,)."""
+    return np.array([float(score.values[key] == value) for score in scores])
+
+
+def metric(
+    figure: Figure,
+    subset: str,
+    estimate: Estimate,
+    scores: Sequence[Score],
+    caveats: tuple[str, ...] = (),
+) -> Metric:
+    """A metric of a declared figure over `scores`, those of the subset, unscored ones included."""
+    value, low, high = map(float, estimate)
+    # An unscored sample is left out and told, never counted as wrong.
+    n = len(scored(scores))
+    unscored = len(scores) - n
+    return Metric(
+        figure.metric, subset, value, low, high, n, unscored, figure.better, figure.unit, caveats
+    )
+
+
+def count(
+    name: str, subset: str, value: int, scores: Sequence[Score], better: Better = "lower"
+) -> Metric:
+    """A counted metric, without an interval."""
+    n = len(scored(scores))
+    unscored = len(scores) - n
+    return Metric(name, subset, float(value), np.nan, np.nan, n, unscored, better, "count")
+
+
+def mean_of(scores: Sequence[Score], key: str, bounds: Bounds = SHARE) -> Estimate:
+    """Clustered mean of one value over the scored of `scores`.
+
+    Args:
+        scores: Scores of a subset.
+        key: The value's name.
+        bounds: Its smallest and largest possible value; None if there are none.
+    """
+    with_values = scored(scores)
+    return clustered_mean(values_of(with_values, key), clusters_of(with_values), bounds)
+
+
+def clusters_of(scores: Sequence[Score]) -> Ints:
+    """Cluster labels of scores, shape (scores,)."""
+    return labels([score.cluster for score in scores])
+
+
+def by_subset(scores: Sequence[Score]) -> dict[str, list[Score]]:
+    """Scores grouped by subset, in order of first appearance."""
+    groups: dict[str, list[Score]] = {}
+    for score in scores:
+        groups.setdefault(score.subset, []).append(score)
+    return groups

@@ -1,0 +1,1 @@
+"""The `bench` command: it composes everything below it."""

@@ -1,0 +1,89 @@
+"""`bench data`: commands that make and check evaluation data; heavy imports stay inside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.terminal import reports_errors
+
+PREVIEWED = 24  # scenes on a contact sheet
+
+app = typer.Typer(no_args_is_help=True, help="Make and check evaluation data.")
+
+
+@app.command("pope")
+@reports_errors
+def data_pope(
+    objects: Annotated[Path, typer.Option(help="The objects of every image: JSON or JSON lines.")],
+    out: Annotated[Path, typer.Option(help="A data folder for `bench run --data`.")],
+    seed: Annotated[int, typer.Option(help="Seed of the random negatives.")] = 0,
+) -> None:
+    """Build POPE questions (random, popular, adversarial) for any images from their objects."""
+    from bench.data.pope_questions import build, read_objects, write
+
+    usable, skipped = read_objects(objects)
+    for file in write(build(usable, seed), out):
+        print(file)
+    print(f"{len(usable)} images; {skipped} with fewer than three objects left out.")
+
+
+@app.command("scenes")
+@reports_errors
+def data_scenes(
+    out: Annotated[Path, typer.Option(help="A new folder; `bench run --data` takes it.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="How many pictures.")] = 500,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    seed: Annotated[int, typer.Option(help="Another seed, another set of scenes.")] = 0,
+    preview: Annotated[
+        Path | None, typer.Option(help="A contact sheet of the first 24 as PNG.")
+    ] = None,
+) -> None:
+    """Write pictures of the built-in world with their facts and all benchmarks' questions."""
+    from bench.scenes.data import write_new
+    from bench.scenes.render import contact_sheet
+
+    scenes = write_new(out, split, seed, n)
+    sheet = ""
+    if preview is not None:
+        contact_sheet(scenes[:PREVIEWED]).save(preview, "PNG")
+        sheet = f", contact sheet in {preview}"
+    print(f"{len(scenes)} scenes in {out}{sheet}")
+
+
+@app.command("pairs")
+@reports_errors
+def data_pairs(
+    folder: Annotated[Path, typer.Argument(help="A preferences-… folder that `bench align` made.")],
+    out: Annotated[
+        Path, typer.Option(help="FILE.json in the released format, or FILE.parquet for trl.")
+    ],
+) -> None:
+    """Write preference pairs for others' training scripts; parquet holds the pictures too."""
+    from alignment.export import export
+
+    count, images = export(folder, out)
+    print(f"{count} pairs in {out}; pictures in {images}")
+
+
+@app.command("check")
+@reports_errors
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="A folder of official files.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Images, if they are not under FOLDER/images.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Only these benchmarks, separated by commas.")
+    ] = None,
+) -> None:
+    """Verify counts, balance and images before a GPU hour is spent.
+
+    Exit code 2 if something is wrong.
+    """
+    from bench.cli.data_check import check
+
+    if not check(folder, images, suite.split(",") if suite else None):
+        raise typer.Exit(2)

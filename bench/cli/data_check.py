@@ -1,0 +1,125 @@
+"""`bench data check`: counts, balance and images of a data folder, before a GPU hour is spent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from operator import attrgetter
+from pathlib import Path
+
+from bench import registry
+from bench.data.images import read_image
+from bench.errors import DataError
+from bench.runs.runner import Questions, prepare, read_samples
+from bench.runs.sources import open_data
+from bench.types import Benchmark, Sample
+
+OFFICIAL_COUNTS = {"pope-2910": {"random": 2910, "popular": 3000, "adversarial": 3000}}
+# Parts of a benchmark that is checked whole, and a class of benchmarks that has no files.
+LEFT_OUT = ("amber-generative", "amber-discriminative", "lmms")
+SHOWN_PROBLEMS = 10
+PER_LABEL = 3  # POPE's questions with yes, and with no, about an image
+
+
+def check(folder: Path, images: Path | None, suites: Sequence[str] | None) -> bool:
+    """Prints a paragraph for each benchmark whose files are there; returns whether all is well.
+
+    Args:
+        folder: The data folder.
+        images: A folder of images, if they are not under it.
+        suites: Benchmarks that must be there; None for whichever are.
+    """
+    open_data(str(folder), images, "")  # raises if there is no such folder
+    names = suites or [name for name in registry.BENCHMARKS if name not in LEFT_OUT]
+    all_well = True
+    checked = 0
+    for name in names:
+        benchmark: Benchmark = registry.benchmark(name)
+        try:
+            data = open_data(str(folder), images, name)
+            samples = read_samples(benchmark, data)
+            questions = prepare(benchmark, data, samples, benchmark.suffix, benchmark.max_tokens)
+        except DataError as error:
+            # A folder need not have all benchmarks, unless they were asked for.
+            is_absent = "must hold the official file" in error.reason
+            if suites is None and is_absent:
+                continue
+            print(f"{name}: {error.fact} {error.reason} {error.remedy}")
+            all_well = False
+            continue
+        checked += 1
+        problems = _problems(name, questions.samples) + _image_problems(questions)
+        _show(name, questions, problems)
+        all_well = all_well and not problems
+    if not checked and all_well:
+        print(f"{folder} holds no official file of any benchmark.")
+        return False
+    return all_well
+
+
+def _show(name: str, questions: Questions, problems: Sequence[str]) -> None:
+    subsets = Counter(map(attrgetter("subset"), questions.samples))
+    sizes = ", ".join(f"{subset} {count}" for subset, count in subsets.items())
+    images = set(map(attrgetter("image"), questions.requests))
+    print(
+        f"{name}: {len(questions.samples)} samples ({sizes}), {len(questions.requests)} distinct, "
+        f"{len(images)} images"
+    )
+    for problem in problems[:SHOWN_PROBLEMS]:
+        print(f"  problem: {problem}")
+
+
+def _problems(name: str, samples: Sequence[Sample]) -> list[str]:
+    """What is wrong with the questions."""
+    # A subset may name a variant of the rule behind a colon.
+    counts = Counter(sample.subset.partition(":")[0] for sample in samples)
+    problems = []
+    for subset, official in OFFICIAL_COUNTS.get(name, {}).items():
+        if counts[subset] != official:
+            problems.append(f"{subset} has {counts[subset]} samples, officially {official}")
+    if name == "mmhal" and len(set(counts.values())) > 1:
+        fewest, most = min(counts.values()), max(counts.values())
+        problems.append(f"the eight types have {fewest} to {most} samples, not equally many")
+    if name.startswith("pope") and name not in OFFICIAL_COUNTS:
+        for subset in counts:
+            members = [sample for sample in samples if sample.subset == subset]
+            problems += _unbalanced(subset, members)
+    return problems
+
+
+def _unbalanced(subset: str, samples: Sequence[Sample]) -> list[str]:
+    """POPE asks three questions with yes and three with no about every image.
+
+    A truncated file does not.
+    """
+    per_label = Counter((sample.image, sample.reference) for sample in samples)
+    uneven = set()
+    for sample in samples:
+        labels = (per_label[sample.image, "yes"], per_label[sample.image, "no"])
+        if labels != (PER_LABEL, PER_LABEL):
+            uneven.add(sample.image)
+    if not uneven:
+        return []
+    return [
+        f"{subset}: {len(uneven)} images are not asked about 3 yes + 3 no, the first is "
+        f"{min(uneven)}"
+    ]
+
+
+def _image_problems(questions: Questions) -> list[str]:
+    """Images that are missing or cannot be read."""
+    path_of = {request.image: request.path for request in questions.requests}
+    missing = sorted(image for image, path in path_of.items() if path is None)
+    problems = []
+    if missing:
+        problems.append(
+            f"{len(missing)} of {len(path_of)} images are missing, the first is {missing[0]}"
+        )
+    for path in path_of.values():
+        if path is None:
+            continue
+        try:
+            read_image(path)
+        except DataError as error:
+            problems.append(f"{error.fact} {error.reason}")
+    return problems

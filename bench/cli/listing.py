@@ -1,0 +1,79 @@
+"""What `bench list` shows; imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import registry
+from bench.errors import BenchError, StoreError, UnknownNameError
+from bench.runs.run import Run, find_runs
+
+KINDS = ("suites", "models", "judges", "rewards", "recipes", "runs")
+Listing = list[tuple[str, str]]  # name, explanation
+
+
+def listing(what: str, folder: Path) -> Listing:
+    """(name, explanation) rows. Raises UnknownNameError for anything but KINDS."""
+    if what not in KINDS:
+        raise UnknownNameError(
+            f"There is no list of '{what}'.", f"There are {', '.join(KINDS)}.", "Name one of them."
+        )
+    if what == "runs":
+        return _runs(folder)
+    if what == "recipes":
+        return _recipes()
+    if what == "suites":
+        return _suites()
+    if what == "models":
+        return _models()
+    return sorted(registry.names(what).items())
+
+
+def _suites() -> Listing:
+    rows = []
+    for name, target in sorted(registry.names("benchmarks").items()):
+        try:
+            benchmark = registry.load("benchmarks", name)
+            title = str(benchmark.title)
+        except (BenchError, AttributeError):  # one broken plugin must not hide the others
+            rows.append((name, f"(cannot be loaded from {target})"))
+            continue
+        # A class of benchmarks takes a name of its own.
+        rows.append((f"{name}:NAME" if isinstance(benchmark, type) else name, title))
+    return rows
+
+
+def _models() -> Listing:
+    rows = []
+    for alias, target in registry.MODEL_ALIASES.items():
+        is_shipped = Path(target).is_absolute()
+        rows.append((alias, f"= {'shipped with this package' if is_shipped else target}"))
+    for name, target in sorted(registry.names("models").items()):
+        rows.append(("HUB/ID or FOLDER" if name == "hf" else f"{name}:…", target))
+    return rows
+
+
+def _recipes() -> Listing:
+    # By path: importing the recipes' code would import torch.
+    folder = Path(__file__).parents[2] / "alignment" / "recipes"
+    rows = []
+    for file in sorted(folder.glob("*.yaml")):
+        first_line = file.read_text(encoding="utf-8").splitlines()[0]
+        rows.append((file.stem, first_line.lstrip("# ")))
+    return rows
+
+
+def _runs(folder: Path) -> Listing:
+    try:
+        runs = find_runs(folder)
+    except StoreError:
+        return []
+    return [(str(run.folder), _about(run)) for run in runs]
+
+
+def _about(run: Run) -> str:
+    try:
+        state = "scored" if run.finished else "unfinished"
+        return f"{run.benchmark} · {run.model} · {run.record['created']} · {state}"
+    except (BenchError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        return f"unreadable run.json ({type(error).__name__})"

@@ -1,0 +1,601 @@
+"""The `bench` command: it composes what lies below; heavy imports stay inside the commands.
+
+Exit codes: 0 done; 1 a gate failed; 2 the command or its input is wrong; 3 done, but some samples
+have no score.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import __version__
+from bench.cli.data import app as data_app
+from bench.errors import BenchError
+from bench.terminal import reports_errors
+
+if TYPE_CHECKING:
+    from bench.cli.show import JudgePair
+    from bench.runs.run import Run
+    from bench.runs.runner import Outcome
+    from bench.types import Benchmark
+    from reports.page import RunSamples
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Measure how much a vision-language model hallucinates: POPE, MMHal-Bench, CHAIR, AMBER.",
+)
+app.add_typer(data_app, name="data")
+
+INCOMPLETE = 3
+REGRESSION = 1
+SHOWN_REASONS = 5  # why samples are unscored
+JUDGES = "openai:MODEL[@URL], hf:MODEL, replay:FILE, or scene (for --data scenes)."
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+JudgeSpec = Annotated[str | None, typer.Option(help=JUDGES)]
+JudgeTemplate = Annotated[
+    Path | None,
+    typer.Option(help="A file with the judge's prompt, or 'official' for MMHal-Bench's own."),
+]
+JudgeKey = Annotated[
+    str | None,
+    typer.Option(help="openai:…@URL: the environment variable that holds the judge's key."),
+]
+MovedData = Annotated[
+    str | None, typer.Option("--data", help="Where the data lies now, if it has moved.")
+]
+MovedImages = Annotated[
+    Path | None, typer.Option("--images", help="Where the images lie now, if they have moved.")
+]
+JudgeMaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="Upper bound of a review. Default: 1024.")
+]
+RunPath = Annotated[Path, typer.Argument(help="A run, or a folder of runs.", show_default=False)]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"synth-align {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Measure how much a vision-language model hallucinates."""
+
+
+@app.command()
+@reports_errors
+def run(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="llava, a hub id or a folder, +ADAPTER for LoRA; openai:MODEL[@URL]; replay:FILE."
+        ),
+    ],
+    suite: Annotated[str, typer.Option(help="Benchmarks, separated by commas.")],
+    data: Annotated[
+        str, typer.Option(help="'hub', 'scenes', or a folder of official files.")
+    ] = "hub",
+    images: Annotated[
+        Path | None, typer.Option(help="Images, if they are not under DATA/images.")
+    ] = None,
+    judge: JudgeSpec = None,
+    judge_template: JudgeTemplate = None,
+    judge_max_tokens: JudgeMaxTokens = None,
+    judge_api_key_env: JudgeKey = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only so many samples, taken evenly from all subsets.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the runs. Default: runs/MODEL-…")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="auto, llava, native or a YAML file.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = "auto",
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, tag or branch of a hub model.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Run code that the checkpoint brings.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Ray actors that each hold the model; requests at once for openai:…."
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster: HOST:PORT, or auto. Default: this machine."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What tables call the model. Default: by the checkpoint.")
+    ] = None,
+    subset: Annotated[
+        str | None, typer.Option(help="Only these parts of the benchmark, separated by commas.")
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(help="openai:…@URL: the environment variable that holds the model's key."),
+    ] = None,
+    answer_field: Annotated[
+        str | None, typer.Option(help="replay:…: the field that holds the model's words.")
+    ] = None,
+    question_field: Annotated[
+        str | None, typer.Option(help="replay:…: the field that holds the question.")
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(help="replay:…: the questions by id. Default: questions.jsonl beside."),
+    ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(
+            help="IN,OUT per million prompt and generated tokens, to see what openai:… cost."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Ask a model, score its answers and print metrics with intervals.
+
+    The same command continues where it stopped.
+    """
+    from bench import registry, terminal
+    from bench.runs.jobs import Job, check_jobs, execute, judge_for, load_model, prepare
+    from bench.runs.run import Run
+    from reports.examples import write_examples
+
+    names = _words(suite)
+    if not names:
+        raise BenchError(
+            "--suite names no benchmark.", f"It is {suite!r}.", "`bench list suites` shows all."
+        )
+    benchmarks = list(map(registry.benchmark, names))
+    run_judge = judge_for(judge, data, judge_template, judge_max_tokens, judge_api_key_env)
+    prices = _prices(price)
+    subsets = tuple(_words(subset)) if subset is not None else None
+    options = {
+        "protocol": protocol,
+        "dtype": dtype,
+        "device": device,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        "workers": workers,
+        "ray": ray,
+        "api_key_env": api_key_env,
+        "answer_field": answer_field,
+        "question_field": question_field,
+        "questions": questions,
+    }
+    adapter = load_model(model, options)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    # All jobs are prepared before the first is run, so that a mistake costs nothing.
+    prepared = []
+    for benchmark in benchmarks:
+        job = Job(benchmark, adapter, run_judge, data, images, limit, out, subsets, name)
+        prepared.append(prepare(job, sys.argv[1:], now))
+    check_jobs(prepared)
+    outcomes = []
+    fault: BenchError | None = None
+    for item in prepared:
+        try:
+            outcomes.append((item.job.benchmark, execute(item), model))
+        except BenchError as error:
+            # What is finished is shown all the same.
+            fault = error
+            break
+    for item, (_, outcome, _) in zip(prepared, outcomes, strict=False):
+        name = item.job.benchmark.name
+        # People look before they read.
+        file = write_examples(Run(item.store.path), item.questions.samples, item.questions.requests)
+        if file is not None:
+            terminal.note(f"{name}: two pictures with answers: {file}")
+        if outcome.recorded_before is not None:
+            total = len(item.questions.requests)
+            terminal.note(
+                f"{name}: nothing was asked: {total:,} of {total:,} answers were recorded on "
+                f"{outcome.recorded_before}"
+            )
+        tokens = item.store.tokens()
+        if tokens:
+            terminal.note(f"{name}: {_bill(tokens, prices)}")
+    if fault is not None and outcomes:
+        _show(outcomes, json)
+    if fault is not None:
+        raise fault
+    _finish(outcomes, json)
+
+
+@app.command()
+@reports_errors
+def score(
+    path: RunPath, data: MovedData = None, images: MovedImages = None, json: Json = False
+) -> None:
+    """Score recorded answers again: no model, no GPU."""
+    from bench.runs.jobs import rescore
+    from bench.runs.run import find_runs
+
+    outcomes = []
+    for run in find_runs(path):
+        run.move(data, images)
+        benchmark, outcome = rescore(run, None)
+        outcomes.append((benchmark, outcome, _model_of(run)))
+    _finish(outcomes, json)
+
+
+@app.command()
+@reports_errors
+def judge(
+    path: RunPath,
+    judge: Annotated[
+        list[str],
+        typer.Option(help=JUDGES + " Several: how far they agree; the first one's count."),
+    ],
+    judge_template: JudgeTemplate = None,
+    judge_max_tokens: JudgeMaxTokens = None,
+    judge_api_key_env: JudgeKey = None,
+    data: MovedData = None,
+    images: MovedImages = None,
+    json: Json = False,
+) -> None:
+    """Judge recorded answers, or judge them again, by one judge or several.
+
+    Of a folder of runs, those are judged whose benchmark takes a judge.
+    """
+    from bench.cli.show import JudgePair
+    from bench.metrics.agreement import agreement, as_text
+    from bench.runs.jobs import load_judge, rescore, scores_by
+
+    specs = list(dict.fromkeys(judge))
+    judges = [
+        load_judge(spec, judge_template, judge_max_tokens, judge_api_key_env) for spec in specs
+    ]
+    outcomes = []
+    pairs: list[JudgePair] = []
+    for run in _judged_runs(path):
+        run.move(data, images)
+        # The first judge comes last, so that its verdicts count.
+        for one in reversed(judges):
+            benchmark, outcome = rescore(run, one)
+        outcomes.append((benchmark, outcome, _model_of(run)))
+        scores = scores_by(run, judges) if len(judges) > 1 else []
+        for first in range(len(scores)):
+            for second in range(first + 1, len(scores)):
+                agreed = agreement(scores[first], scores[second])
+                pairs.append(JudgePair(specs[first], specs[second], agreed))
+    if not json:
+        for pair in pairs:
+            print(f"{as_text(*pair)}\n")
+    _finish(outcomes, json, pairs)
+
+
+@app.command()
+@reports_errors
+def compare(
+    first: Annotated[
+        Path, typer.Argument(help="A run, or a folder of runs: what the others are compared with.")
+    ],
+    others: Annotated[list[Path], typer.Argument(help="Other runs, or folders of runs.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare also what was not run alike; marks the table.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compare runs sample by sample.
+
+    Differences, intervals, p-values, flips, and what could have been seen at all.
+    """
+    from leaderboards.compare import as_json, as_text
+    from leaderboards.compare import compare as compare_folders
+
+    comparisons = compare_folders(first, others, force)
+    print(as_json(comparisons) if json else as_text(comparisons))
+
+
+@app.command()
+@reports_errors
+def board(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Runs, or folders of runs, to set beside them.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show published figures with their sources, and runs beside them."""
+    from leaderboards.board import as_json, as_text
+    from leaderboards.board import board as make_board
+
+    table, remarks = make_board(runs or [])
+    print(as_json(table, remarks) if json else as_text(table, remarks))
+
+
+@app.command()
+@reports_errors
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Runs, or folders of runs; the first is compared with the others."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's tables, published beside measured.")
+    ] = False,
+    card: Annotated[
+        bool, typer.Option("--model-card", help="A hub-ready README of the one model.")
+    ] = False,
+    data: MovedData = None,
+    images: MovedImages = None,
+) -> None:
+    """Write tables (Markdown, LaTeX, CSV), figures (SVG, PNG) and a page to look at."""
+    from bench import terminal
+    from reports.report import write_report
+
+    def reopen(run: Run) -> RunSamples | None:
+        run.move(data, images)
+        return _reopen(run)
+
+    files, remarks = write_report(runs, out, paper, card, reopen)
+    for remark in remarks:
+        terminal.note(f"warning: {remark}")
+    for file in files:
+        print(file)
+
+
+@app.command()
+@reports_errors
+def check(
+    path: RunPath,
+    against: Annotated[
+        Path | None, typer.Option(help="A reference file, or a run or folder of runs.")
+    ] = None,
+    margins: Annotated[Path | None, typer.Option(help="YAML of margins, floors and drift.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit report too.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the runs as a reference file, and check nothing.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Gate a checkpoint: no figure worse than the reference beyond its margin.
+
+    Exit code 1 on a regression, 3 if so many samples cannot tell.
+    """
+    from leaderboards import gate
+
+    # A reference is made of a run that is trusted; there is nothing to check it against.
+    if save is not None:
+        print(f"{gate.save(path, save)} benchmarks in {save}")
+        return
+    if against is None:
+        raise BenchError(
+            "There is nothing to check against.",
+            "--against is missing.",
+            "Name one, or --save one.",
+        )
+    references = gate.read_reference(against)
+    chosen_margins = gate.read_margins(margins, references)
+    checks = gate.check(gate.recorded(path), references, chosen_margins)
+    print(gate.as_json(checks) if json else gate.as_text(checks))
+    if junit is not None:
+        gate.write_junit(checks, junit)
+    verdict = gate.outcome(checks)
+    if verdict != "passed":
+        raise typer.Exit(REGRESSION if verdict == "failed" else INCOMPLETE)
+
+
+@app.command()
+@reports_errors
+def align(
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe in YAML, or a shipped one's name.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the artifacts. Default: runs/align/NAME")
+    ] = None,
+    variants: Annotated[
+        str, typer.Option(help="Variants of the recipe, separated by commas; 'all' for all.")
+    ] = "",
+    seeds: Annotated[
+        int, typer.Option(min=1, help="So many seeds of each, the recipe's and those after it.")
+    ] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make preference data from prompts, train on it, measure before and after.
+
+    The same command continues where it stopped.
+    """
+    import json as json_module
+
+    from alignment import pipeline, plan
+    from alignment.recipe import read_recipe
+    from alignment.stages.evaluate import RecipeResults, as_text, table
+    from bench import terminal
+    from bench.files import replace_file
+
+    content = read_recipe(recipe)
+    if variants == "all":
+        names = list(content.variants)
+    else:
+        names = [name.strip() for name in variants.split(",") if name.strip()]
+    folder = out or Path("runs") / "align" / content.name
+    recipes = []
+    for seed in range(content.seed, content.seed + seeds):
+        recipes += [content.variant(name, seed) for name in ("", *names)]
+    if dry_run:
+        for item in recipes:
+            print(plan.as_text(item.name, plan.plan(item, folder)))
+        return
+    results = []
+    for item in recipes:
+        artifacts = pipeline.align(item, folder, terminal.note)
+        results.append(RecipeResults(item.name, item.seed, pipeline.results(artifacts)))
+    if json:
+        rows = []
+        for result in results:
+            rows.append({"recipe": result.recipe, "seed": result.seed, "figures": result.rows})
+        print(json_module.dumps({"aligned": rows}, indent=2))
+    # A recipe need not evaluate.
+    measured = [result for result in results if result.rows]
+    if measured and not json:
+        for result in measured:
+            print(f"{as_text(result)}\n")
+    if measured:
+        replace_file(folder / "results.md", table(measured))
+        terminal.note(f"table: {folder / 'results.md'}")
+
+
+@app.command()
+@reports_errors
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A checkpoint in LLaVA's original format: hub id or folder.")
+    ],
+    target: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """Write a checkpoint of LLaVA's original format as one that transformers loads."""
+    from bench.models.llava_checkpoints import convert as convert_checkpoint
+
+    convert_checkpoint(source, target)
+    print(target)
+
+
+@app.command("list")
+@reports_errors
+def list_(
+    what: Annotated[str, typer.Argument(help="models, suites, judges, rewards, recipes or runs.")],
+    folder: Annotated[Path, typer.Option(help="Where runs lie.")] = Path("runs"),
+    json: Json = False,
+) -> None:
+    """List what there is to choose from."""
+    import json as json_module
+
+    from bench.cli.listing import listing
+
+    rows = listing(what, folder)
+    if json:
+        objects = [{"name": name, "what": text} for name, text in rows]
+        print(json_module.dumps({what: objects}, indent=2))
+        return
+    width = 0
+    for name, _ in rows:
+        width = max(width, len(name))
+    for name, text in rows:
+        print(f"{name:{width}}  {text}")
+
+
+def _prices(text: str | None) -> tuple[float, float] | None:
+    """Prices of a million prompt and generated tokens."""
+    if text is None:
+        return None
+    try:
+        read, generated = map(float, text.split(","))
+    except ValueError as error:
+        raise BenchError(
+            f"--price {text} is not a price.", "It has the form IN,OUT.", "Write --price 2.5,10."
+        ) from error
+    return read, generated
+
+
+def _bill(tokens: tuple[int, int], prices: tuple[float, float] | None) -> str:
+    """Tokens read and generated, and what they cost."""
+    read, generated = tokens
+    text = f"{read:,} prompt and {generated:,} generated tokens"
+    if prices is None:
+        return text
+    cost = (read * prices[0] + generated * prices[1]) / 1e6
+    return f"{text}: {cost:.2f}"
+
+
+def _words(text: str) -> list[str]:
+    """The distinct parts of "a,b", without empty ones."""
+    parts = dict.fromkeys(part.strip() for part in text.split(","))
+    return [part for part in parts if part]
+
+
+def _model_of(run: Run) -> str:
+    """The model as `bench run` was given it, as far as the record tells."""
+    return str(run.record["model"].get("name", "?"))
+
+
+def _judged_runs(path: Path) -> list[Run]:
+    """The runs that a judge can be asked about.
+
+    A single run is kept whatever it is, so that its benchmark can say that it takes no judge.
+    """
+    from bench import registry
+    from bench.runs.run import find_runs
+
+    runs = find_runs(path)
+    judged = [run for run in runs if registry.benchmark(run.benchmark).judged]
+    return judged or runs[:1]
+
+
+def _reopen(run: Run) -> RunSamples | None:
+    """What a run asked, for the report's page; None with a warning if its data is gone."""
+    from bench import registry, terminal
+    from bench.runs.jobs import recorded_questions
+    from reports.page import RunSamples
+
+    try:
+        questions = recorded_questions(run, registry.benchmark(run.benchmark))
+    except (BenchError, KeyError, TypeError) as error:  # or a record of another version
+        reason = " ".join(str(error).split())
+        terminal.note(f"warning: {run.folder}: no samples on the page. {reason}")
+        return None
+    images = {}
+    for request in questions.requests:
+        if request.path:
+            images[request.image] = request.path
+    return RunSamples(run, questions.samples, questions.key_of, images)
+
+
+def _finish(
+    outcomes: Sequence[tuple[Benchmark, Outcome, str]],
+    as_json: bool,
+    judges: Sequence[JudgePair] = (),
+) -> None:
+    """Shows finished runs (benchmark, outcome, model); exit code 3 if some samples are unscored."""
+    _show(outcomes, as_json, judges)
+    if any(outcome.unscored for _, outcome, _ in outcomes):
+        raise typer.Exit(INCOMPLETE)
+
+
+def _show(
+    outcomes: Sequence[tuple[Benchmark, Outcome, str]],
+    as_json: bool,
+    judges: Sequence[JudgePair] = (),
+) -> None:
+    from bench import terminal
+    from bench.cli.show import ShownRun, show_json, show_metrics
+
+    shown = []
+    for benchmark, outcome, model in outcomes:
+        shown.append(
+            ShownRun(benchmark.name, benchmark.title, model, outcome.folder, outcome.metrics)
+        )
+    if as_json:
+        show_json(shown, judges)
+    for (benchmark, outcome, _), item in zip(outcomes, shown, strict=True):
+        if not as_json:
+            show_metrics(item)
+            print(f"run: {outcome.folder}\n")
+        reasons = sorted(outcome.unscored.items(), key=lambda reason: -reason[1])
+        # A run of thousands may have as many reasons.
+        for reason, count in reasons[:SHOWN_REASONS]:
+            terminal.note(f"{benchmark.name}: {count} unscored: {reason}")
+        if benchmark.judged and "not judged" in outcome.unscored:
+            terminal.note(f"To judge them: bench judge {outcome.folder} --judge openai:MODEL")

@@ -1,0 +1,106 @@
+"""How metrics are shown: tables for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.metrics.agreement import Agreement
+from bench.runs.store import metric_row
+from bench.types import CAVEAT, Metric, caveats_of, format_value
+
+PIPE_WIDTH = 160  # columns of a table that goes into a file or another program
+
+
+class ShownRun(NamedTuple):
+    """A finished run as it is shown."""
+
+    benchmark: str
+    title: str
+    model: str
+    folder: Path
+    metrics: Sequence[Metric]
+
+
+class JudgePair(NamedTuple):
+    """How far two judges agree."""
+
+    first: str
+    second: str
+    agreement: Agreement
+
+
+def show_metrics(shown: ShownRun) -> None:
+    """One table: metrics by subset, each value ± half the width of its 95 % interval."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    header, body = _cells(shown.metrics)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, heading in enumerate(header):
+        justify = "right" if number else "left"
+        table.add_column(heading.replace("_", " "), justify=justify)  # type: ignore[arg-type]
+    for row in body:
+        table.add_row(*row)
+    # A pipe has no width; rich would take 80 columns and cut.
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console.print(Text(f"{shown.title} · {shown.model}", style="bold"))
+    caption = "value ± half-width, or [low, high], of the 95 % interval, clustered by image"
+    console.print(Text(caption))
+    console.print(table)
+    for caveat in caveats_of(shown.metrics):
+        console.print(Text(f"{CAVEAT} {caveat}"))
+
+
+def _cells(metrics: Sequence[Metric]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, whichever of subsets and metrics are fewer in the columns."""
+    subsets = list(dict.fromkeys(metric.subset for metric in metrics))
+    names = list(dict.fromkeys(metric.name for metric in metrics))
+    values: dict[tuple[str, str], str] = {}
+    n: dict[str, str] = {}
+    unscored: dict[str, str] = {}
+    for metric in metrics:
+        values[metric.name, metric.subset] = format_value(metric)
+        n[metric.subset] = str(metric.n)
+        unscored[metric.subset] = str(metric.unscored)
+    # A terminal is wide enough for the fewer of the two.
+    body = []
+    if len(subsets) <= len(names):
+        for name in names:
+            body.append([name, *(values.get((name, subset), "") for subset in subsets)])
+        body.append(["n", *(n[subset] for subset in subsets)])
+        body.append(["unscored", *(unscored[subset] for subset in subsets)])
+        return ["", *subsets], body
+    for subset in subsets:
+        cells = [values.get((name, subset), "") for name in names]
+        body.append([subset, *cells, n[subset], unscored[subset]])
+    return ["", *names, "n", "unscored"], body
+
+
+def show_json(runs: Sequence[ShownRun], judges: Sequence[JudgePair]) -> None:
+    """One object: {"runs": [{"benchmark", "model", "folder", "metrics": […]}]}.
+
+    With "agreement" if several judges were asked.
+    """
+    rows = []
+    for run in runs:
+        rows.append(
+            {
+                "benchmark": run.benchmark,
+                "model": run.model,
+                "folder": str(run.folder),
+                "metrics": list(map(metric_row, run.metrics)),
+            }
+        )
+    content: dict[str, object] = {"runs": rows}
+    if judges:
+        content["agreement"] = [
+            {"judges": [pair.first, pair.second]} | asdict(pair.agreement) for pair in judges
+        ]
+    print(json.dumps(content, indent=2, ensure_ascii=False))

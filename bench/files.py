@@ -1,0 +1,214 @@
+"""JSON, JSON lines and text files: read with errors that name the line, written crash-safe.
+
+Two kinds of files are read. Ours (`read_json`, `read_lines`) were written by this package; a fault
+in one is a StoreError. Other people's (`read_rows`) are official question files and recorded
+answers; a fault in one is a DataError.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from bench.errors import DataError, StoreError, os_reason
+
+RESTORE = "Restore the file from its source."
+TAIL_BLOCK = 65536  # bytes that are read at a time to find the last line end
+
+
+def dump(value: Any) -> str:
+    """Canonical one-line JSON; lone surrogates in model text are replaced, NaN is refused."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def read_json(file: Path) -> Any:
+    """The content of one of our JSON files. Raises StoreError if it is not JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(
+            f"{file} is not readable.",
+            f"It is not JSON: {error}.",
+            "Restore it, or run again in a new folder.",
+        ) from error
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of one of our JSON-lines files, none if it does not exist.
+
+    A torn last line (no line end, from a kill in the middle of a write) is dropped with a warning.
+    Raises StoreError if any other line is corrupt.
+    """
+    if not file.exists():
+        return []
+    body, _, torn = file.read_bytes().rpartition(b"\n")
+    if torn:
+        warnings.warn(f"{file}: dropped a torn last line of {len(torn)} bytes", stacklevel=2)
+    rows: list[dict[str, Any]] = []
+    if not body:
+        return rows
+    # Only "\n" ends a line: splitlines() would also cut at U+2028 and kin inside a model's answer.
+    for number, line in enumerate(body.split(b"\n"), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise StoreError(
+                f"{file} is corrupt in line {number}.",
+                "The line is not a JSON object.",
+                "Delete that line: its sample is asked again at the next start, the others stay.",
+            )
+        rows.append(row)
+    return rows
+
+
+def append_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends rows in one write and flushes them to the disk.
+
+    What a failed or killed write left behind the last line end is cut off first. Raises StoreError
+    if the file cannot be written; it then holds what it held before.
+    """
+    if not rows:
+        return
+    data = "".join(dump(row) + "\n" for row in rows).encode()
+    try:
+        with file.open("ab+", buffering=0) as out:
+            end = _end_of_last_line(out)
+            out.truncate(end)
+            try:
+                # An unbuffered write may take only a part, for one on a disk that is nearly full.
+                while data:
+                    data = data[out.write(data) :]
+                os.fsync(out.fileno())
+            except OSError:
+                out.truncate(end)
+                raise
+    except OSError as error:
+        raise cannot_write(file, error) from error
+
+
+def replace_file(file: Path, text: str) -> None:
+    """Writes `text` so that a reader sees the old content or the new, never a part of either."""
+    # Beside the file, so that the rename stays on one file system.
+    temporary = file.with_name(file.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            # Without it a crash may leave an empty file behind the rename.
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(file, error) from error
+
+
+def replace_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replaces `file` by `rows` as JSON lines."""
+    replace_file(file, "".join(dump(row) + "\n" for row in rows))
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Replaces `file` by `value` as indented JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    replace_file(file, text + "\n")
+
+
+def _end_of_last_line(out: IO[bytes]) -> int:
+    """The offset behind the last line end of a file opened for reading."""
+    position = out.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(0, position - TAIL_BLOCK)
+        out.seek(start)
+        newline = out.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0
+
+
+def cannot_write(path: Path, error: OSError) -> StoreError:
+    """The error for a file or folder that the system does not let us write."""
+    return StoreError(
+        f"{path} cannot be written.",
+        f"The system says: {os_reason(error)}.",
+        "Free space or change the permissions, then start the same command again: "
+        "what was answered is kept.",
+    )
+
+
+def read_rows(
+    file: Path, required: Sequence[str], texts: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The objects of somebody's JSON array or JSON-lines file, whichever it is.
+
+    Args:
+        file: The file.
+        required: Fields that every row must have.
+        texts: Those of them that must be texts.
+
+    Raises:
+        DataError: Names the line or item that is truncated, is not JSON, or lacks a field.
+    """
+    try:
+        # Editors on Windows put a mark in front.
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read.", f"{error}.", RESTORE) from error
+    # The suffix says little: POPE's .json files are JSON lines.
+    rows = _array(file, text) if text.lstrip().startswith("[") else _lines(file, text)
+    if not rows:
+        raise DataError(f"{file} is empty.", "It holds no question.", RESTORE)
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{file}: item {number} is not a JSON object.", f"It is {row!r:.60}.", RESTORE
+            )
+        missing = [name for name in required if row.get(name) is None]
+        if missing:
+            raise DataError(
+                f"{file}: item {number} has no {', '.join(missing)}.",
+                f"Every item needs {', '.join(required)}.",
+                "Complete the item or restore the file from its source.",
+            )
+        for name in texts:
+            if not isinstance(row[name], str):
+                raise DataError(
+                    f"{file}: {name} of item {number} is no text.",
+                    f"It is {row[name]!r:.60}.",
+                    "Write it as the source does, or restore the file from there.",
+                )
+    return rows
+
+
+def _array(file: Path, text: str) -> list[Any]:
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise DataError(
+            f"{file} is truncated or corrupt.", f"It is not JSON: {error}.", RESTORE
+        ) from error
+    return list(rows)
+
+
+def _lines(file: Path, text: str) -> list[Any]:
+    rows = []
+    # Only "\n" ends a line: a model's answer may hold U+2028 and kin.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise DataError(
+                f"{file} is truncated or corrupt in line {number}.",
+                f"The line is not JSON: {error}.",
+                RESTORE,
+            ) from error
+    return rows

@@ -1,0 +1,1 @@
+"""The bench inside other tools, and other tools inside the bench."""

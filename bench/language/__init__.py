@@ -1,0 +1,1 @@
+"""English as answers use it: objects, claims, numbers."""

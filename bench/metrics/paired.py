@@ -1,0 +1,312 @@
+"""Figures: how they are computed from scores, and how two models are compared by one of them.
+
+A `Statistic` gives its value on all scores and without each image, from which the jackknife error
+of any figure, and of the difference of two models, is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.metrics.yes_no import Ranking, subset_blocks
+from bench.stats import (
+    Difference,
+    Estimate,
+    Floats,
+    Ints,
+    cluster_sums,
+    informative,
+    interval,
+    jackknife_error,
+    labels,
+    paired_difference,
+    ratio,
+)
+from bench.types import Figure, Fit, Metric, Score, Values, format_p, scale_of
+
+Terms = Callable[[Values], Sequence[float]]
+Combine = Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True)
+class FunctionOfSums:
+    """A function of sums over samples.
+
+    Args:
+        terms: What a sample adds to each of k sums, from its score's values.
+        combine: Maps sums (B, k) to values (B,).
+        reported: The value as the official script prints it, if it rounds: sums (B, k) → (B,).
+    """
+
+    terms: Terms
+    combine: Combine
+    reported: Combine | None = None
+
+    def all_terms(self, scores: Sequence[Score]) -> Floats:
+        """The terms of all samples, shape (samples, k)."""
+        return np.array([self.terms(score.values) for score in scores], dtype=float)
+
+    def fit(self, scores: Sequence[Score], clusters: Ints) -> Fit:
+        """See `bench.types.Statistic`."""
+        sums = cluster_sums(self.all_terms(scores), clusters)  # (groups, k)
+        total = sums.sum(0, keepdims=True)
+        without = self.combine(total - sums)
+        groups = informative(self.combine(sums))
+        if self.reported is None:
+            return Fit(float(self.combine(total)[0]), without, groups)
+        # Rounded values jump; errors come from the function that is not rounded.
+        value = float(self.reported(total)[0])
+        return Fit(value, without + (value - self.combine(total)[0]), groups)
+
+    def alone(self, scores: Sequence[Score]) -> Floats:
+        """See `bench.types.Statistic`."""
+        return self.combine(self.all_terms(scores))
+
+
+@dataclass(frozen=True)
+class MeanOverSubsets(FunctionOfSums):
+    """The mean over subsets of a function of sums, as papers quote POPE."""
+
+    def fit(self, scores: Sequence[Score], clusters: Ints) -> Fit:
+        """See `bench.types.Statistic`."""
+        terms = self.all_terms(scores)
+        subsets = [score.subset for score in scores]
+        names = list(dict.fromkeys(subsets))
+        sums = cluster_sums(subset_blocks(terms, subsets, names), clusters)
+        width = terms.shape[1]
+
+        def mean(sums: Floats) -> Floats:
+            blocks = sums.reshape(-1, width)  # (B * subsets, k)
+            each = self.combine(blocks).reshape(-1, len(names))  # (B, subsets)
+            return np.asarray(each.mean(axis=1))
+
+        total = sums.sum(0, keepdims=True)
+        return Fit(float(mean(total)[0]), mean(total - sums), informative(mean(sums)))
+
+
+def quotient(sums: Floats) -> Floats:
+    """The first of two sums over the second: (B, 2) → (B,)."""
+    return ratio(sums[:, 0], sums[:, 1])
+
+
+def ratio_of_sums(
+    above: Callable[[Values], float], below: Callable[[Values], float] | None = None
+) -> FunctionOfSums:
+    """Σ above / Σ below over samples; without `below`, the mean of `above`."""
+
+    def terms(values: Values) -> Sequence[float]:
+        return above(values), below(values) if below else 1.0
+
+    return FunctionOfSums(terms, quotient)
+
+
+def mean_of_value(name: str) -> FunctionOfSums:
+    """The mean of one value of the scores."""
+
+    def value(values: Values) -> float:
+        return float(values[name])
+
+    return ratio_of_sums(value)
+
+
+@dataclass(frozen=True)
+class RankingOf:
+    """One of `Ranking`'s metrics of P(yes); `index` is its place in `Ranking.NAMES`.
+
+    Scores need the values `p_yes` and `label`.
+    """
+
+    index: int
+
+    def fit(self, scores: Sequence[Score], clusters: Ints) -> Fit:
+        """See `bench.types.Statistic`."""
+        probabilities, truth = np.zeros(len(scores)), np.zeros(len(scores))
+        for row, score in enumerate(scores):
+            probabilities[row] = score.values["p_yes"]
+            truth[row] = score.values["label"] == "yes"
+        ranking = Ranking(probabilities, truth, clusters)
+        without = ranking.without_each()[:, self.index]
+        return Fit(ranking.full()[self.index], without, len(without))
+
+    def alone(self, scores: Sequence[Score]) -> Floats:
+        """See `bench.types.Statistic`: one sample has no rank."""
+        return np.full(len(scores), np.nan)
+
+
+class Paired(NamedTuple):
+    """A figure of two models on the samples that both have.
+
+    Args:
+        figure: The figure.
+        samples: How many samples both have.
+        first: The first model's value with its interval.
+        second: The second model's.
+        difference: Second less first, paired by image.
+    """
+
+    figure: Figure
+    samples: int
+    first: Estimate
+    second: Estimate
+    difference: Difference
+
+
+def paired(
+    figure: Figure, first: Mapping[str, Score], second: Mapping[str, Score]
+) -> Paired | None:
+    """Second against first, by sample id.
+
+    None if they share no scored sample that the figure counts.
+    """
+    # Only samples that both models have: another set of samples is another question.
+    one, other = [], []
+    for name, score in first.items():
+        if _counts(figure, score) and name in second and _counts(figure, second[name]):
+            one.append(score)
+            other.append(second[name])
+    if not one:
+        return None
+    clusters = labels([score.cluster for score in one])
+    fits = [figure.statistic.fit(scores, clusters) for scores in (one, other)]
+    difference = paired_difference(
+        fits[0].value,
+        fits[1].value,
+        fits[0].without,
+        fits[1].without,
+        _change_of_one_sample(figure, one, other),
+        min(fit.groups for fit in fits),
+    )
+    estimates = []
+    for fit in fits:
+        error = jackknife_error(fit.value, fit.without)
+        estimates.append(interval(fit.value, error, fit.groups, figure.bounds))
+    return Paired(figure, len(one), estimates[0], estimates[1], difference)
+
+
+def _change_of_one_sample(figure: Figure, *sides: Sequence[Score]) -> float:
+    """How much one sample more or less would change a figure; 0 if it has no bounds."""
+    if figure.bounds is None:
+        return 0.0
+    # A sample without a mention cannot change a ratio over mentions.
+    counts = [int(np.isfinite(figure.statistic.alone(scores)).sum()) for scores in sides]
+    samples = min(counts) or len(sides[0])
+    return (figure.bounds[1] - figure.bounds[0]) / (samples + 2)
+
+
+def _counts(figure: Figure, score: Score) -> bool:
+    return score.unscored is None and figure.over(score.values)
+
+
+def recorded_means(
+    metrics: Sequence[Metric], scores: Mapping[str, Score], benchmark: str
+) -> list[Figure]:
+    """Figures of a benchmark that declares none: recorded metrics that are means of a value.
+
+    This is all that can be known of a benchmark that is not installed here, and of a task of
+    lmms-eval, whose own code alone sums up.
+
+    Args:
+        metrics: The run's recorded metrics.
+        scores: Its scores by sample.
+        benchmark: The benchmark's name, for the figures' titles.
+    """
+    scored = [score for score in scores.values() if score.unscored is None]
+    figures = []
+    for metric in metrics:
+        values = [number_of(score.values.get(metric.name)) for score in scored]
+        known = [value for value in values if value is not None]
+        is_mean = known and np.isclose(float(np.mean(known)), metric.value, atol=1e-9)
+        if metric.subset == "all" and metric.unit != "count" and is_mean:
+            figures.append(
+                Figure(
+                    metric.name,
+                    f"{benchmark} {metric.name}",
+                    metric.better,
+                    ratio_of_sums(_number_in(metric.name)),
+                    metric.unit,
+                    over=_has_number(metric.name),
+                    bounds=(0.0, 1.0) if metric.unit == "fraction" else None,
+                    margin=0.01 if metric.unit == "fraction" else None,
+                )
+            )
+    return figures
+
+
+def number_of(value: Any) -> float | None:
+    """A value that is a number, or holds one as its "score", as lmms-eval's do."""
+    if isinstance(value, Mapping):
+        value = value.get("score")
+    return float(value) if isinstance(value, bool | int | float) else None
+
+
+def _number_in(name: str) -> Callable[[Values], float]:
+    def number(values: Values) -> float:
+        value = number_of(values[name])
+        assert value is not None  # `_has_number` was asked first
+        return value
+
+    return number
+
+
+def _has_number(name: str) -> Callable[[Values], bool]:
+    def has_number(values: Values) -> bool:
+        return number_of(values.get(name)) is not None
+
+    return has_number
+
+
+class Change(NamedTuple):
+    """A comparison in words: values as shown, difference and interval with their signs.
+
+    `str(change)` is "54.17 → 25.00, difference -29.17 [-34.00, -24.30]".
+    """
+
+    first: str
+    second: str
+    difference: str
+    interval: str
+    p: str
+
+    def __str__(self) -> str:
+        return f"{self.first} → {self.second}, difference {self.difference} {self.interval}"
+
+
+def format_change(
+    unit: str,
+    first: float,
+    second: float,
+    difference: Sequence[float],
+    p: float,
+    digits: int = 2,
+) -> Change:
+    """The parts of "a → b, difference [low, high], p", the same in every table and message.
+
+    Args:
+        unit: Fractions are shown in percent.
+        first: The first model's value.
+        second: The second model's value.
+        difference: Its value, low and high end.
+        p: The p-value; NaN gives an empty text.
+        digits: Decimals.
+    """
+    scale = scale_of(unit)
+    change, low, high = (scale * end for end in difference[:3])
+    return Change(
+        f"{scale * first:.{digits}f}",
+        f"{scale * second:.{digits}f}",
+        f"{change:+.{digits}f}",
+        "no interval" if np.isnan(low) else f"[{low:+.{digits}f}, {high:+.{digits}f}]",
+        "" if np.isnan(p) else format_p(p),
+    )
+
+
+def change_of(item: Paired, p: float | None = None) -> Change:
+    """`format_change` of a comparison, with its own p-value or a corrected one."""
+    shown_p = item.difference.p if p is None else p
+    return format_change(
+        item.figure.unit, item.first.value, item.second.value, item.difference[:3], shown_p
+    )

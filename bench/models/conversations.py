@@ -1,0 +1,182 @@
+"""From an image and prompts to token ids and pixels, as the protocol says.
+
+The LLaVA prompt is written here (`Prompter.text` with a protocol of conversation "vicuna_v1").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from bench.models.protocol import Protocol
+
+# Outputs of a processor that have one entry a token; all others belong to the image.
+PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+TOKEN_TYPES = PER_TOKEN[2:]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One image with its prompts.
+
+    Args:
+        ids: Each prompt's token ids, the image's placeholders written out.
+        pixels: The image's tensors under the names that the model's forward takes.
+        token_types: Types of the first prompt's tokens, by name, each of shape (1, tokens).
+    """
+
+    ids: list[list[int]]
+    pixels: dict[str, torch.Tensor]
+    token_types: dict[str, torch.Tensor]
+
+
+def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+    """The image centred on a square of the mean colour, as LLaVA's expand2square does."""
+    side = max(image.size)
+    colour = tuple(int(channel * 255) for channel in mean)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+class Prompter:
+    """Encodes prompts for one processor under one protocol."""
+
+    def __init__(self, processor: Any, protocol: Protocol) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.protocol = protocol
+        # Whether prompts may be tokenised without the image; None until it was tried.
+        self.substitutes: bool | None = None
+
+    def encode(self, image: Image.Image, prompts: Sequence[str]) -> Encoded:
+        """Token ids of every prompt and the image's tensors, the image being processed once."""
+        image = self.prepare(image)
+        # LLaVA tokenises piece by piece, which no processor of transformers does.
+        if self.protocol.conversation == "vicuna_v1":
+            return self._encode_vicuna(image, prompts)
+        first = self.whole(image, prompts[0])
+        pixels = _of_image(first)
+        token_types = {name: first[name] for name in TOKEN_TYPES if name in first}
+        ids = self._all_ids(image, prompts, first["input_ids"][0].tolist())
+        return Encoded(ids, pixels, token_types)
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        """The image as the protocol wants it before the processor sees it."""
+        if self.protocol.image == "pad":
+            return pad_to_square(image, self.processor.image_processor.image_mean)
+        return image
+
+    def text(self, prompt: str) -> str:
+        """The prompt in the conversation's form, the image as one placeholder."""
+        if self.protocol.conversation == "vicuna_v1":
+            placeholder = self.processor.image_token
+            return f"{self.protocol.system} USER: {placeholder}\n{prompt} ASSISTANT:"
+        if not getattr(self.processor, "chat_template", None):
+            return f"{self.processor.image_token}{prompt}"
+        # The image comes first, so that all prompts about it begin alike.
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if self.protocol.system:
+            system = [{"type": "text", "text": self.protocol.system}]
+            messages.insert(0, {"role": "system", "content": system})
+        text = self.processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        return str(text)
+
+    def whole(self, image: Image.Image, prompt: str) -> dict[str, torch.Tensor]:
+        """The processor's own output for a prepared image and one prompt."""
+        text = self.text(prompt)
+        output = self.processor(
+            images=[image],
+            text=[text],
+            return_tensors="pt",
+            add_special_tokens=self.adds_special(text),
+        )
+        return dict(output)
+
+    def adds_special(self, text: str) -> bool:
+        """Whether the tokenizer adds its special tokens.
+
+        Not if the template has written BOS already: it would stand there twice.
+        """
+        bos = self.tokenizer.bos_token
+        return not (bos and text.startswith(bos))
+
+    def _all_ids(
+        self, image: Image.Image, prompts: Sequence[str], first: list[int]
+    ) -> list[list[int]]:
+        """Ids of all prompts from those of the first, whose placeholder is written out.
+
+        To put every prompt through the processor would process the image again for each. The first
+        time, a second prompt goes through it all the same. If the result is not the same, every
+        prompt goes through it.
+        """
+        if len(prompts) == 1:
+            return [first]
+        if self.substitutes is None:
+            second = self.whole(image, prompts[1])["input_ids"][0].tolist()
+            self.substitutes = self._substitute(prompts[:2], first)[1] == second
+        if self.substitutes:
+            return self._substitute(prompts, first)
+        ids = [first]
+        for prompt in prompts[1:]:
+            ids.append(self.whole(image, prompt)["input_ids"][0].tolist())
+        return ids
+
+    def _substitute(self, prompts: Sequence[str], first: list[int]) -> list[list[int]]:
+        """Ids of all prompts, the image's part taken from `first`."""
+        texts = [self.text(prompt) for prompt in prompts]
+        plain = self.tokenizer(texts, add_special_tokens=self.adds_special(texts[0]))["input_ids"]
+        # The first prompt without and with the placeholder written out agree up to the placeholder
+        # and again behind it.
+        before = common_prefix([plain[0], first])
+        longest_tail = len(plain[0]) - before
+        after = min(longest_tail, common_prefix([plain[0][::-1], first[::-1]]))
+        head = first[: len(first) - after]
+        replaced = len(plain[0]) - after  # plain ids that `head` stands for
+        ids = [first]
+        for prompt_ids in plain[1:]:
+            ids.append(head + prompt_ids[replaced:])
+        return ids
+
+    def _encode_vicuna(self, image: Image.Image, prompts: Sequence[str]) -> Encoded:
+        """LLaVA's tokenizer_image_token.
+
+        The text before the image, the image and the text after it are tokenised apart, behind one
+        BOS. Tokenised together, the space before the image would become another token.
+        """
+        marker = self.processor.image_token
+        inputs = dict(self.processor(images=[image], text=[marker], return_tensors="pt"))
+        image_id = self.processor.image_token_id
+        # The processor knows how many placeholders an image has; the text around them is ours.
+        image_ids = [token for token in inputs["input_ids"][0].tolist() if token == image_id]
+        ids = []
+        for prompt in prompts:
+            before, after = self.text(prompt).split(marker, 1)
+            bos = [self.tokenizer.bos_token_id]
+            ids.append([*bos, *self._piece(before), *image_ids, *self._piece(after)])
+        return Encoded(ids, _of_image(inputs), {})
+
+    def _piece(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _of_image(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of a processor's outputs that belong to the image."""
+    return {name: value for name, value in inputs.items() if name not in PER_TOKEN}
+
+
+def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """How many leading items all sequences share."""
+    first = sequences[0]
+    shortest = min(map(len, sequences))
+    for index in range(shortest):
+        if any(sequence[index] != first[index] for sequence in sequences[1:]):
+            return index
+    return shortest

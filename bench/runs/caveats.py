@@ -1,0 +1,126 @@
+"""What a reader must know beside a number: each metric carries its caveats into every table.
+
+A number without them is read as the official one: of all questions, by the official rule, with the
+official judge, from a model that finished its answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bench.types import Answer, Metric, Sample
+
+# A text that says the same thing four times in a row at its end goes round in circles.
+LOOP = re.compile(r"(?=.*[^\W_])(.{8,200}?)\1{3,}.{0,200}$", re.DOTALL)
+OFFICIAL_JUDGE = "gpt-4"
+
+
+def with_caveats(
+    metrics: Sequence[Metric],
+    record: Mapping[str, Any],
+    judged: bool,
+    answers: Sequence[tuple[Sample, Answer]],
+    metric_subsets: Callable[[str], Collection[str]],
+) -> list[Metric]:
+    """The metrics with their caveats behind those that the benchmark gave them.
+
+    Args:
+        metrics: A run's metrics.
+        record: Its run.json.
+        judged: Whether its numbers come from a judge.
+        answers: The samples that have an answer, with it.
+        metric_subsets: Which metrics' subsets the samples of a subset count in.
+    """
+    of_the_run = run_caveats(record, judged)
+    flags = {name: [] for name in ("cut", "loop", "thought")}  # type: dict[str, list[str]]
+    for sample, answer in answers:
+        if answer.finish == "length":
+            flags["cut"].append(sample.subset)
+        if is_loop(answer.text):
+            flags["loop"].append(sample.subset)
+        if answer.thoughts:
+            flags["thought"].append(sample.subset)
+    flagged = {subset for subsets in flags.values() for subset in subsets}
+    counted_in = {subset: metric_subsets(subset) for subset in flagged}
+    done = []
+    for metric in metrics:
+        caveats = [*metric.caveats, *of_the_run]
+        if metric.unscored:
+            caveats.append(f"{metric.unscored:,} of {metric.n + metric.unscored:,} unscored")
+        for flag, text in (
+            ("cut", "{} answers cut off at the token limit"),
+            ("loop", "{} answers repeat themselves to the end"),
+            ("thought", "thoughts of {} answers left out"),
+        ):
+            counted = [name for name in flags[flag] if metric.subset in counted_in[name]]
+            if counted:
+                caveats.append(text.format(f"{len(counted):,}"))
+        done.append(replace(metric, caveats=tuple(dict.fromkeys(caveats))))
+    return done
+
+
+def run_caveats(record: Mapping[str, Any], judged: bool) -> list[str]:
+    """What the run's record says that a reader must know."""
+    caveats = []
+    if record.get("limit") is not None:
+        number, total = record["data"]["samples"], record.get("all_samples")
+        caveats.append(f"limited to {number:,}{f' of {total:,}' if total else ''} samples")
+    if record.get("subsets"):
+        caveats.append(f"only the subsets {', '.join(record['subsets'])}")
+    matching = record.get("recorded") or {}
+    unmatched = matching.get("unmatched", {}).get("count", 0)
+    if unmatched:
+        caveats.append(f"{unmatched:,} of {matching['rows']:,} recorded answers belong to none")
+    duplicates = matching.get("duplicates", {}).get("count", 0)
+    if duplicates:
+        caveats.append(f"{duplicates:,} recorded answers are second ones and left out")
+    decoding = record["model"].get("decoding") or {}
+    if decoding.get("temperature"):
+        caveats.append(f"sampled at temperature {decoding['temperature']:g}")
+    caveats += record.get("negotiated") or []
+    protocol = _chosen_protocol(record)
+    if protocol:
+        caveats.append(f"asked by the protocol {protocol}, not by the model's own")
+    if judged and record.get("judge"):
+        caveat = _judge_caveat(record["judge"])
+        if caveat:
+            caveats.append(caveat)
+    return caveats
+
+
+def _chosen_protocol(record: Mapping[str, Any]) -> str | None:
+    """The protocol, if it was asked for in the command; by default it is the model's own."""
+    words = list(record.get("command") or ())
+    for index, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name == "--protocol":
+            chosen = value or (words[index + 1] if index + 1 < len(words) else "")
+            return None if chosen in ("", "auto") else str(chosen)
+    return None
+
+
+def _judge_caveat(judge: Mapping[str, Any]) -> str | None:
+    """By whom and by which prompt answers were rated, unless as in the published figures."""
+    kind = judge.get("kind")
+    if kind == "scene":
+        return "rated by the facts of the built-in world"
+    if kind == "replay":
+        return "recorded reviews by our rubric" if judge.get("reading") == "rubric" else None
+    name, prompt = str(judge.get("model", kind)), judge.get("prompt", "ours")
+    if prompt == "official" and name.startswith(OFFICIAL_JUDGE):
+        return None
+    whose = {"ours": "our rubric", "official": "the official prompt"}.get(prompt, "a user's prompt")
+    return f"rated by {name} with {whose}; published ratings are {OFFICIAL_JUDGE.upper()}'s"
+
+
+def is_loop(text: str) -> bool:
+    """Whether an answer repeats itself to its end.
+
+    >>> is_loop("A dog. " + "There is a cat on the mat. " * 5), is_loop("A dog and a cat.")
+    (True, False)
+    """
+    # A short answer cannot; the search is not free.
+    return len(text) > 40 and LOOP.search(text[-2000:]) is not None

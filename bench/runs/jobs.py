@@ -1,0 +1,340 @@
+"""Puts a model, a benchmark, data and a judge together into a run; opens a recorded one again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import registry
+from bench.errors import BenchError, StoreError
+from bench.files import dump
+from bench.runs import runner
+from bench.runs.environment import environment
+from bench.runs.run import Run
+from bench.runs.runner import Outcome, Questions
+from bench.runs.sources import open_data
+from bench.runs.store import RunFolder
+from bench.terminal import progress_bar
+from bench.types import Benchmark, Checkable, Judge, Model, Negotiating, Score
+
+# What decides the default folder of a run, apart from the benchmark.
+FOLDER_PARTS = ("model", "limit", "subsets", "data")
+URL_SECRETS = re.compile(r"(://)[^/@\s]*@|\?\S*$")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on one benchmark."""
+
+    benchmark: Benchmark
+    model: Model
+    judge: Judge | None
+    data: str
+    images: Path | None
+    limit: int | None
+    out: Path | None
+    subsets: tuple[str, ...] | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job whose questions are read and checked, with its record and its folder."""
+
+    job: Job
+    questions: Questions
+    record: Mapping[str, Any]
+    store: RunFolder
+
+
+def load_model(spec: str, options: Mapping[str, Any]) -> Model:
+    """The adapter for a --model text: KIND:REST of a registered kind, else an `hf` model."""
+    kind, rest = registry.split_kind("models", spec) or ("hf", spec)
+    # Only a local model can be spread over workers; a server has its own.
+    if kind == "hf" and (options.get("workers") or options.get("ray")):
+        from bench.models.ray_workers import RayModel
+
+        return RayModel(rest, options)
+    model: Model = registry.load("models", kind)(rest, options)
+    return model
+
+
+def load_judge(
+    spec: str,
+    template: Path | None = None,
+    max_tokens: int | None = None,
+    api_key_env: str | None = None,
+) -> Judge:
+    """The judge for a --judge text. Raises BenchError if it names no known kind."""
+    kind, _, rest = spec.partition(":")
+    options = {"template": template, "max_tokens": max_tokens, "api_key_env": api_key_env}
+    judge: Judge = registry.load("judges", kind)(rest, options)
+    return judge
+
+
+def judge_for(
+    spec: str | None,
+    data: str,
+    template: Path | None = None,
+    max_tokens: int | None = None,
+    api_key_env: str | None = None,
+) -> Judge | None:
+    """The judge of a run: the one that was asked for, else the oracle on the built-in world."""
+    if spec is None and data == "scenes":
+        spec = "scene"  # it knows the facts of every scene
+    return None if spec is None else load_judge(spec, template, max_tokens, api_key_env)
+
+
+def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
+    """Reads and checks everything that a job needs but the images and weights.
+
+    Args:
+        job: The job.
+        command: The words of the command line, for the record.
+        now: The time, for the record.
+
+    Raises:
+        BenchError: Something is wrong with it.
+    """
+    benchmark, model = job.benchmark, job.model
+    recorded = model.recorded
+    # Recorded answers decide which images a benchmark without a list of its own is about.
+    known_images = None if recorded is None else tuple(recorded.images)
+    data = open_data(job.data, job.images, benchmark.name, known_images, job.subsets)
+    suffix = model.suffix(benchmark)
+    samples = runner.read_samples(benchmark, data)
+    subsets: Sequence[str] | None = job.subsets
+    matching = None
+    if recorded is not None:
+        asked_samples = runner.of_subsets(benchmark, samples, subsets)
+        asked_subsets, matching = recorded.match(benchmark, asked_samples)
+        # A split that the file was not asked would stand beside the others as unscored.
+        if len(asked_subsets) < len({sample.subset for sample in asked_samples}):
+            subsets = asked_subsets
+    questions = runner.prepare(
+        benchmark,
+        data,
+        samples,
+        suffix,
+        partial(model.max_tokens, benchmark),
+        job.limit,
+        subsets,
+        per_sample=recorded is not None,
+    )
+    judge = job.judge.describe() if job.judge and benchmark.judged else None
+    record = {
+        "created": now,
+        "command": list(map(_without_secret, command)),
+        "name": job.name,
+        "benchmark": {"name": benchmark.name, "version": benchmark.version},
+        "data": {
+            "samples": len(questions.samples),
+            "sha256": questions.sha256,
+            "files": data.digests(),
+        },
+        "source": {
+            "data": _absolute(job.data),
+            "images": job.images and _absolute(str(job.images)),
+            "replayed": recorded is not None,
+            # Earlier versions gave equal questions one recorded answer.
+            "per_sample": recorded is not None,
+            "model": model.source and _absolute(str(model.source)),
+            "adapter": model.adapter and _absolute(str(model.adapter)),
+        },
+        "prompt": {"suffix": suffix},
+        "limit": job.limit,
+        "all_samples": len(samples),
+        "subsets": subsets and list(subsets),
+        "recorded": matching,
+        "model": model.describe(),
+        "judge": judge,
+        "environment": environment(),
+    }
+    folder = job.out or Path("runs") / _folder_name(record)
+    return Prepared(job, questions, record, RunFolder(folder / benchmark.name.replace(":", "-")))
+
+
+def check_jobs(jobs: Sequence[Prepared]) -> None:
+    """Tries whatever can fail before the first answer is paid for.
+
+    Folders are made, images looked for, servers asked for a sign of life. A run that has all its
+    answers needs neither images nor servers. Raises what `execute` would raise later.
+    """
+    tried: set[int] = set()
+
+    def try_once(server: Model | Judge) -> None:
+        if isinstance(server, Checkable) and id(server) not in tried:
+            tried.add(id(server))
+            server.check()
+
+    for prepared in jobs:
+        job, questions, store = prepared.job, prepared.questions, prepared.store
+        with store.locked():
+            store.check_space(len(questions.requests))
+            if store.record_file.exists():
+                store.check_same(prepared.record)
+        answered = store.answers().keys()
+        if any(request.key not in answered for request in questions.requests):
+            if job.model.reads_images and all(r.path is None for r in questions.requests):
+                raise runner.no_images(questions)
+            try_once(job.model)
+        if job.benchmark.judged and job.judge is not None:
+            judged = store.verdicts(runner.judge_digest(job.judge.describe()))
+            if any(sample.id not in judged for sample in questions.samples):
+                try_once(job.judge)
+
+
+def execute(prepared: Prepared) -> Outcome:
+    """Runs a prepared job to its end in its folder, or continues it there."""
+    job, questions, store = prepared.job, prepared.questions, prepared.store
+    name = job.benchmark.name
+    with store.locked():
+        store.begin(prepared.record)
+        size_before = store.size_of_answers()
+        with progress_bar(f"{name}: asking", len(questions.requests)) as progress:
+            unanswered = runner.ask(store, job.model, questions, progress)
+        is_only_shown = 0 < size_before == store.size_of_answers() and not unanswered
+        unjudged: Mapping[str, str] = {}
+        if job.benchmark.judged and job.judge is not None:
+            with progress_bar(f"{name}: judging", len(questions.samples)) as progress:
+                unjudged = runner.judge_answers(store, job.judge, questions, progress)
+        # An earlier start may have judged the run; its verdicts then count.
+        record = _with_refusals(store, job)
+        outcome = runner.summarise(store, job.benchmark, questions, record, unanswered, unjudged)
+        return replace(outcome, recorded_before=record["created"] if is_only_shown else None)
+
+
+def _with_refusals(store: RunFolder, job: Job) -> dict[str, Any]:
+    """The run's record, with what servers refused: another temperature moves answers."""
+    record = store.record()
+    refusals = dict.fromkeys(record.get("negotiated") or ())
+    for server in (job.model, job.judge if job.benchmark.judged else None):
+        if isinstance(server, Negotiating):
+            refusals |= dict.fromkeys(server.negotiated)
+    if list(refusals) != (record.get("negotiated") or []):
+        record["negotiated"] = list(refusals)
+        store.write_record(record)
+    return record
+
+
+def run_suite(
+    names: Sequence[str],
+    model: Model,
+    judge: Judge | None,
+    data: str,
+    limit: int | None,
+    out: Path,
+    subsets: Sequence[str] | None = None,
+) -> dict[str, Outcome]:
+    """One model on benchmarks by name, each in its folder under `out`.
+
+    A run that was begun before is continued.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    outcomes = {}
+    for name in names:
+        parts = None if subsets is None else tuple(subsets)
+        job = Job(registry.benchmark(name), model, judge, data, None, limit, out, parts)
+        outcomes[job.benchmark.name] = execute(prepare(job, [], now))
+    return outcomes
+
+
+def rescore(run: Run, judge: Judge | None) -> tuple[Benchmark, Outcome]:
+    """Scores a recorded run again, judged anew if `judge` is given.
+
+    Raises StoreError if the data is no longer the one that was asked about, BenchError if the
+    benchmark takes no judge.
+    """
+    benchmark: Benchmark = registry.benchmark(run.benchmark)
+    # Scoring by rule what was meant to be judged would look like a result.
+    if judge is not None and not benchmark.judged:
+        raise BenchError(
+            f"{benchmark.title} takes no judge.",
+            "Its answers are scored by rule.",
+            "Use `bench score`.",
+        )
+    store, record = run.store, run.record
+    # Nobody else writes while scores and metrics are replaced together.
+    with store.locked():
+        questions = recorded_questions(run, benchmark)
+        unjudged: Mapping[str, str] = {}
+        if judge is not None:
+            with progress_bar(f"{benchmark.name}: judging", len(questions.samples)) as progress:
+                unjudged = runner.judge_answers(store, judge, questions, progress)
+            record = {**record, "judge": judge.describe()}
+        # A folder that has moved is found there from now on.
+        if record != store.record():
+            store.write_record(record)
+        return benchmark, runner.summarise(store, benchmark, questions, record, {}, unjudged)
+
+
+def scores_by(run: Run, judges: Sequence[Judge]) -> list[dict[str, Score]]:
+    """A recorded run's scores by sample id, under each of the judges that have judged it."""
+    benchmark: Benchmark = registry.benchmark(run.benchmark)
+    questions, answers = recorded_questions(run, benchmark), run.answers
+    by_judge = []
+    for judge in judges:
+        verdicts = run.store.verdicts(runner.judge_digest(judge.describe()))
+        scores = {}
+        for sample in questions.samples:
+            key = questions.key_of[sample.id]
+            if key in answers:
+                verdict = verdicts.get(sample.id)
+                scores[sample.id] = benchmark.score(sample, answers[key].answer, verdict)
+        by_judge.append(scores)
+    return by_judge
+
+
+def recorded_questions(run: Run, benchmark: Benchmark) -> Questions:
+    """What a recorded run asked, read again.
+
+    Raises StoreError if the data is no longer the one it asked about.
+    """
+    record, source = run.record, run.record["source"]
+    # A replayed run asked about the images that its file knew.
+    answered = tuple(run.store.answered_images()) if source["replayed"] else None
+    images = source["images"] and Path(source["images"])
+    subsets = record.get("subsets")
+    data = open_data(source["data"], images, benchmark.name, answered, subsets)
+    questions = runner.prepare(
+        benchmark,
+        data,
+        runner.read_samples(benchmark, data),
+        record["prompt"]["suffix"],
+        benchmark.max_tokens,
+        record["limit"],
+        subsets,
+        source.get("per_sample", False),
+    )
+    if questions.sha256 != record["data"]["sha256"]:
+        raise StoreError(
+            f"The questions in {source['data']} are no longer those of {run.folder}.",
+            "The files have changed since the run.",
+            "Restore them, or run again in a new folder.",
+        )
+    return questions
+
+
+def _without_secret(word: str) -> str:
+    """A word of the command line without the user, password and query that a URL may carry."""
+    return URL_SECRETS.sub(r"\1", word) if "://" in word else word
+
+
+def _absolute(source: str) -> str:
+    return source if source in ("hub", "scenes") else str(Path(source).resolve())
+
+
+def _folder_name(record: Mapping[str, Any]) -> str:
+    """A folder for the model and everything else that must not change under it."""
+    name = str(record["model"].get("name", "model"))
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-.") or "model"
+    # The same question gets the same folder, so that the same command continues.
+    parts = {key: record[key] for key in FOLDER_PARTS}
+    digest = hashlib.sha256(dump(parts).encode()).hexdigest()
+    return f"{name[:60]}-{digest[:8]}"

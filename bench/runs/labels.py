@@ -1,0 +1,115 @@
+"""What tables call the models of several runs: the shortest texts that tell them apart.
+
+What a run is called is never what it is: two checkpoints may both be called checkpoint-500. Runs
+of one model, by everything that its record says of it, share a label; others never do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.files import dump
+from bench.runs.run import Run
+
+# Parts of a model's description that say nothing of what it is.
+NAMES = ("name", "file", "software")
+
+
+@dataclass
+class _ModelRuns:
+    """A model's runs, one of each benchmark."""
+
+    base: str
+    identity: str
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Run:
+        return next(iter(self.runs.values()))[0]
+
+
+def give_labels(runs: Sequence[Run]) -> None:
+    """Sets the label of each run, so that no two models among them share one."""
+    by_base: dict[str, list[_ModelRuns]] = {}
+    for run in runs:
+        rows = by_base.setdefault(run.model, [])
+        _row_of(run, rows).runs.setdefault(run.benchmark, []).append(run)
+    for base, rows in by_base.items():
+        for row, label in zip(rows, _labels(base, rows), strict=True):
+            for members in row.runs.values():
+                for run in members:
+                    run.label = label
+
+
+def _row_of(run: Run, rows: list[_ModelRuns]) -> _ModelRuns:
+    """The row of the run's model that has no other run of its benchmark."""
+    identity = _identity(run)
+    for row in rows:
+        others = row.runs.get(run.benchmark, [])
+        is_same_run = all(other.folder == run.folder for other in others)
+        if row.identity == identity and is_same_run:
+            return row
+    row = _ModelRuns(run.model, identity)
+    rows.append(row)
+    return row
+
+
+def _identity(run: Run) -> str:
+    """All that the record says of the model, but for names and places.
+
+    Who gives several runs one name says that they are one model: its answer files differ by
+    benchmark.
+    """
+    name = run.record.get("name")
+    if name is not None:
+        return dump(["named", name])
+    model = run.record["model"]
+    parts = {key: value for key, value in model.items() if key not in NAMES}
+    return dump(parts)
+
+
+def _labels(base: str, rows: Sequence[_ModelRuns]) -> list[str]:
+    if len(rows) == 1:
+        return [base]
+    ways: tuple[Callable[[Run], str | None], ...] = (_checkpoint, _adapter, _folder)
+    for path_of in ways:
+        paths = [path_of(row.first) for row in rows]
+        known = [path for path in paths if path is not None]
+        if len(set(known)) == len(rows):
+            return [_label(base, ending) for ending in _distinct_endings(known)]
+    # The same folder cannot hold two runs, so this is one run that was named twice.
+    return [base] * len(rows)
+
+
+def _checkpoint(run: Run) -> str | None:
+    """Where the checkpoint or the recorded answers lay, None if it came from the hub."""
+    path = run.record["source"].get("model")
+    return None if path is None else str(path)
+
+
+def _adapter(run: Run) -> str | None:
+    path = run.record["source"].get("adapter")
+    return None if path is None else str(path)
+
+
+def _folder(run: Run) -> str:
+    return str(run.folder.resolve())
+
+
+def _distinct_endings(paths: Sequence[str]) -> list[str]:
+    """The shortest endings of different paths that are all different, as long as each other."""
+    parts = [Path(path).parts for path in paths]
+    length = 1
+    while len({part[-length:] for part in parts}) < len(parts):
+        length += 1
+    return ["/".join(part[-length:]).lstrip("/") for part in parts]
+
+
+def _label(base: str, ending: str) -> str:
+    # expA/merged says more than "merged (expA/merged)".
+    bare_base = base.removesuffix(" on scenes")
+    if ending == bare_base or ending.endswith(f"/{bare_base}"):
+        return ending + base.removeprefix(bare_base)
+    return f"{base} ({ending})"

@@ -1,0 +1,210 @@
+"""A finished or unfinished run, and how runs are found in folders.
+
+Every command that takes runs finds them here, so that all of them see the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench import registry
+from bench.errors import BenchError, StoreError
+from bench.runs.store import RECORD, Recorded, RunFolder
+from bench.types import Figure, Metric, Score
+
+
+class Results(Protocol):
+    """What is known of a benchmark's outcome: what was run, its metrics, its scores by sample."""
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The content of run.json."""
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """The recorded metrics."""
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """The scores by sample id."""
+
+
+class Run:
+    """One benchmark's run of one model.
+
+    Each file is read when something of it is asked for, and only once. Reading raises StoreError if
+    the file is missing or corrupt.
+
+    Args:
+        folder: The folder that holds run.json.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = RunFolder(folder)
+        self._label: str | None = None
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return self.store.record()
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """The recorded metrics."""
+        return self.store.metrics()
+
+    @cached_property
+    def scores(self) -> dict[str, Score]:
+        """The scores by sample id, unscored samples included."""
+        return self.store.scores()
+
+    @cached_property
+    def answers(self) -> dict[str, Recorded]:
+        """The recorded answers by request key."""
+        return self.store.answers()
+
+    @cached_property
+    def figures(self) -> Sequence[Figure]:
+        """What the run is compared, gated, plotted and tabled by."""
+        return figures_of(self)
+
+    @property
+    def benchmark(self) -> str:
+        """The benchmark's name."""
+        return str(self.record["benchmark"]["name"])
+
+    @property
+    def model(self) -> str:
+        """What the model is called if no other one of that name is beside it.
+
+        An adapter is told by the first digits of its sha256, for it has no name of its own. The
+        built-in world is named, for its numbers must not be taken for the published data's.
+        """
+        model = self.record["model"]
+        adapter = model.get("adapter_sha256")
+        name = f"{model['name']} {adapter[:8]}" if adapter else str(model["name"])
+        name = self.record.get("name") or name
+        return f"{name} on scenes" if self.record["source"]["data"] == "scenes" else name
+
+    def move(self, data: str | None, images: Path | None) -> None:
+        """Says where the data and the images lie now, if their folders have moved.
+
+        Args:
+            data: As in `bench run --data`; None if it has not moved.
+            images: A folder of images; None if it has not moved.
+        """
+        moved: dict[str, str] = {}
+        if data is not None:
+            moved["data"] = data if data in ("hub", "scenes") else str(Path(data).resolve())
+        if images is not None:
+            moved["images"] = str(images.resolve())
+        self.record["source"] = {**self.record["source"], **moved}
+
+    @property
+    def label(self) -> str:
+        """What tables call the model; `bench.runs.labels.give_labels` tells equal names apart."""
+        return self._label or self.model
+
+    @label.setter
+    def label(self, label: str) -> None:
+        self._label = label
+
+    @property
+    def scored(self) -> dict[str, Score]:
+        """The scores by sample id, without unscored samples."""
+        return {name: score for name, score in self.scores.items() if score.unscored is None}
+
+    @property
+    def finished(self) -> bool:
+        """Whether metrics.json is there."""
+        return self.store.metrics_file.is_file()
+
+    def whole(self) -> dict[str, Metric]:
+        """The metrics that stand for the whole benchmark, by name, in the order of the figures."""
+        metrics = {}
+        for figure in self.figures:
+            for metric in self.metrics:
+                if figure.stands_for_whole(metric):
+                    metrics[metric.name] = metric
+        return metrics
+
+
+def figures_of(results: Results) -> Sequence[Figure]:
+    """The figures that the benchmark declares.
+
+    Without any, or if the benchmark is not installed here, they are what the recorded metrics
+    allow.
+    """
+    from bench.metrics.paired import recorded_means
+
+    name = str(results.record["benchmark"]["name"])
+    try:
+        declared: Sequence[Figure] = registry.benchmark(name).figures
+    except BenchError:
+        declared = ()
+    return declared or recorded_means(results.metrics, results.scores, name)
+
+
+def find_runs(path: Path) -> list[Run]:
+    """The run in a folder, or all runs below it at any depth, in the order of their paths.
+
+    Raises StoreError if there is none.
+    """
+    if (path / RECORD).is_file():
+        return [Run(path)]
+    runs = [Run(file.parent) for file in sorted(path.glob(f"**/{RECORD}"))]
+    if not runs:
+        raise StoreError(
+            f"{path} holds no run.",
+            f"It has no {RECORD}.",
+            "`bench list runs` shows the runs there are.",
+        )
+    return runs
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """The finished runs in the folders, and remarks on those that cannot be used."""
+    runs, remarks = [], []
+    for folder in folders:
+        try:
+            runs_of_folder = find_runs(folder)
+        except StoreError as error:
+            remarks.append(error.fact)
+            continue
+        for run in runs_of_folder:
+            try:
+                # Whatever any table needs, so that a damaged run is left out of all of them.
+                _ = run.benchmark, run.model, run.metrics, run.scores
+            except (BenchError, KeyError, TypeError, AttributeError) as error:
+                remarks.append(f"{run.folder} was left out: {' '.join(str(error).split())}")
+            else:
+                runs.append(run)
+    return runs, remarks
+
+
+def group_by_benchmark(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each benchmark, in the order in which they are given."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.benchmark, []).append(run)
+    return groups
+
+
+def by_benchmark(runs: Sequence[Run]) -> dict[str, Run]:
+    """One run for each benchmark. Raises StoreError naming the folders if one has several."""
+    single = {}
+    for name, group in group_by_benchmark(runs).items():
+        if len(group) > 1:
+            folders = ", ".join(str(run.folder) for run in group)
+            number = "two" if len(group) == 2 else str(len(group))
+            raise StoreError(
+                f"There are {number} runs of {name}, and one is needed.",
+                f"They are {folders}.",
+                "Name the folder of one of them.",
+            )
+        single[name] = group[0]
+    return single

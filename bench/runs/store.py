@@ -1,0 +1,313 @@
+"""A run's folder: append-only, crash-safe, resumable.
+
+run.json        what was asked, and everything that can move a number
+answers.jsonl   one line for each distinct (image, prompt), appended and flushed batch by batch
+verdicts.jsonl  one line for each judged sample, the judge's raw text kept
+scores.jsonl    one line for each sample
+metrics.json    every metric with value, interval, n, unscored
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from bench.errors import StoreError
+from bench.files import (
+    append_lines,
+    cannot_write,
+    dump,
+    read_json,
+    read_lines,
+    replace_lines,
+    write_json,
+)
+from bench.types import Answer, Metric, Request, Score, Verdict
+
+FORMAT = 1
+RECORD = "run.json"
+# Parts of a record that move no number: a run is continued whatever they are.
+NOT_COMPARED = (
+    "created",
+    "command",
+    "name",
+    "all_samples",
+    "negotiated",
+    "judge",
+    "source",
+    "environment",
+)
+SERVED = "model.served"  # what a server says of its model, if it does
+SHOWN_DIFFERENCES = 8
+BYTES_PER_ANSWER = 2000  # in answers.jsonl and scores.jsonl, with a long answer
+SPACE = 5_000_000  # bytes that a run may take beside its answers
+SHOWN_LENGTH = 48  # characters of a value in an error
+T = TypeVar("T")
+
+
+class Recorded(NamedTuple):
+    """A recorded answer, and the sha256 (16 hex digits) of the image that it was given to."""
+
+    answer: Answer
+    image_sha256: str | None
+
+
+class RunFolder:
+    """Reads and writes one run's files. Writing needs `locked()`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record_file = path / RECORD
+        self.answers_file = path / "answers.jsonl"
+        self.verdicts_file = path / "verdicts.jsonl"
+        self.scores_file = path / "scores.jsonl"
+        self.metrics_file = path / "metrics.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process only.
+
+        Raises StoreError if another process has it or it cannot be made.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            # Not waiting: the other process may run for days.
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StoreError(
+                f"{self.path} is in use.",
+                "Another process is writing this run.",
+                "Wait for it to end, or give this one another folder with --out.",
+            ) from error
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def check_space(self, requests: int) -> None:
+        """Raises StoreError if the disk has no room for so many answers."""
+        needed = requests * BYTES_PER_ANSWER + SPACE
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise StoreError(
+                f"{self.path} has no room for this run.",
+                f"{needed / 1e6:.0f} MB may be needed and {free / 1e6:.0f} MB are free.",
+                "Free space, or name a folder on another disk with --out.",
+            )
+
+    def record(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises StoreError if there is none or it is not one of ours.
+        """
+        if not self.record_file.is_file():
+            raise StoreError(
+                f"{self.path} is not a run.",
+                f"It holds no {RECORD}.",
+                "`bench list runs` shows the runs there are.",
+            )
+        record = read_json(self.record_file)
+        version = record.get("format") if isinstance(record, dict) else None
+        if version != FORMAT:
+            raise StoreError(
+                f"{self.record_file} has format {version!r}, and this version reads format "
+                f"{FORMAT}.",
+                "Another version of synth-align wrote it, or it is not a run's file.",
+                "Install the version that made it, or run again in a new folder.",
+            )
+        return dict(record)
+
+    def begin(self, record: Mapping[str, Any]) -> None:
+        """Starts the run, or continues it if run.json says the same.
+
+        Raises StoreError naming every recorded thing that differs.
+        """
+        if not self.record_file.exists():
+            self.write_record(record)
+            return
+        recorded = self.check_same(record)
+        # Answers are the same whoever judges them, whatever they are called.
+        updated = dict(recorded)
+        for part in ("judge", "name"):
+            if record.get(part):
+                updated[part] = record[part]
+        if updated != recorded:
+            self.write_record(updated)
+
+    def check_same(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The content of run.json. Raises StoreError naming all that differs from `record`."""
+        recorded = self.record()
+        changed = differences(recorded, record)
+        if changed:
+            more = " …" if len(changed) > SHOWN_DIFFERENCES else ""
+            raise StoreError(
+                f"{self.path} holds a run of another experiment.",
+                f"It differs in {'; '.join(changed[:SHOWN_DIFFERENCES])}{more}.",
+                "Give this run a folder of its own with --out, or delete the old one.",
+            )
+        return recorded
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Replaces run.json."""
+        write_json(self.record_file, {"format": FORMAT, **record})
+
+    def answers(self) -> dict[str, Recorded]:
+        """Recorded answers by request key."""
+        answers = {}
+        for row in read_lines(self.answers_file):
+            answers[row["key"]] = Recorded(_build(Answer, row), row.get("image_sha256"))
+        return answers
+
+    def size_of_answers(self) -> int:
+        """The size of answers.jsonl in bytes; 0 if there is none."""
+        return self.answers_file.stat().st_size if self.answers_file.exists() else 0
+
+    def answered_images(self) -> list[str]:
+        """The names of the images that have answers, in order of their first."""
+        return list(dict.fromkeys(row["image"] for row in read_lines(self.answers_file)))
+
+    def tokens(self) -> tuple[int, int] | None:
+        """Prompt and generated tokens of all answers that a server was paid for, None if none."""
+        prompt_tokens, tokens, is_paid = 0, 0, False
+        for row in read_lines(self.answers_file):
+            if row.get("prompt_tokens") is not None:
+                is_paid = True
+                prompt_tokens += row["prompt_tokens"]
+                tokens += row["tokens"]
+        return (prompt_tokens, tokens) if is_paid else None
+
+    def append_answers(self, batch: Sequence[tuple[Request, Answer, str | None]]) -> None:
+        """Appends one batch of (request, answer, the image's digest) and flushes it to the disk."""
+        rows = []
+        for request, answer, digest in batch:
+            row = {
+                "key": request.key,
+                "image": request.image,
+                "prompt": request.prompt,
+                **asdict(answer),
+            }
+            del row["error"]  # answers with an error are not recorded
+            if answer.prompt_tokens is None:
+                del row["prompt_tokens"]
+            if not answer.thoughts:
+                del row["thoughts"]
+            # Tenths of milliseconds: more digits would only make the file longer.
+            row["seconds"] = round(answer.seconds, 4)
+            row["image_sha256"] = digest
+            rows.append(row)
+        append_lines(self.answers_file, rows)
+
+    def verdicts(self, judge: str) -> dict[str, Verdict]:
+        """Verdicts by sample id, given by the judge whose digest is `judge`."""
+        verdicts = {}
+        for row in read_lines(self.verdicts_file):
+            if row.get("judge") == judge:
+                verdicts[row["sample"]] = _build(Verdict, row)
+        return verdicts
+
+    def append_verdicts(self, batch: Sequence[tuple[str, Verdict]], judge: str) -> None:
+        """Appends one batch of (sample id, verdict) and flushes it to the disk."""
+        rows = []
+        for sample, verdict in batch:
+            row: dict[str, Any] = {"sample": sample, "judge": judge, "text": verdict.text}
+            if verdict.official:
+                row["official"] = True
+            rows.append(row)
+        append_lines(self.verdicts_file, rows)
+
+    def scores(self) -> dict[str, Score]:
+        """Recorded scores by sample, none if the run was never scored."""
+        return {row["sample"]: build_score(row) for row in read_lines(self.scores_file)}
+
+    def metrics(self) -> list[Metric]:
+        """The recorded metrics. Raises StoreError if the run was never scored."""
+        if not self.metrics_file.is_file():
+            raise StoreError(
+                f"{self.path} has no metrics.",
+                "The run is not finished.",
+                "Start the same `bench run` again.",
+            )
+        return list(map(build_metric, read_json(self.metrics_file)["metrics"]))
+
+    def write_results(self, scores: Sequence[Score], metrics: Sequence[Metric]) -> None:
+        """Replaces scores.jsonl and metrics.json."""
+        replace_lines(self.scores_file, map(asdict, scores))
+        write_json(self.metrics_file, {"metrics": list(map(metric_row, metrics))})
+
+
+def metric_row(metric: Metric) -> dict[str, Any]:
+    """The metric as a JSON object: NaN as null."""
+    row = asdict(metric)
+    for name, value in row.items():
+        if isinstance(value, float) and math.isnan(value):
+            row[name] = None
+    return row
+
+
+def build_metric(row: Mapping[str, Any]) -> Metric:
+    """A metric from its JSON object."""
+    values = {name: math.nan if value is None else value for name, value in row.items()}
+    values["caveats"] = tuple(row.get("caveats") or ())
+    return _build(Metric, values)
+
+
+def build_score(row: Mapping[str, Any]) -> Score:
+    """A score from its JSON object."""
+    return _build(Score, row)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two run records, as "data.sha256 (a → b)".
+
+    What cannot move a number is left out.
+    """
+    a, b = flatten(old), flatten(new)
+    changed = []
+    for key in sorted(a.keys() | b.keys()):
+        part = key.split(".")[0]
+        # A server that was down says nothing of its model; that makes it no other model.
+        if key.startswith(SERVED) and None in (_served(old), _served(new)):
+            continue
+        if part not in (*NOT_COMPARED, "format") and a.get(key) != b.get(key):
+            changed.append(f"{key} ({_short(a.get(key))} → {_short(b.get(key))})")
+    return changed
+
+
+def _served(record: Mapping[str, Any]) -> Any:
+    model = record.get("model")
+    return model.get("served") if isinstance(model, Mapping) else None
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys, values as JSON would give them back."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping) and item:
+            flat |= flatten(item, f"{name}.")
+        else:
+            # A tuple is a list once it has been in a file.
+            flat[name] = json.loads(dump(item))
+    return flat
+
+
+def _build(kind: type[T], row: Mapping[str, Any]) -> T:
+    """A dataclass from a row; what other versions wrote beside its fields is left out."""
+    names: Iterable[str] = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{key: value for key, value in row.items() if key in names})
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 1] + "…"

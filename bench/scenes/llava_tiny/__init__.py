@@ -1,0 +1,1 @@
+"""How llava-tiny is trained: its architecture, its lessons, its card."""
