@@ -103,8 +103,7 @@ def results(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     """The rows of the last stage's comparison, none if the recipe does not evaluate."""
     if "evaluate" not in artifacts:
         return []
-    rows: list[dict[str, Any]] = read_json(artifacts["evaluate"].folder / "results.json")
-    return rows
+    return evaluate.read_results(artifacts["evaluate"].folder)
 
 
 def _make(

@@ -8,6 +8,7 @@ answers; a fault in one is a DataError.
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -115,9 +116,22 @@ def replace_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Replaces `file` by `value` as indented JSON."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    replace_file(file, text + "\n")
+    """Replaces `file` by `value` as indented JSON, see `indented`."""
+    replace_file(file, indented(value) + "\n")
+
+
+def indented(value: Any) -> str:
+    """Indented JSON; what is not known (NaN, which JSON has not) is null."""
+    text = json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_without_nan, value))
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _end_of_last_line(out: IO[bytes]) -> int:

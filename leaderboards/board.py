@@ -6,7 +6,6 @@ What is derived, disputed or measured is told apart. Columns are what benchmarks
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from bench import registry
 from bench.errors import BenchError
+from bench.files import indented
 from bench.runs.labels import give_labels
 from bench.runs.run import Run, read_runs
 from bench.types import CAVEAT, format_spread, scale_of
@@ -212,7 +212,7 @@ def as_json(table: Board, remarks: Sequence[str]) -> str:
             if not math.isnan(cell.value):
                 cells[column] = _cell_object(cell)
         lines.append({"model": line.model, "measured": line.measured, "cells": cells})
-    return json.dumps({"board": lines, "remarks": list(remarks)}, indent=2, ensure_ascii=False)
+    return indented({"board": lines, "remarks": remarks})
 
 
 def _cell_object(cell: BoardCell) -> dict[str, Any]:

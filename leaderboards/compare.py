@@ -5,7 +5,6 @@ What is more than noise, what flipped, and what could have been seen at all.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.files import indented
 from bench.metrics.paired import Paired, change_of, paired
 from bench.runs.run import Run, by_benchmark, find_runs
 from bench.runs.store import flatten
@@ -305,7 +305,7 @@ def as_json(comparisons: Sequence[Comparison]) -> str:
             "p_sign_flip": flips.p,
         }
         objects.append(content)
-    return json.dumps({"comparisons": _without_nan(objects)}, indent=2)
+    return indented({"comparisons": objects})
 
 
 def _row_object(row: Row) -> dict[str, Any]:
@@ -323,12 +323,3 @@ def _row_object(row: Row) -> dict[str, Any]:
         "detectable": row.detectable,
         "needed": row.needed,
     }
-
-
-def _without_nan(value: Any) -> Any:
-    """NaN as null, which JSON has."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return list(map(_without_nan, value))
-    return None if isinstance(value, float) and math.isnan(value) else value

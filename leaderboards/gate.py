@@ -24,10 +24,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import registry
 from bench.errors import BenchError, os_reason
-from bench.files import dump, write_json
+from bench.files import indented, write_json
 from bench.metrics.paired import Paired, change_of, paired
 from bench.runs.run import Results, Run, by_benchmark, figures_of, find_runs
-from bench.runs.store import build_metric, build_score, metric_row
+from bench.runs.store import build_metric, build_score
 from bench.stats import NORMAL_QUANTILE, detectable
 from bench.types import CAVEAT, Figure, Metric, Score, caveats_of, scale_of
 from leaderboards.compare import COMPARED, differing
@@ -184,7 +184,7 @@ def save(path: Path, file: Path) -> int:
         record = {part: reference.record[part] for part in parts if part in reference.record}
         benchmarks[name] = {
             "record": record,
-            "metrics": list(map(metric_row, reference.metrics)),
+            "metrics": list(map(asdict, reference.metrics)),
             "scores": list(map(asdict, reference.scores.values())),
             "answers": reference.texts,
         }
@@ -480,4 +480,4 @@ def as_json(checks: Sequence[Check]) -> str:
         "passed": verdict == "passed",
         "checks": list(map(vars, checks)),
     }
-    return dump(content)
+    return indented(content)

@@ -1,13 +1,14 @@
 """Base and aligned model on the same benchmarks, compared sample by sample.
 
 Artifact: results.json with a row for each figure: both values with intervals, the paired difference
-with interval and p-value. The runs themselves lie beside the artifact, in OUT/runs, where the base
-model's are shared by all variants.
+with interval and p-value; what is not known is null. The runs themselves lie beside the artifact,
+in OUT/runs, where the base model's are shared by all variants.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +58,17 @@ def run(settings: Evaluation, inputs: Mapping[str, Path], out: Path, seed: int) 
     rows = compare(base_runs, aligned_runs)
     write_json(out / "results.json", rows)
     return {"figures": len(rows)}
+
+
+def read_results(artifact: Path) -> list[dict[str, Any]]:
+    """The rows of an artifact's results.json, with NaN for what is not known."""
+    rows = []
+    for row in read_json(artifact / "results.json"):
+        for name in ("base", "aligned", "difference"):
+            row[name] = [math.nan if end is None else end for end in row[name]]
+        row["p"] = math.nan if row["p"] is None else row["p"]
+        rows.append(row)
+    return rows
 
 
 def measure(settings: Evaluation, spec: str, runs: Path) -> list[Run]:
@@ -114,9 +126,8 @@ def as_text(results: RecipeResults) -> str:
         change = _change(row)
         values = f"{change.first:>8} →{change.second:>7}"
         difference = f"{change.difference:>7} {change.interval}"
-        lines.append(
-            f"  {row['figure']:26}{values}  {difference}  p {change.p}  n {row['samples']}"
-        )
+        p = f"p {change.p}  " if change.p else ""
+        lines.append(f"  {row['figure']:26}{values}  {difference}  {p}n {row['samples']}")
     return "\n".join(lines)
 
 
@@ -169,8 +180,8 @@ def _seed_table(columns: Sequence[RecipeResults]) -> list[list[str]]:
             change = _table_change(rows[figure])
             if len(line) == 1:  # the base is the same for all
                 line.append(change.first)
-            p = f"p {change.p}"
-            line.append(f"{change.second} ({change.difference} {change.interval}, {p})")
+            p = f", p {change.p}" if change.p else ""
+            line.append(f"{change.second} ({change.difference} {change.interval}{p})")
         lines.append(line)
     return lines
 

@@ -418,13 +418,11 @@ def align(
 
     The same command continues where it stopped.
     """
-    import json as json_module
-
     from alignment import pipeline, plan
     from alignment.recipe import read_recipe
     from alignment.stages.evaluate import RecipeResults, as_text, table
     from bench import terminal
-    from bench.files import replace_file
+    from bench.files import indented, replace_file
 
     content = read_recipe(recipe)
     if variants == "all":
@@ -447,7 +445,7 @@ def align(
         rows = []
         for result in results:
             rows.append({"recipe": result.recipe, "seed": result.seed, "figures": result.rows})
-        print(json_module.dumps({"aligned": rows}, indent=2))
+        print(indented({"aligned": rows}))
     # A recipe need not evaluate.
     measured = [result for result in results if result.rows]
     if measured and not json:
@@ -481,14 +479,13 @@ def list_(
     json: Json = False,
 ) -> None:
     """List what there is to choose from."""
-    import json as json_module
-
     from bench.cli.listing import listing
+    from bench.files import indented
 
     rows = listing(what, folder)
     if json:
         objects = [{"name": name, "what": text} for name, text in rows]
-        print(json_module.dumps({what: objects}, indent=2))
+        print(indented({what: objects}))
         return
     width = 0
     for name, _ in rows:

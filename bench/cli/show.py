@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.files import indented
 from bench.metrics.agreement import Agreement
-from bench.runs.store import metric_row
 from bench.types import CAVEAT, Metric, caveats_of, format_value
 
 PIPE_WIDTH = 160  # columns of a table that goes into a file or another program
@@ -95,7 +94,7 @@ def show_json(runs: Sequence[ShownRun], judges: Sequence[JudgePair]) -> None:
                 "benchmark": run.benchmark,
                 "model": run.model,
                 "folder": str(run.folder),
-                "metrics": list(map(metric_row, run.metrics)),
+                "metrics": list(map(asdict, run.metrics)),
             }
         )
     content: dict[str, object] = {"runs": rows}
@@ -103,4 +102,4 @@ def show_json(runs: Sequence[ShownRun], judges: Sequence[JudgePair]) -> None:
         content["agreement"] = [
             {"judges": [pair.first, pair.second]} | asdict(pair.agreement) for pair in judges
         ]
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    print(indented(content))

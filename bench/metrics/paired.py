@@ -287,7 +287,7 @@ def format_change(
 
     Args:
         unit: Fractions are shown in percent.
-        first: The first model's value.
+        first: The first model's value. A value that is not known (NaN) is "–".
         second: The second model's value.
         difference: Its value, low and high end.
         p: The p-value; NaN gives an empty text.
@@ -296,9 +296,9 @@ def format_change(
     scale = scale_of(unit)
     change, low, high = (scale * end for end in difference[:3])
     return Change(
-        f"{scale * first:.{digits}f}",
-        f"{scale * second:.{digits}f}",
-        f"{change:+.{digits}f}",
+        "–" if np.isnan(first) else f"{scale * first:.{digits}f}",
+        "–" if np.isnan(second) else f"{scale * second:.{digits}f}",
+        "–" if np.isnan(change) else f"{change:+.{digits}f}",
         "no interval" if np.isnan(low) else f"[{low:+.{digits}f}, {high:+.{digits}f}]",
         "" if np.isnan(p) else format_p(p),
     )

@@ -243,16 +243,7 @@ class RunFolder:
     def write_results(self, scores: Sequence[Score], metrics: Sequence[Metric]) -> None:
         """Replaces scores.jsonl and metrics.json."""
         replace_lines(self.scores_file, map(asdict, scores))
-        write_json(self.metrics_file, {"metrics": list(map(metric_row, metrics))})
-
-
-def metric_row(metric: Metric) -> dict[str, Any]:
-    """The metric as a JSON object: NaN as null."""
-    row = asdict(metric)
-    for name, value in row.items():
-        if isinstance(value, float) and math.isnan(value):
-            row[name] = None
-    return row
+        write_json(self.metrics_file, {"metrics": list(map(asdict, metrics))})
 
 
 def build_metric(row: Mapping[str, Any]) -> Metric:

@@ -14,16 +14,19 @@ from alignment.recipe import read_recipe
 from alignment.rewards.grounding import WORST, FactsReward, value
 from alignment.rewards.reward import Reward, Rewarded
 from alignment.settings import RecipeError
-from alignment.stages import images, preferences, rewards
+from alignment.stages import evaluate, images, preferences, rewards
 from alignment.stages.images import FolderImages
 from alignment.stages.preferences import Preferences
+from bench.benchmarks.chair import caption_values
 from bench.errors import BenchError
-from bench.files import append_lines, read_lines
+from bench.files import append_lines, read_lines, write_json
 from bench.language.claims import Claim, claims_of
 from bench.language.english import NUMBERS, plural
 from bench.language.object_mentions import read_synonyms
+from bench.runs.run import Run
 from bench.scenes.facts import scene_of, synonym_lines
 from tests.conftest import ROOT
+from tests.recorded_runs import record_of, score_row, write_run
 
 SYNONYMS = read_synonyms(synonym_lines())
 GOOD = (ROOT / "alignment" / "recipes" / "scenes-tiny.yaml").read_text()
@@ -298,3 +301,29 @@ def test_corrupt_pictures_of_a_folder_are_dropped_with_the_reason(tmp_path):
         and "c.jpg" in reasons[2]
         and "no picture left" in reasons[3]
     )
+
+
+def caption_run(folder, captions):
+    """A CHAIR run of captions that mention these objects, of images that show dogs."""
+    rows = []
+    for number, mentioned in enumerate(captions):
+        values = caption_values(mentioned, ["dog"]) | {"length": len(mentioned)}
+        rows.append(score_row(str(number), f"{number}.png", "all", **values))
+    record = record_of(benchmark={"name": "chair", "version": "1"})
+    return Run(write_run(folder, record, rows))
+
+
+@pytest.mark.parametrize("mentioned", [["dog", "cat"], []])
+def test_a_model_that_hardly_speaks_is_compared_without_intervals(tmp_path, mentioned):
+    """One caption alone, or none, has a mention: CHAIRi has no error then, or no value."""
+    base = caption_run(tmp_path / "base", [["dog"]] * 6)
+    aligned = caption_run(tmp_path / "aligned", [mentioned, *[[]] * 5])
+    write_json(tmp_path / "results.json", evaluate.compare([base], [aligned]))
+    rows = evaluate.read_results(tmp_path)
+    chair_i = next(row for row in rows if row["figure"] == "CHAIRi")
+    assert math.isnan(chair_i["p"]) and math.isnan(chair_i["difference"][1])
+    results = evaluate.RecipeResults("recipe", 0, rows)
+    line = next(line for line in evaluate.as_text(results).splitlines() if "CHAIRi" in line)
+    change = "50.00    +50.00 no interval" if mentioned else "–         – no interval"
+    assert " ".join(change.split()) in " ".join(line.split())
+    assert "nan" not in evaluate.as_text(results) + evaluate.table([results])
