@@ -245,8 +245,7 @@ def image_only(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
 
 
 def load_processor(folder: Path) -> ProcessorMixin:
-    """``AutoProcessor.from_pretrained``, but without the video part where torchvision is missing.
-    ``AutoProcessor.from_pretrained``, but without the video part where torchvision is missing."""
+    """``AutoProcessor.from_pretrained``, but without the video part where torchvision is missing."""
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
     if is_torchvision_available() or model_type not in VIDEO:
         return hf.AutoProcessor.from_pretrained(folder)
@@ -280,12 +279,12 @@ def square(size: int = IMAGE) -> dict[str, int]:
 Made = tuple[hf.PreTrainedConfig, ProcessorMixin]
 
 
-def llava(folder: Path) -> Made:
-    """LLaVA-1.5: CLIP tower, Llama."""
+def llava(folder: Path, text_config: Any = hf.LlamaConfig, **more: Any) -> Made:
+    """LLaVA-1.5: CLIP tower, Llama or another language model."""
     tokenizer = llama_tokenizer(folder)
     config = hf.LlavaConfig(
         vision_config=hf.CLIPVisionConfig(**VISION),
-        text_config=hf.LlamaConfig(**TEXT, **ids(tokenizer)),
+        text_config=text_config(**TEXT, **ids(tokenizer), **more),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=16,
     )
@@ -569,10 +568,19 @@ def randomise(model: hf.PreTrainedModel, seed: int, eos_gain: float = 2.0) -> No
 
 
 def make(kind: str, folder: Path, seed: int = 0) -> Path:
-    """Write the tiny checkpoint of ``kind`` (a key of ``MAKERS``) into ``folder``, and return it.
-    Write the tiny checkpoint of ``kind`` (a key of ``MAKERS``) into ``folder``, and return it."""
+    """Write the tiny checkpoint of ``kind`` (a key of ``MAKERS``) into ``folder``, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
-    config, processor = MAKERS[kind](folder)
+    save(*MAKERS[kind](folder), folder, seed)
+    if kind in VIDEO:  # so that the folder also loads where torchvision is installed
+        path = folder / "processor_config.json"
+        data = json.loads(path.read_text())
+        data["video_processor"] = {"video_processor_type": VIDEO[kind]}
+        path.write_text(json.dumps(data, indent=2) + "\n")
+    return folder
+
+
+def save(config: Any, processor: Any, folder: Path, seed: int = 0) -> Path:
+    """Writes a checkpoint of random weights."""
     torch.manual_seed(seed)
     model = hf.AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     text = config.get_text_config()
@@ -583,9 +591,4 @@ def make(kind: str, folder: Path, seed: int = 0) -> Path:
     randomise(model, seed)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    if kind in VIDEO:  # so that the folder also loads where torchvision is installed
-        path = folder / "processor_config.json"
-        data = json.loads(path.read_text())
-        data["video_processor"] = {"video_processor_type": VIDEO[kind]}
-        path.write_text(json.dumps(data, indent=2) + "\n")
     return folder

@@ -311,5 +311,7 @@ def _finish(trainer: Any, model: HFModel, settings: Training, out: Path) -> None
         shutil.rmtree(checkpoint)
     if settings.merge:
         merged = trainer.model.merge_and_unload()
+        # The base's own, which was set aside for asking.
+        merged.generation_config = model.generation_config
         merged.save_pretrained(out / "merged")
         model.processor.save_pretrained(out / "merged")

@@ -1,4 +1,4 @@
-"""Which requests are computed together: whole images at a time, in the order of the requests.
+"""Which requests are computed together: whole images of one kind of question.
 
 The plan depends on the requests only, so that a resumed run computes the very same batches.
 """
@@ -17,43 +17,47 @@ T = TypeVar("T")
 
 
 def plan(requests: Sequence[Request], max_prompts: int) -> list[list[list[Request]]]:
-    """Batches of groups.
+    """Batches of groups, each batch of one kind, in the order of their first requests.
+
+    Descriptions and yes/no questions are apart, also where they are asked about the same images in
+    turn: a yes/no batch is done after a token or two.
 
     Args:
         requests: All requests of a run, those about one image next to each other.
         max_prompts: The most prompts that a group, and a batch, may have.
     """
     batches: list[list[list[Request]]] = []
+    last_of_kind: dict[tuple[bool, int], list[list[Request]]] = {}  # still being filled
     for group in _groups(requests, max_prompts):
-        if batches and _fits(batches[-1], group, max_prompts):
-            batches[-1].append(group)
-        else:
-            batches.append([group])
+        kind = _kind(group[0])
+        batch = last_of_kind.get(kind)
+        if batch is None or sum(map(len, batch)) + len(group) > max_prompts:
+            batch = last_of_kind[kind] = []
+            batches.append(batch)
+        batch.append(group)
     return batches
 
 
 def _groups(requests: Sequence[Request], max_prompts: int) -> list[list[Request]]:
+    """Requests of one kind about one image, in the order of their first ones."""
     groups: list[list[Request]] = []
+    image = None
+    last_of_kind: dict[tuple[bool, int], list[Request]] = {}  # of this image
     for request in requests:
-        # Neighbours only: the order of answers is the order of requests.
-        same = groups and _kind(groups[-1][-1]) == _kind(request)
-        if same and len(groups[-1]) < max_prompts:
-            groups[-1].append(request)
-        else:
-            groups.append([request])
+        if request.image != image:
+            image, last_of_kind = request.image, {}
+        kind = _kind(request)
+        group = last_of_kind.get(kind)
+        if group is None or len(group) == max_prompts:
+            group = last_of_kind[kind] = []
+            groups.append(group)
+        group.append(request)
     return groups
 
 
-def _kind(request: Request) -> tuple[str, bool, int]:
-    """What all requests of a group have in common."""
-    return request.image, request.yes_no, request.max_tokens
-
-
-def _fits(batch: Sequence[Group], group: Group, max_prompts: int) -> bool:
-    prompts = sum(map(len, batch))
-    # Descriptions and yes/no questions are apart: a yes/no batch is done after a token or two.
-    same_task = batch[-1][-1].yes_no == group[0].yes_no
-    return prompts + len(group) <= max_prompts and same_task
+def _kind(request: Request) -> tuple[bool, int]:
+    """What all requests of a batch have in common."""
+    return request.yes_no, request.max_tokens
 
 
 def images_between(batches: Sequence[Sequence[Group]], start: int, stop: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -70,6 +71,22 @@ class Prompter:
         if self.protocol.image == "pad":
             return pad_to_square(image, self.processor.image_processor.image_mean)
         return image
+
+    def refusal(self, prompt: str) -> str | None:
+        """Why a prompt cannot be asked: a special token in it would be more than its text."""
+        for token in self._special:
+            if token in prompt:
+                return f"the question holds {token!r}, which is a special token of this model"
+        return None
+
+    @cached_property
+    def _special(self) -> list[str]:
+        """Special tokens, and the placeholders that the processor writes out."""
+        tokens = {getattr(self.processor, "image_token", None) or "<image>"}
+        for token in self.tokenizer.added_tokens_decoder.values():
+            if token.special and token.content.strip():
+                tokens.add(token.content)
+        return sorted(tokens)
 
     def text(self, prompt: str) -> str:
         """The prompt in the conversation's form, the image as one placeholder."""

@@ -6,12 +6,14 @@ It serves the models that the shared-image engine does not.
 from __future__ import annotations
 
 import copy
-import zlib
+import math
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from bench.types import Request
 
@@ -31,11 +33,43 @@ class Generated(NamedTuple):
     p_no: float | None
 
 
+class OwnDraws(LogitsProcessor):  # type: ignore[misc]
+    """Draws each row's token by its own random numbers, so that a batch decides nothing.
+
+    To `generate`, which is greedy, the token that was drawn is the only one possible.
+    """
+
+    def __init__(self, temperature: float, seeds: Sequence[str]) -> None:
+        self.temperature = temperature
+        self.rngs = [random.Random(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (rows, vocabulary) with one token a row."""
+        tokens = draw(scores.float(), self.temperature, self.rngs)
+        only = torch.full_like(scores, -math.inf)
+        only[torch.arange(len(tokens)), tokens] = 0.0
+        return only
+
+
+def draw(logits: torch.Tensor, temperature: float, rngs: Sequence[random.Random]) -> torch.Tensor:
+    """Tokens (rows,) drawn from softmax(logits / temperature), logits of shape (rows, vocabulary).
+
+    The cumulative distribution is inverted at a number of each row's own generator.
+    """
+    # In double precision: the sums of 150,000 small numbers must end at 1.
+    probabilities = (logits.double() / temperature).softmax(-1)
+    cumulative = probabilities.cumsum(-1)  # (rows, vocabulary)
+    uniform = [[rng.random()] for rng in rngs]
+    points = torch.tensor(uniform, device=cumulative.device) * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, points, right=True)
+    return tokens.clamp(max=cumulative.shape[-1] - 1)[:, 0]
+
+
 @torch.inference_mode()
 def generate(
     model: HFModel, images: Sequence[Image.Image], requests: Sequence[Request]
 ) -> list[Generated]:
-    """Answers to the requests, one image for each."""
+    """Answers to the requests, which are of one kind, one image for each."""
     # LLaVA's own prompt form is tokenised piece by piece, which no processor does for a batch.
     size = 1 if model.protocol.conversation == "vicuna_v1" else BATCH
     answers: list[Generated] = []
@@ -50,19 +84,24 @@ def _generate_batch(
 ) -> list[Generated]:
     inputs = _inputs(model, images, requests)
     wants_probabilities = requests[0].yes_no
+    limit = requests[0].max_tokens
     # The model keeps its own; what is asked here is this batch's.
-    config = copy.deepcopy(model.generation_config)
+    config = copy.deepcopy(model.model.generation_config)
     config.update(
-        max_new_tokens=requests[0].max_tokens,
+        max_new_tokens=limit,
         return_dict_in_generate=True,
         output_logits=wants_probabilities,
-        do_sample=model.temperature > 0,
+        do_sample=False,
     )
+    draws = None
     if model.temperature:
-        # All of the distribution is drawn from, as the shared-image engine does.
-        config.update(temperature=model.temperature, top_k=0)
-        torch.manual_seed(zlib.crc32(f"{model.seed} {requests[0].key}".encode()))
-    output = model.model.generate(**inputs, generation_config=config)
+        # A text of its own for each answer, as the shared-image engine has.
+        seeds = [f"{model.seed} {request.key}" for request in requests]
+        draws = LogitsProcessorList([OwnDraws(model.temperature, seeds)])
+    tokenizer = model.processor.tokenizer  # stop strings are looked for in its tokens
+    output = model.model.generate(
+        **inputs, generation_config=config, logits_processor=draws, tokenizer=tokenizer
+    )
     # `generate` returns prompt and answer in one row.
     prompt_length = inputs["input_ids"].shape[1]
     rows = output.sequences[:, prompt_length:].tolist()
@@ -74,9 +113,11 @@ def _generate_batch(
         p_yes = first_token[:, list(settings.yes)].sum(-1).tolist()
         p_no = first_token[:, list(settings.no)].sum(-1).tolist()
         probabilities = list(zip(p_yes, p_no, strict=True))
+    padding = config.pad_token_id
     answers = []
     for row, (p_yes, p_no) in zip(rows, probabilities, strict=True):
-        answers.append(model.generated(_until_end(row, settings.eos), p_yes, p_no))
+        tokens = _until_end(row, settings.eos, padding)
+        answers.append(model.generated(tokens, limit, p_yes, p_no))
     return answers
 
 
@@ -111,9 +152,13 @@ def to_device(value: torch.Tensor, network: Any) -> torch.Tensor:
     return value.to(network.device)
 
 
-def _until_end(tokens: list[int], eos: frozenset[int]) -> list[int]:
+def _until_end(tokens: list[int], eos: frozenset[int], padding: int | None) -> list[int]:
     """The tokens up to and with the first that ends the answer; what follows is padding."""
     for index, token in enumerate(tokens):
         if token in eos:
             return tokens[: index + 1]
-    return tokens
+    # A row that a stop string has ended is filled up without an end token.
+    end = len(tokens)
+    while end and tokens[end - 1] == padding:
+        end -= 1
+    return tokens[:end]

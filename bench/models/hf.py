@@ -10,12 +10,14 @@ run.json says why.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -27,6 +29,12 @@ from bench.models import checkpoints
 from bench.models.batching import Group, halve, images_between, plan
 from bench.models.conversations import Encoded, Prompter
 from bench.models.generate import Generated, generate
+from bench.models.generation_config import (
+    not_applied,
+    read_generation_config,
+    searches,
+    without_search,
+)
 from bench.models.llava_checkpoints import LlavaCheckpoint, is_llava_checkpoint
 from bench.models.protocol import LLAVA, NATIVE, ByProtocol, Protocol, read_protocol
 from bench.models.shared_image import Decoding, Question, answer_images
@@ -35,13 +43,9 @@ from bench.types import Answer, Batch, Request
 SERVED = frozenset(
     "llava llava_next llava_onevision qwen2_vl qwen2_5_vl idefics3 smolvlm internvl".split(),
 )
-# Fields of a generation config that change greedy answers and that the engine does not apply.
-NOT_APPLIED = (
-    "no_repeat_ngram_size",
-    "suppress_tokens",
-    "bad_words_ids",
-    "min_length",
-    "sequence_bias",
+# Language models whose attention and positions are what the engine makes of them.
+SERVED_LANGUAGE_MODELS = frozenset(
+    "llama mistral qwen2 qwen3 gemma qwen2_vl_text qwen2_5_vl_text".split()
 )
 MAX_PROMPTS = {"cpu": 32, "cuda": 128}  # in a batch, by type of device
 READ_AHEAD = 16  # images
@@ -52,6 +56,14 @@ SOFTWARE = ("synth-align", "torch", "transformers", "tokenizers", "peft", "pillo
 EXAMPLE_QUESTION = "Is there a dog in the image?"
 
 Work = Sequence[tuple[Group, Any]]  # groups, each with its Encoded (engine) or image (`generate`)
+
+
+class Prepared(NamedTuple):
+    """A group on its way: what can be asked, the image with it, and what cannot."""
+
+    group: Group
+    content: Encoded | Image.Image | None
+    failed: Batch
 
 
 class HFModel(ByProtocol):
@@ -83,8 +95,9 @@ class HFModel(ByProtocol):
         self.dtype = _dtype(options.get("dtype") or "auto", self.device)
         self.protocol = self._protocol(options.get("protocol") or "auto")
         self.prompter = Prompter(self.processor, self.protocol)
-        # The checkpoint's own: its end tokens and penalties are part of the model.
-        self.generation_config = _generation_config(self.folder, self.config)
+        self.generation_config = read_generation_config(self.folder, self.config)
+        # A search of its own is not: how answers are searched for is the benchmark's to say.
+        self.not_followed = searches(self.generation_config)
         self.temperature = float(options.get("temperature") or 0)
         self.seed = int(options.get("seed") or 0)
         self.not_served = self._why_not_served()
@@ -102,6 +115,8 @@ class HFModel(ByProtocol):
         decoding: dict[str, Any] = {"greedy": True}
         if self.temperature:
             decoding = {"temperature": self.temperature, "seed": self.seed}
+        if self.not_followed:
+            decoding["not_followed"] = self.not_followed
         decoding["eos_token_id"] = self.generation_config.eos_token_id
         decoding["repetition_penalty"] = self.generation_config.repetition_penalty
         image_processor = type(self.processor.image_processor).__name__
@@ -136,6 +151,8 @@ class HFModel(ByProtocol):
             self._model = self.checkpoint.read(self.dtype, self.device)
             if self.adapter is not None:
                 checkpoints.add_adapter(self._model, self.adapter)
+            # `generate` fills up from here what is not set.
+            self._model.generation_config = without_search(self.generation_config)
         return self._model
 
     def answer(self, requests: Sequence[Request], done: frozenset[str]) -> Iterator[Batch]:
@@ -152,57 +169,82 @@ class HFModel(ByProtocol):
         # Decoding and resizing release the interpreter's lock, so threads are enough.
         pool = ThreadPoolExecutor(READERS)
         try:
-            queue: list[list[Future[Any]]] = []  # of the first batches in `waiting`
+            queue: list[list[Future[Prepared]]] = []  # of the first batches in `waiting`
             for index, batch in enumerate(waiting):
+                # The batch that is computed now, and those behind it up to a number of images.
                 while len(queue) < len(waiting):
-                    ahead = images_between(waiting, index, len(queue))
+                    ahead = images_between(waiting, index + 1, len(queue))
                     if len(queue) > index and ahead >= READ_AHEAD:
                         break
                     groups = waiting[len(queue)]
-                    queue.append([pool.submit(self._encode, group) for group in groups])
-                encoded = [future.result() for future in queue[index]]
+                    queue.append([pool.submit(self._prepare, group) for group in groups])
+                prepared = [future.result() for future in queue[index]]
                 queue[index] = []  # frees the pixels when the batch is done
-                yield self._answer_batch(batch, encoded)
+                yield self._answer_batch(batch, prepared)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _encode(self, group: Group) -> Encoded | Image.Image | str:
-        """The group's image and prompts, or the reason why its image cannot be read."""
+    def _prepare(self, group: Group) -> Prepared:
+        """The group's image and prompts, or why they cannot be asked."""
         path = group[0].path
         assert path is not None
+        # A tokenizer of its own: one is not safe to use from several threads.
+        prompter = self._prompters.get()
         try:
-            image = read_image(path)
-            if self.not_served:
-                # `generate` prepares the image again; here it shows whether it can be prepared.
-                self.prompter.whole(self.prompter.prepare(image), group[0].prompt)
-                return image
-            return self.prompter.encode(image, [request.prompt for request in group])
-        except DataError as error:
-            return f"{error.fact} {error.reason}"
-        except (ValueError, RuntimeError, ZeroDivisionError) as error:
-            # Processors have limits on size and shape that they do not document.
-            reason = f"{type(error).__name__}: {str(error)[:120]}"
-            return f"image {path.name} cannot be prepared ({reason})"
+            failed: Batch = []
+            asked = []
+            for request in group:
+                reason = prompter.refusal(request.prompt)
+                if reason:
+                    failed.append((request, Answer("", error=reason)))
+                else:
+                    asked.append(request)
+            if not asked:
+                return Prepared(asked, None, failed)
+            try:
+                image = read_image(path)
+                if self.not_served:
+                    # `generate` prepares it again; here it shows whether it can be prepared.
+                    prompter.whole(prompter.prepare(image), asked[0].prompt)
+                    return Prepared(asked, image, failed)
+                prompts = [request.prompt for request in asked]
+                return Prepared(asked, prompter.encode(image, prompts), failed)
+            except DataError as error:
+                reason = f"{error.fact} {error.reason}"
+            except (ValueError, RuntimeError, ZeroDivisionError) as error:
+                # Processors have limits on size and shape that they do not document.
+                words = f"{type(error).__name__}: {str(error)[:120]}"
+                reason = f"image {path.name} cannot be prepared ({words})"
+            failed += [(request, Answer("", error=reason)) for request in asked]
+            return Prepared([], None, failed)
+        finally:
+            self._prompters.put(prompter)
 
-    def _answer_batch(
-        self, batch: Sequence[Group], encoded: Sequence[Encoded | Image.Image | str]
-    ) -> Batch:
+    @cached_property
+    def _prompters(self) -> SimpleQueue[Prompter]:
+        """One for each thread that reads ahead."""
+        prompters: SimpleQueue[Prompter] = SimpleQueue()
+        for _ in range(READERS):
+            prompters.put(Prompter(copy.deepcopy(self.processor), self.protocol))
+        return prompters
+
+    def _answer_batch(self, batch: Sequence[Group], prepared: Sequence[Prepared]) -> Batch:
         started = time.perf_counter()
-        failed: Batch = []
+        answers: dict[str, Answer] = {}
         work = []
-        for group, item in zip(batch, encoded, strict=True):
-            if isinstance(item, str):
-                failed += [(request, Answer("", error=item)) for request in group]
-            else:
-                work.append((group, item))
-        # A broken image costs its own questions only.
+        for item in prepared:
+            # A broken image costs its own questions only.
+            for request, answer in item.failed:
+                answers[request.key] = answer
+            if item.group:
+                work.append((item.group, item.content))
         generated = self._within_memory(work) if work else []
         seconds = (time.perf_counter() - started) / max(1, len(generated))
-        answered: Batch = []
         for request, (text, tokens, stopped, p_yes, p_no) in generated:
-            finish = "stop" if stopped else "length"
-            answered.append((request, Answer(text, tokens, seconds, finish, p_yes, p_no)))  # type: ignore[arg-type]
-        return failed + answered
+            finish: Literal["stop", "length"] = "stop" if stopped else "length"
+            answers[request.key] = Answer(text, tokens, seconds, finish, p_yes, p_no)
+        requests = [request for group in batch for request in group]
+        return [(request, answers[request.key]) for request in requests]
 
     def _within_memory(self, work: Work) -> list[tuple[Request, Generated]]:
         """Computes the work whole, or in halves if it has proved too large for the device."""
@@ -249,18 +291,28 @@ class HFModel(ByProtocol):
             p_yes, p_no = question.p_yes, question.p_no
             if not request.yes_no:
                 p_yes = p_no = None
-            answers.append((request, self.generated(question.tokens, p_yes, p_no)))
+            answer = self.generated(question.tokens, request.max_tokens, p_yes, p_no)
+            answers.append((request, answer))
         return answers
 
     def generated(
-        self, tokens: Sequence[int], p_yes: float | None, p_no: float | None
+        self, tokens: Sequence[int], limit: int, p_yes: float | None, p_no: float | None
     ) -> Generated:
-        """An answer from its token ids, the one that ended it included."""
-        stopped = bool(tokens) and tokens[-1] in self.settings.eos
+        """An answer from its token ids, the one that ended it included.
+
+        Args:
+            tokens: The ids.
+            limit: The most tokens that it could have had.
+            p_yes: P(yes) of the first one.
+            p_no: P(no) of it.
+        """
+        has_end = bool(tokens) and tokens[-1] in self.settings.eos
+        # A stop string ends an answer without a token of its own.
+        stopped = has_end or len(tokens) < limit
         # Special tokens are the conversation's, not the answer's.
         text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         # The token that ends an answer is no part of its length.
-        return Generated(text, len(tokens) - stopped, stopped, p_yes, p_no)
+        return Generated(text, len(tokens) - has_end, stopped, p_yes, p_no)
 
     @cached_property
     def settings(self) -> Decoding:
@@ -299,9 +351,22 @@ class HFModel(ByProtocol):
             return (
                 f"{architecture} is not among the architectures checked for the shared-image engine"
             )
+        text_config = self.config.get_text_config()
+        if text_config.model_type not in SERVED_LANGUAGE_MODELS:
+            return f"its language model, {text_config.model_type}, is not among those checked"
+        if _has_windows(text_config):
+            return "its language model has sliding-window attention"
         # The engine chooses tokens itself, so what it does not apply must not be asked of it.
-        special = [name for name in NOT_APPLIED if getattr(self.generation_config, name, None)]
+        special = not_applied(self.generation_config)
         return f"its generation config sets {', '.join(special)}" if special else None
+
+
+def _has_windows(text_config: Any) -> bool:
+    """Whether some layer sees a part of the text only, as Mistral's first 7B does."""
+    layers = getattr(text_config, "layer_types", None)
+    if layers:
+        return any(layer != "full_attention" for layer in layers)
+    return getattr(text_config, "sliding_window", None) is not None
 
 
 def split_adapter(spec: str) -> tuple[str, str]:
@@ -367,11 +432,3 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
             "Use one of these.",
         )
     return by_name[name]
-
-
-def _generation_config(folder: Path, config: Any) -> Any:
-    from transformers import GenerationConfig
-
-    if (folder / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(folder)
-    return GenerationConfig.from_model_config(config)

@@ -23,7 +23,7 @@ import torch
 from transformers import DynamicCache
 
 from bench.models.conversations import Encoded, common_prefix
-from bench.models.generate import to_device
+from bench.models.generate import draw, to_device
 
 PREFIX, NOBODY = 0, -1
 
@@ -319,16 +319,11 @@ class _Batch:
             question.finished = ended or len(question.tokens) >= question.limit
 
     def _next_tokens(self, questions: Sequence[Question], logits: torch.Tensor) -> list[int]:
-        """The most likely tokens, or tokens drawn by inverting the cumulative distribution."""
+        """The most likely tokens, or drawn ones."""
         if self.settings.temperature == 0:
             return logits.argmax(-1).tolist()
-        # In double precision: the sums of 150,000 small numbers must end at 1.
-        probabilities = (logits.double() / self.settings.temperature).softmax(-1)
-        cumulative = probabilities.cumsum(-1)  # (questions, vocabulary)
-        uniform = [[question.rng.random()] for question in questions]
-        points = torch.tensor(uniform, device=cumulative.device) * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, points, right=True)
-        return tokens.clamp(max=cumulative.shape[-1] - 1)[:, 0].tolist()
+        rngs = [question.rng for question in questions]
+        return draw(logits, self.settings.temperature, rngs).tolist()
 
     def _penalise(self, question: Question, logits: torch.Tensor) -> torch.Tensor:
         """`generate`'s repetition penalty over prompt and answer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,9 @@ from bench.types import (
     Score,
     Verdict,
 )
+
+# Where the image stands in LLaVA's own question files; every model has a place of its own.
+MARKER = re.compile(r"\A\s*<image>\s*|\s*<image>\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,9 @@ def prepare(
     by_image: dict[str, dict[str, list[Sample]]] = {}  # image → prompt → samples
     # Many samples ask the same: POPE's 9,000 rows are 5,127 questions.
     for sample in samples:
-        prompt = sample.question
+        prompt = MARKER.sub("", sample.question)
         if suffix and benchmark.yes_no(sample):
-            prompt = f"{sample.question}\n{suffix}"
+            prompt = f"{prompt}\n{suffix}"
         by_image.setdefault(sample.image, {}).setdefault(prompt, []).append(sample)
     requests: list[Request] = []
     key_of: dict[str, str] = {}

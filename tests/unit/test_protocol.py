@@ -12,6 +12,7 @@ from bench.data.images import read_image
 from bench.errors import ModelError
 from bench.models.hf import HFModel
 from bench.models.protocol import LLAVA, NATIVE, read_protocol
+from bench.types import Request
 from tests.conftest import draw
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
@@ -120,3 +121,28 @@ def test_a_bad_file_reports_all_its_faults_at_once(tmp_path, content, words):
     with pytest.raises(ModelError) as error:
         read_protocol(str(file))
     assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize("kind", ["llava", "gemma3", "qwen2_5_vl"])
+def test_a_special_token_in_a_question_is_refused_by_name(tiny, tmp_path, kind):
+    """It would be a place for an image, or the end of the conversation, instead of text."""
+    model = HFModel(str(tiny(kind)), {})
+    path = draw(tmp_path / "a.png", 1)
+    end = model.processor.tokenizer.eos_token
+    texts = [
+        QUESTION,
+        f"What is {model.processor.image_token} here?",
+        f"Say {end} twice.",
+        "A dog?",
+    ]
+    requests = [Request(text, path.name, path, text, text, 4, True, ()) for text in texts]
+    answers = {}
+    for batch in model.answer(requests, frozenset()):
+        answers |= {request.key: answer for request, answer in batch}
+    assert answers[QUESTION].error is None and answers["A dog?"].error is None
+    assert f"holds {model.processor.image_token!r}" in answers[texts[1]].error
+    assert f"holds {end!r}" in answers[texts[2]].error
+    plain = [one for one in requests if answers[one.key].error is None]
+    for batch in model.answer(plain, frozenset()):
+        for request, answer in batch:
+            assert answer.text == answers[request.key].text
