@@ -141,6 +141,21 @@ def _complete(loaded: Any) -> Any:
     return loaded
 
 
+def split_adapter(spec: str) -> tuple[str, str]:
+    """(name, adapter) of NAME or NAME+ADAPTER; the adapter is empty if there is none.
+
+    A folder's own name may hold a +, so the longest part in front of one that is a folder is it.
+    """
+    if Path(spec).is_dir():
+        return spec, ""
+    end = len(spec)
+    while (end := spec.rfind("+", 0, end)) > 0:
+        if Path(spec[:end]).is_dir():
+            return spec[:end], spec[end + 1 :]
+    name, _, adapter = spec.partition("+")
+    return name, adapter
+
+
 def unknown(table: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """An error that names what was asked, the nearest match and where to see all."""
     close = difflib.get_close_matches(name, [*known], n=1, cutoff=0.5)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +53,7 @@ VIDEO = {  # model type -> the video processor that the real checkpoint names
     "llava_onevision": "LlavaOnevisionVideoProcessor",
     "qwen2_vl": "Qwen2VLVideoProcessor",
     "qwen2_5_vl": "Qwen2VLVideoProcessor",
+    "qwen3_vl": "Qwen3VLVideoProcessor",
     "smolvlm": "SmolVLMVideoProcessor",
     "internvl": "InternVLVideoProcessor",
 }
@@ -79,6 +81,23 @@ LLAVA_TEMPLATE = (
     + _TEXTS
     + "{{ part['text'] + ' '}}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+MISTRAL_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}[INST] "
+    + _PARTS.replace("IMAGE", "<image>\n")
+    + " [/INST]{% endfor %}"
+)
+PIXTRAL_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}[INST]"
+    + _PARTS.replace("IMAGE", "[IMG]")
+    + "[/INST]{% endfor %}"
+)
+LLAMA3_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}"
+    "<|end_header_id|>\n\n"
+    + _PARTS.replace("IMAGE", "<|image|>")
+    + "<|eot_id|>{% endfor %}{% if add_generation_prompt %}"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 ONEVISION_TEMPLATE = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"
@@ -299,12 +318,14 @@ def llava(folder: Path, text_config: Any = hf.LlamaConfig, **more: Any) -> Made:
     )
 
 
-def llava_next(folder: Path) -> Made:
+def llava_next(
+    folder: Path, text_config: Any = hf.LlamaConfig, template: str = LLAVA_TEMPLATE
+) -> Made:
     """LLaVA-1.6 (Vicuna): CLIP tower over anyres tiles, Llama."""
     tokenizer = llama_tokenizer(folder)
     config = hf.LlavaNextConfig(
         vision_config=hf.CLIPVisionConfig(**VISION),
-        text_config=hf.LlamaConfig(**TEXT, **ids(tokenizer)),
+        text_config=text_config(**TEXT, **ids(tokenizer)),
         image_grid_pinpoints=GRID,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=16,
@@ -318,8 +339,66 @@ def llava_next(folder: Path) -> Made:
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=LLAVA_TEMPLATE,
+        chat_template=template,
     )
+
+
+def llava_next_mistral(folder: Path) -> Made:
+    """LLaVA-1.6 (Mistral), the alias's own: no sliding window, instructions in brackets."""
+    return llava_next(folder, partial(hf.MistralConfig, sliding_window=None), MISTRAL_TEMPLATE)
+
+
+def pixtral(folder: Path) -> Made:
+    """Pixtral: a `llava` by its config, with any image size, row breaks and its own processor."""
+    specials = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
+    tokenizer = byte_level_tokenizer(
+        [*specials, "<pad>"], bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    config = hf.LlavaConfig(
+        vision_config=hf.PixtralVisionConfig(
+            **(VISION | {"image_size": 112, "head_dim": 8, "rope_theta": 10000.0})
+        ),
+        text_config=hf.MistralConfig(**TEXT, **ids(tokenizer), head_dim=16, sliding_window=None),
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_seq_length=1,
+    )
+    images = hf.PixtralImageProcessorPil(
+        size={"longest_edge": 112}, patch_size={"height": PATCH, "width": PATCH}
+    )
+    return config, hf.PixtralProcessor(
+        images, tokenizer, patch_size=PATCH, chat_template=PIXTRAL_TEMPLATE
+    )
+
+
+def mllama(folder: Path) -> Made:
+    """Llama 3.2 Vision: tiles that the language model looks at by cross-attention."""
+    specials = ["begin_of_text", "start_header_id", "end_header_id", "eot_id", "python_tag"]
+    tokenizer = byte_level_tokenizer(
+        [*(f"<|{name}|>" for name in specials), "<|image|>", "<|finetune_right_pad_id|>"],
+        add_bos=True,
+        bos_token="<|begin_of_text|>",
+        eos_token="<|eot_id|>",
+        pad_token="<|finetune_right_pad_id|>",
+    )
+    vision = {name: value for name, value in VISION.items() if name != "num_attention_heads"}
+    text = ids(tokenizer)
+    # Its table of embeddings has a row for the image, its head has none, as the real one's.
+    config = hf.MllamaConfig(
+        vision_config=hf.MllamaVisionConfig(
+            **vision,
+            attention_heads=4,
+            num_global_layers=1,
+            intermediate_layers_indices=[0, 1],
+            vision_output_dim=32 * 3,
+            max_num_tiles=4,
+        ),
+        text_config=hf.MllamaTextConfig(**TEXT, **text, cross_attention_layers=[1]),
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+    )
+    images = hf.MllamaImageProcessorPil(size=square(), max_image_tiles=4)
+    return config, hf.MllamaProcessor(images, tokenizer, chat_template=LLAMA3_TEMPLATE)
 
 
 def llava_onevision(folder: Path) -> Made:
@@ -348,8 +427,8 @@ def llava_onevision(folder: Path) -> Made:
     )
 
 
-def qwen(name: str, vision: dict[str, object]) -> Made:
-    """Qwen2-VL or Qwen2.5-VL: any image size in 28-pixel steps, M-RoPE."""
+def qwen(name: str, vision: dict[str, object], **text: object) -> Made:
+    """Qwen2-VL, Qwen2.5-VL or Qwen3-VL: any image size in 28-pixel steps, M-RoPE."""
     specials = [
         "endoftext",
         "im_start",
@@ -377,10 +456,12 @@ def qwen(name: str, vision: dict[str, object]) -> Made:
     }  # of head size 16 / 2
     config = getattr(hf, f"{name}Config")(
         vision_config=dict(depth=2, num_heads=4, patch_size=PATCH, **vision),
-        text_config=dict(TEXT, rope_parameters=rope, **ids(tokenizer)),
+        text_config=dict(TEXT, rope_parameters=rope, **ids(tokenizer), **text),
         **tokens,
     )
-    images = hf.Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 112 * 112})
+    images = hf.Qwen2VLImageProcessorPil(
+        size={"shortest_edge": 56 * 56, "longest_edge": 112 * 112}, patch_size=PATCH
+    )
     processor = image_only(getattr(hf, f"{name}Processor"))
     return config, processor(images, tokenizer, chat_template=QWEN_TEMPLATE)
 
@@ -394,6 +475,18 @@ def qwen2_5_vl(folder: Path) -> Made:
     """Qwen2.5-VL: window attention in the first vision block."""
     vision = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": TEXT["hidden_size"]}
     return qwen("Qwen2_5_VL", dict(vision, window_size=IMAGE, fullatt_block_indexes=[1]))
+
+
+def qwen3_vl(folder: Path) -> Made:
+    """Qwen3-VL: features of several vision blocks go into several layers of the language model."""
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "out_hidden_size": TEXT["hidden_size"],
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0],
+    }
+    return qwen("Qwen3VL", vision, head_dim=16)
 
 
 def idefics(name: str, bos: str, pad: str, images: type, add_bos: bool = False) -> Made:
@@ -498,8 +591,13 @@ def gemma3(folder: Path) -> Made:
     )
 
 
-def internvl(folder: Path) -> Made:
-    """InternVL (-hf): InternViT tiles, 4 tokens each by pixel shuffle, Qwen2."""
+def internvl3_5(folder: Path) -> Made:
+    """InternVL3.5 (-hf): InternVL with Qwen3."""
+    return internvl(folder, partial(hf.Qwen3Config, head_dim=16))
+
+
+def internvl(folder: Path, text_config: Any = hf.Qwen2Config) -> Made:
+    """InternVL3 (-hf): InternViT tiles, 4 tokens each by pixel shuffle, Qwen2."""
     extra = {
         "start_image_token": "<img>",
         "end_image_token": "</img>",
@@ -514,7 +612,7 @@ def internvl(folder: Path) -> Made:
     )
     config = hf.InternVLConfig(
         vision_config=hf.InternVLVisionConfig(**VISION, layer_scale_init_value=1.0),
-        text_config=hf.Qwen2Config(**TEXT, tie_word_embeddings=False, **ids(tokenizer)),
+        text_config=text_config(**TEXT, tie_word_embeddings=False, **ids(tokenizer)),
         tie_word_embeddings=False,
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=4,
@@ -530,15 +628,20 @@ MAKERS: dict[str, Callable[[Path], Made]] = {
     for maker in (
         llava,
         llava_next,
+        llava_next_mistral,
         llava_onevision,
         qwen2_vl,
         qwen2_5_vl,
+        qwen3_vl,
         idefics3,
         smolvlm,
         paligemma,
         paligemma2,
         gemma3,
+        pixtral,
+        mllama,
         internvl,
+        internvl3_5,
     )
 }
 
@@ -555,6 +658,8 @@ def randomise(model: hf.PreTrainedModel, seed: int, eos_gain: float = 2.0) -> No
     for name, weight in model.named_parameters():
         if name.endswith(("q_norm.weight", "k_norm.weight")):
             weight.fill_(1.0)  # Gemma 3 adds 1: attention sharper than a plain mean
+        if name.endswith(("cross_attn_attn_gate", "cross_attn_mlp_gate")):
+            weight.fill_(1.0)  # Mllama's are shut at first: the image would decide nothing
         if weight.ndim < 2:
             continue  # other norms and biases stay as transformers sets them
         if "embed_tokens" in name:  # short, or a token would predict itself
@@ -571,10 +676,11 @@ def make(kind: str, folder: Path, seed: int = 0) -> Path:
     """Write the tiny checkpoint of ``kind`` (a key of ``MAKERS``) into ``folder``, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     save(*MAKERS[kind](folder), folder, seed)
-    if kind in VIDEO:  # so that the folder also loads where torchvision is installed
+    model_type = json.loads((folder / "config.json").read_text())["model_type"]
+    if model_type in VIDEO:  # so that the folder also loads where torchvision is installed
         path = folder / "processor_config.json"
         data = json.loads(path.read_text())
-        data["video_processor"] = {"video_processor_type": VIDEO[kind]}
+        data["video_processor"] = {"video_processor_type": VIDEO[model_type]}
         path.write_text(json.dumps(data, indent=2) + "\n")
     return folder
 

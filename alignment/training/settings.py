@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from alignment.settings import Settings
+from bench.registry import split_adapter
 
 Losses = Literal["sigmoid", "ipo", "hinge", "robust", "mpo", "sft"]
 
@@ -41,5 +42,16 @@ class Training(Settings):
     launch: str = ""
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
     lora: Lora = Lora()
+
+    @field_validator("model")
+    @classmethod
+    def _is_whole(cls, model: str) -> str:
+        name, adapter = split_adapter(model)
+        if adapter:
+            raise ValueError(
+                f"an adapter is not trained on another one: merge it first, "
+                f"`bench convert {name}+{adapter} MERGED`, and give MERGED"
+            )
+        return model
 
     MOVES_NOTHING: ClassVar[frozenset[str]] = frozenset({"trackers"})

@@ -111,6 +111,10 @@ def run(
     trust_remote_code: Annotated[
         bool, typer.Option(help="Run code that the checkpoint brings.")
     ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(help="A LoRA of LLaVA's own code: its base, if not the one that it names."),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -173,6 +177,7 @@ def run(
         "device": device,
         "revision": revision,
         "trust_remote_code": trust_remote_code,
+        "base": base,
         "workers": workers,
         "ray": ray,
         "api_key_env": api_key_env,
@@ -460,14 +465,21 @@ def align(
 @reports_errors
 def convert(
     source: Annotated[
-        str, typer.Argument(help="A checkpoint in LLaVA's original format: hub id or folder.")
+        str,
+        typer.Argument(
+            help="A checkpoint in LLaVA's original format (hub id or folder), or BASE+ADAPTER."
+        ),
     ],
     target: Annotated[Path, typer.Argument(help="A new folder.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help="A LoRA of LLaVA's own code: its base, if not the one that it names."),
+    ] = None,
 ) -> None:
-    """Write a checkpoint of LLaVA's original format as one that transformers loads."""
-    from bench.models.llava_checkpoints import convert as convert_checkpoint
+    """Write LLaVA's original format, or a base with its adapter merged, for transformers."""
+    from bench.models.convert import convert as convert_checkpoint
 
-    convert_checkpoint(source, target)
+    convert_checkpoint(source, target, base)
     print(target)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
+import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,14 +18,31 @@ from typing import Any
 import torch
 
 from bench import registry
-from bench.errors import ModelError, one_line
+from bench.errors import BenchError, ModelError, one_line
+from bench.files import replace_file
 
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "non_lora_trainables.bin"]
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+CACHED_FROM = 2**25  # bytes, which take 20 ms to hash
 HUB_TIMEOUT = 20  # seconds for the question what a repository holds
+# Of files that transformers reads beside the weights; trainer states and reports have others.
+CONFIG_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
+# Where a checkpoint may name its processor's class.
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+IMAGE_TEXT_CLASSES = ("AutoModelForImageTextToText", "AutoModelForVision2Seq")
+# Buffers that older versions of transformers saved; they are computed anew.
+BUFFERS = ("rotary_emb.inv_freq", "position_ids")
+# Layers that transformers has renamed since an adapter may have been saved (4.52), as patterns
+# without peft's prefix; peft itself knows LLaVA's.
+QWEN_LAYERS = {
+    r"^visual": "model.visual",
+    r"^model(?!\.(language_model|visual))": "model.language_model",
+}
+RENAMED_LAYERS = {"qwen2_vl": QWEN_LAYERS, "qwen2_5_vl": QWEN_LAYERS}
+LORA_MARKS = (".lora_", ".base_layer.", "base_model.model.")
 
 
 class Checkpoint:
@@ -45,14 +65,11 @@ class Checkpoint:
         return read_model(self.folder, dtype, device, self.remote_code)
 
 
-# Of files that transformers reads beside the weights; trainer states and reports have others.
-CONFIG_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
-
-
-def locate(name: str, revision: str | None) -> Path:
+def locate(name: str, revision: str | None, remote_code: bool = False) -> Path:
     """The folder of a checkpoint: a local one, or the hub's, downloaded at `revision`.
 
-    Raises ModelError if there is no such folder, id or revision, or if the hub cannot be reached.
+    Its code is downloaded only if it may run. Raises ModelError if there is no such folder, id or
+    revision, or if the hub cannot be reached.
     """
     # A local folder wins over a hub id of the same name.
     folder = Path(name)
@@ -65,7 +82,7 @@ def locate(name: str, revision: str | None) -> Path:
             + _did_you_mean(name, registry.MODEL_ALIASES, cutoff=0.5),
             "`bench list models` shows the aliases.",
         )
-    return Path(_download(name, revision))
+    return Path(_download(name, revision, [*PATTERNS, "*.py"] if remote_code else PATTERNS))
 
 
 def _did_you_mean(name: str, known: Iterable[str], cutoff: float) -> str:
@@ -73,7 +90,7 @@ def _did_you_mean(name: str, known: Iterable[str], cutoff: float) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def _download(name: str, revision: str | None) -> str:
+def _download(name: str, revision: str | None, patterns: list[str]) -> str:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -88,8 +105,8 @@ def _download(name: str, revision: str | None) -> str:
         for file in info.siblings or ():
             has_safetensors = has_safetensors or file.rfilename.endswith(".safetensors")
         # Pickles are fetched only of an original LLaVA, which has nothing else.
-        patterns = PATTERNS if has_safetensors else [*PATTERNS, "*.bin"]
-        return snapshot_download(name, revision=revision, allow_patterns=patterns)
+        wanted = patterns if has_safetensors else [*patterns, "*.bin"]
+        return snapshot_download(name, revision=revision, allow_patterns=wanted)
     except GatedRepoError as error:
         raise ModelError(
             f"{name} is gated.", "Its owner gives access on request.", "Ask, then set HF_TOKEN."
@@ -107,7 +124,7 @@ def _download(name: str, revision: str | None) -> str:
         # What was downloaded once is good enough without a network.
         try:
             return snapshot_download(
-                name, revision=revision, allow_patterns=PATTERNS, local_files_only=True
+                name, revision=revision, allow_patterns=patterns, local_files_only=True
             )
         except Exception:
             lines = str(error).strip().splitlines() or ["no details"]
@@ -140,10 +157,36 @@ def fingerprint(folder: Path) -> str:
     for file in files:
         blob = file.resolve().name
         if not SHA256.fullmatch(blob):
-            with file.open("rb") as content:
-                blob = hashlib.file_digest(content, "sha256").hexdigest()
+            blob = digest_of(file)
         digest.update(f"{file.name} {blob}\n".encode())
     return digest.hexdigest()
+
+
+def digest_of(file: Path) -> str:
+    """A file's sha256; of a large one computed once for its path, size and time of change."""
+    status = file.stat()
+    if status.st_size < CACHED_FROM:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    key = f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    cached = _cache_folder() / hashlib.sha256(key.encode()).hexdigest()
+    try:
+        known = cached.read_text(encoding="utf-8")
+        if SHA256.fullmatch(known):
+            return known
+    except (OSError, ValueError):
+        pass  # it was never computed
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    # A cache that cannot be written costs time and nothing else.
+    with contextlib.suppress(OSError, BenchError):
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(cached, digest)
+    return digest
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "synth-align" / "sha256"
 
 
 def file_digests(folder: Path) -> dict[str, str]:
@@ -168,6 +211,21 @@ def read_config(folder: Path, remote_code: bool) -> Any:
     """
     from transformers import AutoConfig
 
+    if not (folder / "config.json").is_file() and (folder / ADAPTER_CONFIG).is_file():
+        base = read_settings(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+        raise ModelError(
+            f"{folder} is an adapter.",
+            f"It has {ADAPTER_CONFIG} and no config.json.",
+            f"Give it with its base: {base or 'BASE'}+{folder}.",
+        )
+    own_class = _own_class(folder)
+    if own_class is not None and own_class[0] not in IMAGE_TEXT_CLASSES:
+        raise ModelError(
+            f"{folder} brings a model of its own code, which is asked in a form of its own.",
+            f"Its config.json maps {own_class[0]} to {own_class[1]}.",
+            "Use its conversion for transformers (often NAME-hf), or serve it and use "
+            "openai:NAME@URL.",
+        )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -179,6 +237,36 @@ def read_config(folder: Path, remote_code: bool) -> Any:
         ) from error
 
 
+def _own_class(folder: Path) -> tuple[str, str] | None:
+    """(auto class, class) of the code that a checkpoint brings, if transformers has none for it."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    settings = read_settings(folder / "config.json")
+    auto_map = settings.get("auto_map")
+    if settings.get("model_type") in CONFIG_MAPPING_NAMES or not isinstance(auto_map, dict):
+        return None
+    models = {}
+    for name, target in auto_map.items():
+        if name.startswith("AutoModel"):
+            models[name] = str(target)
+    for name in (*IMAGE_TEXT_CLASSES, *sorted(models)):
+        if name in models:
+            return name, models[name]
+    return None
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """A JSON object that a checkpoint may have; empty if the file is missing or no object.
+
+    What transformers itself cannot read, it says when it reads it.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def read_processor(folder: Path, config: Any, remote_code: bool) -> Any:
     """The checkpoint's processor.
 
@@ -186,12 +274,11 @@ def read_processor(folder: Path, config: Any, remote_code: bool) -> Any:
     video part that needs torchvision is built without it.
     """
     from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     code = {"trust_remote_code": remote_code}
     try:
         images = AutoImageProcessor.from_pretrained(folder, backend="pil", **code)
-        processor_class = PROCESSOR_MAPPING.get(type(config), None)
+        processor_class = _processor_class(folder, config)
         if processor_class is None:
             processor = AutoProcessor.from_pretrained(folder, **code)
             processor.image_processor = images
@@ -199,15 +286,58 @@ def read_processor(folder: Path, config: Any, remote_code: bool) -> Any:
         # Put together from its parts, because the processor's own loading would take torchvision.
         tokenizer = AutoTokenizer.from_pretrained(folder, **code)
         settings = processor_class.get_processor_dict(folder)[0]
-        return _without_video(processor_class).from_args_and_dict(
+        processor = _without_video(processor_class).from_args_and_dict(
             [images, tokenizer], settings, video_processor=None
         )
-    except (OSError, ValueError, ImportError, TypeError) as error:
+        _complete_processor(processor, settings, config)
+        return processor
+    except ImportError as error:
+        raise ModelError(
+            f"The processor in {folder} needs a package that is not installed.",
+            one_line(error),
+            "Install it: pip install torchvision, or what the reason names.",
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(
             f"The processor in {folder} cannot be loaded.",
             f"{type(error).__name__}: {one_line(error)}",
             "Complete the folder with the processor's files of the base model.",
         ) from error
+
+
+def _processor_class(folder: Path, config: Any) -> Any:
+    """The class that the checkpoint names, else its architecture's; None if it is not known.
+
+    Pixtral is a `llava` by its config, with another processor.
+    """
+    import transformers
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    for name in PROCESSOR_FILES:
+        class_name = str(read_settings(folder / name).get("processor_class"))
+        if hasattr(transformers, class_name):
+            return getattr(transformers, class_name)
+    return PROCESSOR_MAPPING.get(type(config), None)
+
+
+def _complete_processor(processor: Any, settings: dict[str, Any], config: Any) -> None:
+    """What processors saved before transformers 4.45 lack, from the model's config."""
+    vision = getattr(config, "vision_config", None)
+    patch_size = getattr(vision, "patch_size", None)
+    known = {
+        "patch_size": patch_size,
+        "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", None),
+    }
+    has_class_token = getattr(vision, "model_type", None) == "clip_vision_model"
+    if has_class_token:
+        known["num_additional_image_tokens"] = 1
+    image_size = getattr(vision, "image_size", None)
+    if isinstance(image_size, int) and isinstance(patch_size, int):
+        # OneVision counts an image's tokens itself.
+        known["num_image_tokens"] = (image_size // patch_size) ** 2
+    for name, value in known.items():
+        if hasattr(processor, name) and settings.get(name) is None and value is not None:
+            setattr(processor, name, value)
 
 
 def _without_video(processor_class: Any) -> Any:
@@ -262,15 +392,56 @@ def read_model(folder: Path, dtype: torch.dtype, device: torch.device, remote_co
             f"{type(error).__name__}: {one_line(error)}",
             "Download or save the checkpoint again.",
         ) from error
+    _check_complete(folder, report)
+    check_finite(folder, model.named_parameters())
+    return model.to(device).eval()
+
+
+def _check_complete(folder: Path, report: dict[str, Any]) -> None:
+    """Raises ModelError if a tensor has no place, or a place no tensor.
+
+    transformers fills the one with random numbers, drops the other, and only warns.
+    """
     missing = sorted(report["missing_keys"])
+    unexpected = sorted(name for name in report["unexpected_keys"] if not name.endswith(BUFFERS))
+    unmerged = [name for name in unexpected if any(mark in name for mark in LORA_MARKS)]
+    if unmerged:
+        raise ModelError(
+            f"The weights in {folder} hold an adapter that was not merged.",
+            f"{len(unmerged)} tensors are LoRA's, the first is {unmerged[0]}.",
+            "Merge it and save the checkpoint again, or save the adapter apart and give "
+            "BASE+ADAPTER.",
+        )
     if missing:
-        # transformers fills them with random numbers and only warns.
         raise ModelError(
             f"The weights in {folder} are incomplete.",
             f"{len(missing)} tensors are missing, the first is {missing[0]}.",
             "Download or save the checkpoint again.",
         )
-    return model.to(device).eval()
+    if unexpected:
+        raise ModelError(
+            f"The weights in {folder} are not those of its config.json.",
+            f"{len(unexpected)} tensors have no place in the model, the first is {unexpected[0]}.",
+            "Restore the config.json that belongs to them.",
+        )
+
+
+def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Raises ModelError if a tensor holds a number that is none.
+
+    A training that diverged leaves such weights, and their answers look like short ones.
+    """
+    for name, tensor in tensors:
+        # Numbers of one byte know no infinity, and torch does not compare them.
+        if not tensor.is_floating_point() or tensor.itemsize == 1 or tensor.numel() == 0:
+            continue
+        low, high = tensor.detach().aminmax()
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            raise ModelError(
+                f"The weights in {folder} are broken.",
+                f"{name} holds NaN or infinite numbers.",
+                "Train it again with a lower learning rate, or get it again from its source.",
+            )
 
 
 def locate_adapter(name: str) -> Path:
@@ -278,6 +449,12 @@ def locate_adapter(name: str) -> Path:
     folder = locate(name, None)
     if (folder / ADAPTER_CONFIG).is_file() and (folder / ADAPTER_WEIGHTS).is_file():
         return folder
+    if (folder / "non_lora_trainables.bin").is_file():
+        raise ModelError(
+            f"{folder} is a LoRA of LLaVA's own code.",
+            "It is a model by itself, with a base that its config names.",
+            f"Give it alone: --model {folder}, and --base BASE if the base lies elsewhere.",
+        )
     raise ModelError(
         f"{folder} is not a PEFT adapter.",
         f"It needs {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}.",
@@ -285,15 +462,14 @@ def locate_adapter(name: str) -> Path:
     )
 
 
-def add_adapter(model: Any, folder: Path) -> None:
-    """Injects a PEFT adapter into `model`.
+def add_adapter(model: Any, folder: Path) -> Any:
+    """Injects a PEFT adapter into `model`; returns peft's model around it.
 
-    Raises ModelError if it belongs to another base.
+    Raises ModelError if it belongs to another base, is not whole, or holds broken numbers.
     """
     from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
 
-    config = json.loads((folder / ADAPTER_CONFIG).read_text())
+    config = read_settings(folder / ADAPTER_CONFIG)
     base = config.get("base_model_name_or_path")
     trained_class = (config.get("auto_mapping") or {}).get("base_model_class")
     fact = f"The adapter {folder} does not fit this base."
@@ -302,19 +478,28 @@ def add_adapter(model: Any, folder: Path) -> None:
     if trained_class not in (None, own_class):
         reason = f"It was trained on a {trained_class}, and this is a {own_class}."
         raise ModelError(fact, reason, remedy)
+    renamed = RENAMED_LAYERS.get(model.config.model_type)
     try:
-        adapted = PeftModel.from_pretrained(model, folder)
-        loaded = set(get_peft_model_state_dict(adapted))
-        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
-            unused = sorted(set(file.keys()) - loaded)
+        with warnings.catch_warnings():
+            # peft only warns of what is missing; it is looked at here.
+            warnings.simplefilter("ignore")
+            adapted = PeftModel.from_pretrained(model, folder, key_mapping=renamed)
+            report = adapted.load_adapter(str(folder), "default", key_mapping=renamed)
+        loaded = get_peft_model_state_dict(adapted)
     except Exception as error:  # peft raises ValueError, RuntimeError, KeyError … for one mistake
         raise ModelError(fact, one_line(error), remedy) from error
-    # peft only warns of tensors that have no place, and the base would answer as the adapter.
+    # The base would answer as the adapter.
+    unused = sorted(report.unexpected_keys)
     if unused or not loaded:
         example = unused[0] if unused else "all of them"
+        reason = f"{len(unused)} of its tensors have no place in the model, the first is {example}."
+        raise ModelError(fact, reason, remedy)
+    if report.missing_keys:
         raise ModelError(
-            fact,
-            f"{len(unused)} of its tensors have no place in the model, the first is {example}.",
-            remedy,
+            f"The adapter {folder} is incomplete.",
+            f"{len(report.missing_keys)} of {len(loaded)} tensors are missing, the first is "
+            f"{sorted(report.missing_keys)[0]}.",
+            "Save it again; a run with ZeRO-3 or FSDP must gather its weights first.",
         )
-    adapted.eval()
+    check_finite(folder, loaded.items())
+    return adapted.eval()

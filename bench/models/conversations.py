@@ -11,13 +11,19 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 
+from bench.errors import ModelError, one_line
 from bench.models.protocol import Protocol
 
 # Outputs of a processor that have one entry a token; all others belong to the image.
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 TOKEN_TYPES = PER_TOKEN[2:]
+# Whose language model may be a Vicuna, and who was never taught a conversation.
+VICUNA_ARCHITECTURES = ("llava", "llava_next")
+WITHOUT_TEMPLATE = ("paligemma",)
+PROBE = "Is there a dog in the image?"
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,14 @@ class Prompter:
         self.protocol = protocol
         # Whether prompts may be tokenised without the image; None until it was tried.
         self.substitutes: bool | None = None
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the checkpoint says how it is asked; old ones say it in the tokenizer."""
+        return bool(
+            getattr(self.processor, "chat_template", None)
+            or getattr(self.tokenizer, "chat_template", None)
+        )
 
     def encode(self, image: Image.Image, prompts: Sequence[str]) -> Encoded:
         """Token ids of every prompt and the image's tensors, the image being processed once."""
@@ -93,18 +107,78 @@ class Prompter:
         if self.protocol.conversation == "vicuna_v1":
             placeholder = self.processor.image_token
             return f"{self.protocol.system} USER: {placeholder}\n{prompt} ASSISTANT:"
-        if not getattr(self.processor, "chat_template", None):
-            return f"{self.processor.image_token}{prompt}"
+        if getattr(self.processor, "chat_template", None):
+            return self._by_template(self.processor, prompt, in_parts=True)
+        if getattr(self.tokenizer, "chat_template", None):
+            return self._by_template(self.tokenizer, prompt, self._tokenizer_takes_parts)
+        return f"{self.processor.image_token}{prompt}"
+
+    def check(self, architecture: str) -> None:
+        """Raises ModelError if this protocol cannot ask this architecture.
+
+        Args:
+            architecture: The model's type.
+        """
+        protocol = self.protocol
+        if protocol.conversation == "vicuna_v1":
+            is_vicuna = architecture in VICUNA_ARCHITECTURES and self.tokenizer.bos_token_id
+            # LLaVA-1.6 cuts an image into tiles, where 1.5 pads it.
+            is_padded_tiles = protocol.image == "pad" and architecture != "llava"
+            if not is_vicuna or is_padded_tiles:
+                raise ModelError(
+                    f"The protocol '{protocol.name}' is LLaVA-1.5's, and this is a {architecture}.",
+                    "The model would be asked in a form that it has never seen.",
+                    "Use --protocol native, the checkpoint's own form.",
+                )
+            return
+        if not self.has_template and architecture not in WITHOUT_TEMPLATE:
+            raise ModelError(
+                f"This {architecture} has no chat template.",
+                "Without it nobody knows in which form it was taught to be asked.",
+                "Put chat_template.jinja of the base model into its folder"
+                + (", or use --protocol llava." if architecture == "llava" else "."),
+            )
+        text = self.text(PROBE)
+        marker = getattr(self.processor, "image_token", None)
+        if PROBE not in text or (marker and text.count(marker) != 1):
+            raise ModelError(
+                f"The chat template of this {architecture} cannot ask about an image.",
+                f"It makes {text[:160]!r} of a question with one image.",
+                "Put chat_template.jinja of the base model into its folder.",
+            )
+
+    def _by_template(self, renderer: Any, prompt: str, in_parts: bool) -> str:
+        """The prompt by the chat template of the processor, or of the tokenizer."""
+        marker = self.processor.image_token
         # The image comes first, so that all prompts about it begin alike.
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        content: Any = [{"type": "image"}, {"type": "text", "text": prompt}]
+        system: Any = [{"type": "text", "text": self.protocol.system}]
+        if not in_parts:
+            content, system = f"{marker}\n{prompt}", self.protocol.system
+        messages = [{"role": "user", "content": content}]
         if self.protocol.system:
-            system = [{"type": "text", "text": self.protocol.system}]
             messages.insert(0, {"role": "system", "content": system})
-        text = self.processor.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
+        try:
+            text = renderer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise ModelError(
+                "The checkpoint's chat template cannot be rendered.",
+                f"{type(error).__name__}: {one_line(error)}",
+                "Put chat_template.jinja of the base model into its folder"
+                + (", or leave out the protocol's system prompt." if self.protocol.system else "."),
+            ) from error
         return str(text)
+
+    @cached_property
+    def _tokenizer_takes_parts(self) -> bool:
+        """Whether a tokenizer's template knows images; one of a text model takes a plain text."""
+        try:
+            text = self._by_template(self.tokenizer, PROBE, in_parts=True)
+        except ModelError:
+            return False
+        return self.processor.image_token in text and "'type'" not in text
 
     def whole(self, image: Image.Image, prompt: str) -> dict[str, torch.Tensor]:
         """The processor's own output for a prepared image and one prompt."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.errors import ModelError, one_line
 
+GENERATION_CONFIG = "generation_config.json"
 APPLIED = ("eos_token_id", "repetition_penalty")
 # How the most likely answer is searched for. Benchmarks are greedy, or draw from the whole
 # distribution, whatever the checkpoint likes for a chat.
@@ -93,7 +94,7 @@ def read_generation_config(folder: Path, config: Any) -> Any:
     """
     from transformers import GenerationConfig
 
-    file = folder / "generation_config.json"
+    file = folder / GENERATION_CONFIG
     if not file.is_file():
         return GenerationConfig.from_model_config(config)
     try:

@@ -27,7 +27,7 @@ from bench.data.images import read_image
 from bench.errors import DataError, ModelError
 from bench.models import checkpoints
 from bench.models.batching import Group, halve, images_between, plan
-from bench.models.conversations import Encoded, Prompter
+from bench.models.conversations import PROBE, Encoded, Prompter
 from bench.models.generate import Generated, generate
 from bench.models.generation_config import (
     not_applied,
@@ -53,12 +53,11 @@ READERS = 2  # threads
 
 # What can move an answer on this machine.
 SOFTWARE = ("synth-align", "torch", "transformers", "tokenizers", "peft", "pillow")
-EXAMPLE_QUESTION = "Is there a dog in the image?"
 
 Work = Sequence[tuple[Group, Any]]  # groups, each with its Encoded (engine) or image (`generate`)
 
 
-class Prepared(NamedTuple):
+class PreparedGroup(NamedTuple):
     """A group on its way: what can be asked, the image with it, and what cannot."""
 
     group: Group
@@ -71,30 +70,34 @@ class HFModel(ByProtocol):
 
     Args:
         spec: NAME or NAME+ADAPTER.
-        options: protocol, dtype, device, revision, trust_remote_code, temperature, seed.
+        options: protocol, dtype, device, revision, trust_remote_code, temperature, seed, and the
+            base of a LoRA of LLaVA's own code.
     """
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
-        name, adapter = split_adapter(spec)
+        name, adapter = registry.split_adapter(spec)
         # An alias is no more than a short name; a folder of that name is what it says.
         if not Path(name).is_dir():
             name = registry.MODEL_ALIASES.get(name, name)
-        self.folder = checkpoints.locate(name, options.get("revision"))
+        remote_code = bool(options.get("trust_remote_code"))
+        self.folder = checkpoints.locate(name, options.get("revision"), remote_code)
         is_local = Path(name).is_dir()
         self.name = self.folder.resolve().name if is_local else name
         self.source = self.folder if is_local else None
         self.adapter = checkpoints.locate_adapter(adapter) if adapter else None
         self.checkpoint: LlavaCheckpoint | checkpoints.Checkpoint
+        base = options.get("base")
         if is_llava_checkpoint(self.folder):
-            self.checkpoint = LlavaCheckpoint(self.folder)
+            base_folder = checkpoints.locate(str(base), None) if base else None
+            self.checkpoint = LlavaCheckpoint(self.folder, base_folder)
         else:
-            remote_code = bool(options.get("trust_remote_code"))
             self.checkpoint = checkpoints.Checkpoint(self.folder, remote_code)
         self.config, self.processor = self.checkpoint.config, self.checkpoint.processor
         self.device = _device(options.get("device") or "auto")
         self.dtype = _dtype(options.get("dtype") or "auto", self.device)
         self.protocol = self._protocol(options.get("protocol") or "auto")
         self.prompter = Prompter(self.processor, self.protocol)
+        self.prompter.check(self.config.model_type)
         self.generation_config = read_generation_config(self.folder, self.config)
         # A search of its own is not: how answers are searched for is the benchmark's to say.
         self.not_followed = searches(self.generation_config)
@@ -129,7 +132,7 @@ class HFModel(ByProtocol):
             "files": checkpoints.file_digests(self.folder),
             "software": registry.versions(SOFTWARE),
             # One in full: a template may be another one tomorrow, or write the date.
-            "rendered_prompt": self.prompter.text(EXAMPLE_QUESTION),
+            "rendered_prompt": self.prompter.text(PROBE),
             "architecture": self.config.model_type,
             "processor": f"{type(self.processor).__name__}, {image_processor}",
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -169,7 +172,7 @@ class HFModel(ByProtocol):
         # Decoding and resizing release the interpreter's lock, so threads are enough.
         pool = ThreadPoolExecutor(READERS)
         try:
-            queue: list[list[Future[Prepared]]] = []  # of the first batches in `waiting`
+            queue: list[list[Future[PreparedGroup]]] = []  # of the first batches in `waiting`
             for index, batch in enumerate(waiting):
                 # The batch that is computed now, and those behind it up to a number of images.
                 while len(queue) < len(waiting):
@@ -184,7 +187,7 @@ class HFModel(ByProtocol):
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _prepare(self, group: Group) -> Prepared:
+    def _prepare(self, group: Group) -> PreparedGroup:
         """The group's image and prompts, or why they cannot be asked."""
         path = group[0].path
         assert path is not None
@@ -200,15 +203,15 @@ class HFModel(ByProtocol):
                 else:
                     asked.append(request)
             if not asked:
-                return Prepared(asked, None, failed)
+                return PreparedGroup(asked, None, failed)
             try:
                 image = read_image(path)
                 if self.not_served:
                     # `generate` prepares it again; here it shows whether it can be prepared.
                     prompter.whole(prompter.prepare(image), asked[0].prompt)
-                    return Prepared(asked, image, failed)
+                    return PreparedGroup(asked, image, failed)
                 prompts = [request.prompt for request in asked]
-                return Prepared(asked, prompter.encode(image, prompts), failed)
+                return PreparedGroup(asked, prompter.encode(image, prompts), failed)
             except DataError as error:
                 reason = f"{error.fact} {error.reason}"
             except (ValueError, RuntimeError, ZeroDivisionError) as error:
@@ -216,7 +219,7 @@ class HFModel(ByProtocol):
                 words = f"{type(error).__name__}: {str(error)[:120]}"
                 reason = f"image {path.name} cannot be prepared ({words})"
             failed += [(request, Answer("", error=reason)) for request in asked]
-            return Prepared([], None, failed)
+            return PreparedGroup([], None, failed)
         finally:
             self._prompters.put(prompter)
 
@@ -228,7 +231,7 @@ class HFModel(ByProtocol):
             prompters.put(Prompter(copy.deepcopy(self.processor), self.protocol))
         return prompters
 
-    def _answer_batch(self, batch: Sequence[Group], prepared: Sequence[Prepared]) -> Batch:
+    def _answer_batch(self, batch: Sequence[Group], prepared: Sequence[PreparedGroup]) -> Batch:
         started = time.perf_counter()
         answers: dict[str, Answer] = {}
         work = []
@@ -337,11 +340,12 @@ class HFModel(ByProtocol):
             return read_protocol(name)
         if self.config.model_type != "llava":
             return NATIVE
+        native = Prompter(self.processor, NATIVE)
         # LLaVA's first conversions had no template; they were all trained with Vicuna's.
-        if not getattr(self.processor, "chat_template", None):
+        if not native.has_template:
             return LLAVA
         # Other language models were put into LLaVA too, with templates of their own.
-        speaks_vicuna = Prompter(self.processor, NATIVE).text("?").endswith("ASSISTANT:")
+        speaks_vicuna = native.text("?").endswith("ASSISTANT:")
         return LLAVA if speaks_vicuna else NATIVE
 
     def _why_not_served(self) -> str | None:
@@ -367,21 +371,6 @@ def _has_windows(text_config: Any) -> bool:
     if layers:
         return any(layer != "full_attention" for layer in layers)
     return getattr(text_config, "sliding_window", None) is not None
-
-
-def split_adapter(spec: str) -> tuple[str, str]:
-    """(name, adapter) of NAME or NAME+ADAPTER; the adapter is empty if there is none.
-
-    A folder's own name may hold a +, so the longest part in front of one that is a folder is it.
-    """
-    if Path(spec).is_dir():
-        return spec, ""
-    end = len(spec)
-    while (end := spec.rfind("+", 0, end)) > 0:
-        if Path(spec[:end]).is_dir():
-            return spec[:end], spec[end + 1 :]
-    name, _, adapter = spec.partition("+")
-    return name, adapter
 
 
 def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 NON_LORA = "non_lora_trainables.bin"
+TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
 GET_AGAIN = "Get it again from its source."
 
 # Prefixes of the original names, and of transformers'.
@@ -88,10 +89,15 @@ def is_llava_checkpoint(folder: Path) -> bool:
 class LlavaCheckpoint:
     """A checkpoint of LLaVA's own format with all it refers to.
 
-    Raises ModelError if it is of another design than LLaVA-1.5, or if its base or tower is missing.
+    Args:
+        folder: The checkpoint, or a LoRA of LLaVA's own code.
+        base: A LoRA's base; None for the one that its config names.
+
+    Raises:
+        ModelError: It is of another design than LLaVA-1.5, or its base or tower is missing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, base: Path | None = None) -> None:
         self.folder = folder
         config_file = folder / "config.json"
         adapter_file = folder / checkpoints.ADAPTER_CONFIG
@@ -100,10 +106,8 @@ class LlavaCheckpoint:
         self.base: Path | None = None
         if adapter_file.is_file():
             self.lora = _read_object(adapter_file)
-            self.base = self._beside(
-                self._named(self.lora, "base_model_name_or_path", adapter_file)
-            )
-        self.tower = self._beside(self._named(self.settings, "mm_vision_tower", config_file))
+            self.base = base or self._beside(self.lora, "base_model_name_or_path", adapter_file)
+        self.tower = self._beside(self.settings, "mm_vision_tower", config_file)
         self._check_design()
 
     @cached_property
@@ -154,12 +158,15 @@ class LlavaCheckpoint:
         from tokenizers import normalizers
         from transformers import LlamaTokenizer
 
+        # LLaVA's training saves none beside a LoRA.
+        has_own = any((self.folder / name).is_file() for name in TOKENIZER_FILES)
+        folder = self.folder if has_own or self.base is None else self.base
         try:
-            tokenizer = LlamaTokenizer.from_pretrained(self.folder)
+            tokenizer = LlamaTokenizer.from_pretrained(folder)
         except Exception as error:  # a damaged tokenizer.model raises what the library raises
             raise self._cannot_read("its tokenizer cannot be read", error) from error
         # A tokenizer.json says itself how it treats spaces; a tokenizer.model does not.
-        if (self.folder / "tokenizer.model").is_file():
+        if (folder / "tokenizer.model").is_file():
             backend = tokenizer.backend_tokenizer
             backend.normalizer = normalizers.Sequence(
                 [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
@@ -210,6 +217,7 @@ class LlavaCheckpoint:
             dtype=dtype,
             attn_implementation="sdpa",
         )
+        checkpoints.check_finite(self.folder, model.named_parameters())
         return model.to(device).eval()
 
     def _tensors_by_new_name(self) -> Tensors:
@@ -335,19 +343,34 @@ class LlavaCheckpoint:
                 value = self.settings[name]
                 raise self._cannot_read(f"its {name} is {value!r}, not {allowed[0]!r}")
 
-    def _beside(self, name: str) -> Path:
-        """A checkpoint that this one refers to.
+    def _beside(self, settings: Mapping[str, Any], field: str, file: Path) -> Path:
+        """A checkpoint that a field of this one names: a folder, or a checkpoint of the hub.
 
-        It lies in a folder relative to this one, in any folder, or on the hub.
+        A folder is looked for where it is said to be, then under its own name in and beside this
+        one, because training machines have paths of their own.
         """
-        if (self.folder / name).is_dir():
-            return self.folder / name
-        return checkpoints.locate(name, None)
-
-    def _named(self, settings: Mapping[str, Any], field: str, file: Path) -> str:
-        if not isinstance(settings.get(field), str):
+        name = settings.get(field)
+        if not isinstance(name, str):
             raise self._cannot_read(f"{file.name} names no {field}")
-        return str(settings[field])
+        own_name = Path(name).name
+        for candidate in (
+            self.folder / name,
+            Path(name),
+            self.folder / own_name,
+            self.folder.resolve().parent / own_name,
+        ):
+            if candidate.is_dir():
+                return candidate
+        if checkpoints.HUB_ID.fullmatch(name):
+            return checkpoints.locate(name, None)
+        remedy = "Write the folder, or the hub's id, of the vision tower into that field."
+        if field == "base_model_name_or_path":
+            remedy = "Give it with --base, or write it into that field."
+        raise ModelError(
+            f"{self.folder} refers to a checkpoint that is not here.",
+            f"{field} in {file} is {name}, which is no folder and no id of the hub.",
+            remedy,
+        )
 
     def _cannot_read(self, reason: str, error: Exception | None = None) -> ModelError:
         details = f": {one_line(error, 200)}" if error else ""
@@ -357,35 +380,6 @@ class LlavaCheckpoint:
             "Complete the folder; for another design, use a checkpoint that its authors converted "
             "for transformers.",
         )
-
-
-def convert(source: str, target: Path) -> None:
-    """Writes a checkpoint of the original format as one that transformers loads.
-
-    It keeps the precision that its config names. Raises ModelError if `source` is none, or if
-    `target` is not empty.
-    """
-    folder = checkpoints.locate(source, None)
-    if not is_llava_checkpoint(folder):
-        raise ModelError(
-            f"{source} is not in LLaVA's original format.",
-            "Its config.json has no mm_vision_tower.",
-            "Use it as it is.",
-        )
-    if target.exists() and any(target.iterdir()):
-        raise ModelError(
-            f"{target} is not empty.", "A checkpoint would mix with it.", "Name a new folder."
-        )
-    checkpoint = LlavaCheckpoint(folder)
-    # A conversion changes the layout and nothing else.
-    dtype_name = checkpoint.settings.get("torch_dtype") or checkpoint.settings.get("dtype")
-    dtype = getattr(torch, str(dtype_name), torch.float16)
-    model = checkpoint.read(dtype, torch.device("cpu"))
-    model.save_pretrained(target)
-    checkpoint.processor.save_pretrained(target)
-    generation_config = folder / "generation_config.json"
-    if generation_config.is_file():
-        (target / generation_config.name).write_bytes(generation_config.read_bytes())
 
 
 def _extended(weight: torch.Tensor, rows: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.models.hf import split_adapter
+from bench.registry import split_adapter
 from bench.runs.labels import give_labels
 from bench.runs.run import Run
 from tests.conftest import BENCH, ROOT, bench, metrics

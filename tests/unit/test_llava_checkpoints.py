@@ -82,7 +82,7 @@ def test_convert_writes_what_transformers_loads_and_answers_stay(pictures, tmp_p
         answers.append([(row["key"], row["text"], row["p_yes"]) for row in rows])
     assert answers[0] == answers[1]
     for source, target, words in (
-        (tmp_path / "new", tmp_path / "x", "not in LLaVA's original format"),
+        (tmp_path / "new", tmp_path / "x", "neither in LLaVA's original format"),
         (tmp_path / "adapter", tmp_path / "new", "is not empty"),
     ):
         done = bench("convert", source, target)
