@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.data.images import stack_images
+from bench.data.images import read_image, stack_images
+from bench.errors import DataError
 from bench.runs.run import Run
 from bench.types import Request, Sample
 
@@ -87,9 +88,8 @@ def _reference_text(reference: Any) -> str:
 def _panel(path: Path, shown: Sequence[ShownAnswer]) -> Image.Image | None:
     """An image with its answers beside it; None if it cannot be read."""
     try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except OSError:
+        image = read_image(path)
+    except DataError:
         return None
     scale = SIDE / max(image.size)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))

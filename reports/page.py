@@ -17,8 +17,8 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
-
+from bench.data.images import read_image
+from bench.errors import DataError
 from bench.files import read_lines, replace_file
 from bench.runs.run import Run
 from bench.types import CAVEAT, Sample, Values, caveats_of, format_value
@@ -219,12 +219,10 @@ def _reference(value: Any) -> str:
 def _thumbnail(path: Path) -> str | None:
     """A small JPEG as a data URL; None if the file is no image."""
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (SIDE, SIDE))  # decodes a JPEG at a fraction of its size
-            small = image.convert("RGB")
-            small.thumbnail((SIDE, SIDE))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
+        small = read_image(path)
+    except DataError:
         return None
+    small.thumbnail((SIDE, SIDE))
     out = io.BytesIO()
     small.save(out, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"

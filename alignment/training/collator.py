@@ -22,6 +22,7 @@ class Collator:
 
     def __init__(self, model: HFModel) -> None:
         self.prompter, self.tokenizer = model.prompter, model.processor.tokenizer
+        self.is_upright = model.protocol.orientation == "exif"
         self.end = self.tokenizer.eos_token_id
         self.pad = self.tokenizer.pad_token_id
         if self.pad is None:
@@ -41,7 +42,7 @@ class Collator:
         """
         encoded = []
         for example in examples:
-            image = read_image(Path(example["images"][0]))
+            image = read_image(Path(example["images"][0]), self.is_upright)
             encoded.append(self.prompter.encode(image, [example["question"]]))
         rows: list[tuple[list[int], list[int]]] = []  # prompt, response
         # All chosen rows, then all rejected ones: trl splits a batch in the middle.

@@ -8,7 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from bench import registry
-from bench.data.images import read_image
+from bench.data.images import peculiarities, read_image
 from bench.errors import DataError
 from bench.runs.runner import Questions, prepare, read_samples
 from bench.runs.sources import open_data
@@ -48,8 +48,9 @@ def check(folder: Path, images: Path | None, suites: Sequence[str] | None) -> bo
             all_well = False
             continue
         checked += 1
-        problems = _problems(name, questions.samples) + _image_problems(questions)
-        _show(name, questions, problems)
+        image_problems, notes = _look_at_images(questions)
+        problems = _problems(name, questions.samples) + image_problems
+        _show(name, questions, problems, notes)
         all_well = all_well and not problems
     if not checked and all_well:
         print(f"{folder} holds no official file of any benchmark.")
@@ -57,7 +58,7 @@ def check(folder: Path, images: Path | None, suites: Sequence[str] | None) -> bo
     return all_well
 
 
-def _show(name: str, questions: Questions, problems: Sequence[str]) -> None:
+def _show(name: str, questions: Questions, problems: Sequence[str], notes: Sequence[str]) -> None:
     subsets = Counter(map(attrgetter("subset"), questions.samples))
     sizes = ", ".join(f"{subset} {count}" for subset, count in subsets.items())
     images = set(map(attrgetter("image"), questions.requests))
@@ -67,6 +68,8 @@ def _show(name: str, questions: Questions, problems: Sequence[str]) -> None:
     )
     for problem in problems[:SHOWN_PROBLEMS]:
         print(f"  problem: {problem}")
+    for note in notes:
+        print(f"  note: {note}")
 
 
 def _problems(name: str, samples: Sequence[Sample]) -> list[str]:
@@ -106,8 +109,8 @@ def _unbalanced(subset: str, samples: Sequence[Sample]) -> list[str]:
     ]
 
 
-def _image_problems(questions: Questions) -> list[str]:
-    """Images that are missing or cannot be read."""
+def _look_at_images(questions: Questions) -> tuple[list[str], list[str]]:
+    """Images that are missing or cannot be read, and what is peculiar about the others."""
     path_of = {request.image: request.path for request in questions.requests}
     missing = sorted(image for image, path in path_of.items() if path is None)
     problems = []
@@ -115,6 +118,7 @@ def _image_problems(questions: Questions) -> list[str]:
         problems.append(
             f"{len(missing)} of {len(path_of)} images are missing, the first is {missing[0]}"
         )
+    images_of: dict[str, list[str]] = {}  # by what is peculiar about them
     for path in path_of.values():
         if path is None:
             continue
@@ -122,4 +126,10 @@ def _image_problems(questions: Questions) -> list[str]:
             read_image(path)
         except DataError as error:
             problems.append(f"{error.fact} {error.reason}")
-    return problems
+            continue
+        for kind in peculiarities(path):
+            images_of.setdefault(kind, []).append(path.name)
+    notes = []
+    for kind, images in images_of.items():
+        notes.append(f"{len(images)} of {len(path_of)} images: {kind}; the first is {images[0]}")
+    return problems, notes

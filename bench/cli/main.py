@@ -170,6 +170,12 @@ def run(
     benchmarks = list(map(registry.benchmark, names))
     run_judge = judge_for(judge, data, judge_template, judge_max_tokens, judge_api_key_env)
     prices = _prices(price)
+    if prices and not model.startswith("openai:"):
+        raise BenchError(
+            "--price does nothing for this model.",
+            "Only openai:… counts what it costs.",
+            "Leave it out.",
+        )
     subsets = tuple(_words(subset)) if subset is not None else None
     options = {
         "protocol": protocol,
@@ -262,12 +268,10 @@ def judge(
     """
     from bench.cli.show import JudgePair
     from bench.metrics.agreement import agreement, as_text
-    from bench.runs.jobs import load_judge, rescore, scores_by
+    from bench.runs.jobs import load_judges, rescore, scores_by
 
     specs = list(dict.fromkeys(judge))
-    judges = [
-        load_judge(spec, judge_template, judge_max_tokens, judge_api_key_env) for spec in specs
-    ]
+    judges = load_judges(specs, judge_template, judge_max_tokens, judge_api_key_env)
     outcomes = []
     pairs: list[JudgePair] = []
     for run in _judged_runs(path):

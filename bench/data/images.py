@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
 from bench.errors import DataError
 
 MAX_PIXELS = 200_000_000
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
+ORIENTATION = 0x0112  # of EXIF
+COMMON_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def keep_image(image: Image.Image, folder: Path) -> str:
@@ -20,7 +25,7 @@ def keep_image(image: Image.Image, folder: Path) -> str:
 
     Returns the file's name.
     """
-    rgb = image.convert("RGB")
+    rgb = in_rgb(image)
     digest = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
     name = f"{digest[:20]}.png"  # one image in many questions is kept once
     if not (folder / name).exists():
@@ -54,22 +59,76 @@ def stack_images(panels: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def read_image(path: Path) -> Image.Image:
-    """The image in RGB, fully decoded.
+def read_image(path: Path, upright: bool = True) -> Image.Image:
+    """The image in RGB with 8 bits a channel, fully decoded.
 
-    Raises DataError if it is missing, truncated, too large or no image.
+    Of several frames or pages the first. 16-bit grey is scaled, where Pillow would cut it off at
+    255; CMYK and palettes are Pillow's conversion; transparency is dropped, as the models' own
+    processors do.
+
+    Args:
+        path: The file.
+        upright: Whether a photograph is turned as its EXIF orientation says.
+
+    Raises:
+        DataError: It is missing, truncated, too large, no image, or of a depth without a scale.
     """
     try:
-        with warnings.catch_warnings():
-            # A file of kilobytes may decode to gigabytes.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width} × {image.height} pixels")
-                return image.convert("RGB")
+        with _opened(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} × {image.height} pixels")
+            return in_rgb(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them raise
         raise DataError(
             f"image {path.name} cannot be read",
             f"({type(error).__name__}: {str(error)[:120]})",
             "Restore the file from its source.",
         ) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    with warnings.catch_warnings():
+        # A file of kilobytes may decode to gigabytes.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path) as image:
+            yield image
+
+
+def in_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB of 8 bits a channel. Raises ValueError if its values have no known scale."""
+    if image.mode not in DEEP_MODES:
+        return image.convert("RGB")
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535 or image.mode == "F":
+        raise ValueError(f"its values run from {values.min()} to {values.max()}, not to 65535")
+    # 65535 is 255 times 257.
+    grey = ((values + 128) // 257).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def peculiarities(path: Path) -> list[str]:
+    """What is unusual about an image that can be read, and what is done about it."""
+    found = []
+    with _opened(path) as image:
+        if image.mode in DEEP_MODES:
+            found.append("16-bit grey, scaled to 8 bits")
+        if image.mode == "CMYK":
+            found.append("CMYK, converted to RGB by Pillow")
+        if image.mode == "P":
+            found.append("of a palette, converted to RGB")
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            found.append("transparent in parts, which is dropped")
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            found.append("of several frames or pages, of which the first is shown")
+        if is_turned(image):
+            found.append("turned by EXIF: shown upright, by the protocol llava as stored")
+        if image.format not in COMMON_FORMATS:
+            found.append(f"{image.format}, sent to servers as PNG")
+    return found
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether a photograph is stored otherwise than it is shown."""
+    return image.getexif().get(ORIENTATION, 1) not in (0, 1)

@@ -31,6 +31,8 @@ class HFJudge:
         JudgeError: It has no tokenizer, or no chat template: a judge must follow instructions.
     """
 
+    OPTIONS = frozenset({"template", "max_tokens"})
+
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
         from transformers import AutoTokenizer
 

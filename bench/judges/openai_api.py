@@ -26,6 +26,8 @@ class OpenAIJudge:
         JudgeError: A bad spec or a missing key.
     """
 
+    OPTIONS = frozenset({"template", "max_tokens", "api_key_env"})
+
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
         self.chat = Chat(spec, JudgeError, options.get("api_key_env"))
         self.rubric = Rubric(options.get("template"))

@@ -25,6 +25,8 @@ class ReplayJudge:
     Raises JudgeError if it has none.
     """
 
+    OPTIONS = frozenset[str]()
+
     def __init__(self, file: str, options: Mapping[str, Any]) -> None:
         self.file = Path(file)
         try:

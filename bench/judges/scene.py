@@ -114,6 +114,8 @@ class SceneJudge:
     Raises JudgeError for other images.
     """
 
+    OPTIONS = frozenset[str]()
+
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
         if spec:
             raise JudgeError(

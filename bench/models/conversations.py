@@ -14,7 +14,7 @@ import torch
 from jinja2 import TemplateError
 from PIL import Image
 
-from bench.errors import ModelError, one_line
+from bench.errors import DataError, ModelError, one_line
 from bench.models.protocol import Protocol
 
 # Outputs of a processor that have one entry a token; all others belong to the image.
@@ -23,6 +23,7 @@ TOKEN_TYPES = PER_TOKEN[2:]
 # Whose language model may be a Vicuna, and who was never taught a conversation.
 VICUNA_ARCHITECTURES = ("llava", "llava_next")
 WITHOUT_TEMPLATE = ("paligemma",)
+MAX_PADDED_PIXELS = 150_000_000
 PROBE = "Is there a dog in the image?"
 
 
@@ -42,8 +43,18 @@ class Encoded:
 
 
 def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
-    """The image centred on a square of the mean colour, as LLaVA's expand2square does."""
+    """The image centred on a square of the mean colour, as LLaVA's expand2square does.
+
+    Raises DataError if the square would be too large: a strip of 60,000 × 10 pixels is one of 40
+    gigabytes.
+    """
     side = max(image.size)
+    if side * side > MAX_PADDED_PIXELS:
+        raise DataError(
+            f"an image of {image.width} × {image.height} pixels cannot be padded to a square",
+            f"(it would have {side} × {side} pixels)",
+            "Cut or scale it, or use --protocol native.",
+        )
     colour = tuple(int(channel * 255) for channel in mean)
     square = Image.new("RGB", (side, side), colour)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))

@@ -74,6 +74,10 @@ class HFModel(ByProtocol):
             base of a LoRA of LLaVA's own code.
     """
 
+    OPTIONS = frozenset(
+        "protocol dtype device revision trust_remote_code base workers ray temperature seed".split()
+    )
+
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
         name, adapter = registry.split_adapter(spec)
         # An alias is no more than a short name; a folder of that name is what it says.
@@ -82,6 +86,12 @@ class HFModel(ByProtocol):
         remote_code = bool(options.get("trust_remote_code"))
         self.folder = checkpoints.locate(name, options.get("revision"), remote_code)
         is_local = Path(name).is_dir()
+        if is_local and options.get("revision"):
+            raise ModelError(
+                "--revision does nothing for a folder.",
+                f"{name} is what it holds.",
+                "Leave it out, or give the checkpoint's id.",
+            )
         self.name = self.folder.resolve().name if is_local else name
         self.source = self.folder if is_local else None
         self.adapter = checkpoints.locate_adapter(adapter) if adapter else None
@@ -92,6 +102,12 @@ class HFModel(ByProtocol):
             self.checkpoint = LlavaCheckpoint(self.folder, base_folder)
         else:
             self.checkpoint = checkpoints.Checkpoint(self.folder, remote_code)
+        if base and getattr(self.checkpoint, "lora", None) is None:
+            raise ModelError(
+                "--base does nothing for this checkpoint.",
+                f"{self.folder} is no LoRA of LLaVA's own code.",
+                "Leave it out; a PEFT adapter is given as BASE+ADAPTER.",
+            )
         self.config, self.processor = self.checkpoint.config, self.checkpoint.processor
         self.device = _device(options.get("device") or "auto")
         self.dtype = _dtype(options.get("dtype") or "auto", self.device)
@@ -205,7 +221,7 @@ class HFModel(ByProtocol):
             if not asked:
                 return PreparedGroup(asked, None, failed)
             try:
-                image = read_image(path)
+                image = read_image(path, self.protocol.orientation == "exif")
                 if self.not_served:
                     # `generate` prepares it again; here it shows whether it can be prepared.
                     prompter.whole(prompter.prepare(image), asked[0].prompt)

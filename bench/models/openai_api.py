@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from bench.chat import Chat, NoReply, Outage
-from bench.data.images import read_image
+from bench.data.images import is_turned, read_image
 from bench.errors import BenchError, DataError, ModelError
 from bench.models.protocol import NATIVE, ByProtocol, Protocol, read_protocol
 from bench.types import Answer, Batch, Request
 
 CONCURRENT = 8  # requests under way at a time
+PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
@@ -49,6 +50,8 @@ class OpenAIModel(ByProtocol):
     Raises:
         ModelError: A bad spec, a missing key, or a protocol that no server can follow.
     """
+
+    OPTIONS = frozenset({"protocol", "workers", "api_key_env", "temperature", "seed"})
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
         self.chat = Chat(spec, ModelError, options.get("api_key_env"))
@@ -162,15 +165,18 @@ class OpenAIModel(ByProtocol):
 def data_url(path: Path) -> str:
     """The image as a data URL.
 
-    It holds the file's own bytes, or PNG if its format is not one that every server reads. Raises
-    DataError if it cannot be read.
+    It holds the file's own bytes, or PNG if servers would not all show the same of it: another
+    format, several frames, an EXIF orientation, 16-bit grey or CMYK. Raises DataError if it cannot
+    be read.
     """
     # Decoded once to see that it can be, whatever is sent.
     image = read_image(path)
     with Image.open(path) as opened:
         mime_type = MIME_TYPES.get(opened.format or "")
+        is_single = getattr(opened, "n_frames", 1) == 1
+        is_plain = opened.mode in PLAIN_MODES and is_single and not is_turned(opened)
     content = path.read_bytes()
-    if mime_type is None:
+    if mime_type is None or not is_plain:
         buffer = BytesIO()
         image.save(buffer, "PNG")
         mime_type, content = "image/png", buffer.getvalue()
@@ -194,7 +200,8 @@ def _probability(first_token: Sequence[tuple[str, float]], word: str) -> float |
 
 def _protocol(name: str) -> Protocol:
     protocol = NATIVE if name == "auto" else read_protocol(name)
-    if protocol.conversation != "template" or protocol.image != "processor":
+    is_own = protocol.conversation != "template" or protocol.image != "processor"
+    if is_own or protocol.orientation != "exif":
         raise ModelError(
             f"A server cannot be asked by the protocol '{protocol.name}'.",
             "Its template and the preparation of images are its own.",

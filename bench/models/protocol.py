@@ -30,8 +30,9 @@ class Protocol(BaseModel):
     `conversation`: "vicuna_v1" writes LLaVA's prompt with `system` and tokenises it as LLaVA does;
     "template" uses the checkpoint's chat template, with `system` as its system message if it is not
     empty. `image`: "pad" pads to a square with the processor's mean colour first; "processor"
-    leaves it to the processor. `suffix` and `max_tokens` replace a benchmark's own, by benchmark
-    name; an empty suffix switches it off.
+    leaves it to the processor. `orientation`: "exif" turns a photograph upright, "stored" leaves it
+    as its pixels lie, as LLaVA's own code does. `suffix` and `max_tokens` replace a benchmark's
+    own, by benchmark name; an empty suffix switches it off.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +41,7 @@ class Protocol(BaseModel):
     conversation: Literal["vicuna_v1", "template"]
     system: str = ""
     image: Literal["pad", "processor"]
+    orientation: Literal["exif", "stored"] = "exif"
     suffix: dict[str, str] = Field(default_factory=dict)
     max_tokens: dict[str, int] = Field(default_factory=dict)
 
@@ -70,7 +72,13 @@ class ByProtocol:
         return self.protocol.max_tokens_for(benchmark, sample)
 
 
-LLAVA = Protocol(name="llava", conversation="vicuna_v1", system=VICUNA_SYSTEM, image="pad")
+LLAVA = Protocol(
+    name="llava",
+    conversation="vicuna_v1",
+    system=VICUNA_SYSTEM,
+    image="pad",
+    orientation="stored",
+)
 NATIVE = Protocol(name="native", conversation="template", image="processor")
 BUILT_IN = {"llava": LLAVA, "native": NATIVE}
 

@@ -45,6 +45,7 @@ class ReplayModel:
         ModelError: It is missing, unreadable or ambiguous.
     """
 
+    OPTIONS = frozenset({"answer_field", "question_field", "questions"})
     reads_images = False
     adapter: Path | None = None
 

@@ -25,6 +25,7 @@ from bench.types import Benchmark, Checkable, Judge, Model, Negotiating, Score
 
 # What decides the default folder of a run, apart from the benchmark.
 FOLDER_PARTS = ("model", "limit", "subsets", "data")
+USUAL = {"protocol": "auto", "dtype": "auto", "device": "auto"}  # options that are always given
 URL_SECRETS = re.compile(r"(://)[^/@\s]*@|\?\S*$")
 
 
@@ -54,14 +55,19 @@ class Prepared:
 
 
 def load_model(spec: str, options: Mapping[str, Any]) -> Model:
-    """The adapter for a --model text: KIND:REST of a registered kind, else an `hf` model."""
+    """The adapter for a --model text: KIND:REST of a registered kind, else an `hf` model.
+
+    Raises BenchError if an option does nothing for this kind.
+    """
     kind, rest = registry.split_kind("models", spec) or ("hf", spec)
+    adapter = registry.load("models", kind)
+    _check_options(adapter, options, f"--model {kind}:…" if kind != "hf" else "a local model", "")
     # Only a local model can be spread over workers; a server has its own.
     if kind == "hf" and (options.get("workers") or options.get("ray")):
         from bench.models.ray_workers import RayModel
 
         return RayModel(rest, options)
-    model: Model = registry.load("models", kind)(rest, options)
+    model: Model = adapter(rest, options)
     return model
 
 
@@ -71,11 +77,63 @@ def load_judge(
     max_tokens: int | None = None,
     api_key_env: str | None = None,
 ) -> Judge:
-    """The judge for a --judge text. Raises BenchError if it names no known kind."""
+    """The judge for a --judge text.
+
+    Raises BenchError if it names no known kind, or if an option does nothing for it.
+    """
     kind, _, rest = spec.partition(":")
     options = {"template": template, "max_tokens": max_tokens, "api_key_env": api_key_env}
-    judge: Judge = registry.load("judges", kind)(rest, options)
+    adapter = registry.load("judges", kind)
+    _check_options(adapter, options, f"--judge {kind}", "judge-")
+    judge: Judge = adapter(rest, options)
     return judge
+
+
+def load_judges(
+    specs: Sequence[str],
+    template: Path | None = None,
+    max_tokens: int | None = None,
+    api_key_env: str | None = None,
+) -> list[Judge]:
+    """Several judges; an option goes to those that take it.
+
+    Raises BenchError as `load_judge` does, and if no judge takes an option.
+    """
+    options = {"template": template, "max_tokens": max_tokens, "api_key_env": api_key_env}
+    adapters = [registry.load("judges", spec.partition(":")[0]) for spec in specs]
+    judges = []
+    for spec, adapter in zip(specs, adapters, strict=True):
+        own: dict[str, Any] = {}
+        for name, value in options.items():
+            # What no judge takes is refused by the first.
+            is_taken_elsewhere = any(_takes(other, name) for other in adapters)
+            if _takes(adapter, name) or not is_taken_elsewhere:
+                own[name] = value
+        judges.append(load_judge(spec, **own))
+    return judges
+
+
+def _takes(adapter: Any, option: str) -> bool:
+    return option in getattr(adapter, "OPTIONS", (option,))
+
+
+def _check_options(adapter: Any, options: Mapping[str, Any], what: str, prefix: str) -> None:
+    """Raises BenchError if an option is given that the adapter does not take.
+
+    Another package's adapter need not say what it takes.
+    """
+    taken = getattr(adapter, "OPTIONS", None)
+    if taken is None:
+        return
+    for name, value in options.items():
+        is_given = value is not None and value is not False and value != USUAL.get(name)
+        if is_given and name not in taken:
+            flags = [f"--{prefix}{option.replace('_', '-')}" for option in sorted(taken)]
+            raise BenchError(
+                f"--{prefix}{name.replace('_', '-')} does nothing for {what}.",
+                f"It takes {', '.join(flags)}." if flags else "It takes no such option.",
+                "Leave it out.",
+            )
 
 
 def judge_for(
@@ -88,6 +146,12 @@ def judge_for(
     """The judge of a run: the one that was asked for, else the oracle on the built-in world."""
     if spec is None and data == "scenes":
         spec = "scene"  # it knows the facts of every scene
+    if spec is None and (template or max_tokens or api_key_env):
+        raise BenchError(
+            "The options of a judge do nothing without one.",
+            "--judge-template, --judge-max-tokens and --judge-api-key-env say how it is asked.",
+            "Give --judge too, or leave them out.",
+        )
     return None if spec is None else load_judge(spec, template, max_tokens, api_key_env)
 
 

@@ -336,5 +336,7 @@ def test_a_tower_of_another_machine_is_found_beside_or_named(tmp_path):
     change_json(file, mm_vision_tower="/mnt/models/tower")
     assert HFModel(str(tmp_path / "llava"), {}).checkpoint.tower == tmp_path.resolve() / "tower"
     change_json(file, mm_vision_tower="/mnt/models/clip-vit-large-patch14-336")
-    with pytest.raises(ModelError, match=r"(?s)mm_vision_tower in .*config\.json is /mnt/models/clip"):
+    with pytest.raises(
+        ModelError, match=r"(?s)mm_vision_tower in .*config\.json is /mnt/models/clip"
+    ):
         HFModel(str(tmp_path / "llava"), {})
