@@ -30,6 +30,7 @@ from bench.files import read_rows
 from bench.metrics.paired import MeanOverSubsets, RankingOf
 from bench.metrics.yes_no import (
     CONFUSION,
+    MIN_MASS,
     Ranking,
     confusion,
     confusion_statistics,
@@ -38,9 +39,10 @@ from bench.metrics.yes_no import (
     pope_answer,
     ranking,
     says_yes,
+    yes_no_mass,
     yes_probability,
 )
-from bench.stats import Floats
+from bench.stats import NOTHING, Floats
 from bench.types import Answer, Better, Data, Figure, Metric, Sample, Score, Values, Verdict
 
 SUBSETS = ("random", "popular", "adversarial")
@@ -124,6 +126,7 @@ class Pope:
             "unparsed": is_contrary or (reading == "yes" and not says_yes(answer.text)),
             "contrary": is_contrary,
             "p_yes": yes_probability(answer.p_yes, answer.p_no),
+            "yes_no_mass": _sum(answer.p_yes, answer.p_no),
         }
         return Score(sample.id, sample.subset, sample.cluster, values)
 
@@ -169,9 +172,24 @@ def _metrics(declared: dict[str, Figure], subset: str, scores: Sequence[Score]) 
         return rows
     probabilities = values_of(with_probability, "p_yes")
     _, truth, clusters = _arrays(with_probability)
-    for name, estimate in ranking(probabilities, truth, clusters).items():
-        rows.append(metric(declared[name], subset, estimate, scores))
+    estimates = ranking(probabilities, truth, clusters)
+    mass = yes_no_mass([score.values for score in with_probability])
+    caveats: tuple[str, ...] = ()
+    if mass < MIN_MASS:
+        estimates = dict.fromkeys(estimates, NOTHING)
+        caveats = (f"P(yes) and P(no) together are {mass:.1g}, which ranks nothing",)
+    for name, estimate in estimates.items():
+        rows.append(metric(declared[name], subset, estimate, scores, caveats))
+    size, unscored = len(with_probability), len(scores) - len(with_probability)
+    rows.append(
+        Metric("yes_no_mass", subset, mass, np.nan, np.nan, size, unscored, "neither", "fraction")
+    )
     return rows
+
+
+def _sum(p_yes: float | None, p_no: float | None) -> float | None:
+    """P(yes) + P(no), None if they were not recorded."""
+    return None if p_yes is None or p_no is None else p_yes + p_no
 
 
 def has_probability(values: Values) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.metrics.yes_no import Ranking, subset_blocks
+from bench.metrics.yes_no import MIN_MASS, Ranking, subset_blocks, yes_no_mass
 from bench.stats import (
     Difference,
     Estimate,
@@ -117,7 +117,8 @@ def mean_of_value(name: str) -> FunctionOfSums:
 class RankingOf:
     """One of `Ranking`'s metrics of P(yes); `index` is its place in `Ranking.NAMES`.
 
-    Scores need the values `p_yes` and `label`.
+    Scores need the values `p_yes` and `label`, and have `yes_no_mass`. Its mean decides whether
+    there is anything to rank.
     """
 
     index: int
@@ -128,6 +129,9 @@ class RankingOf:
         for row, score in enumerate(scores):
             probabilities[row] = score.values["p_yes"]
             truth[row] = score.values["label"] == "yes"
+        if yes_no_mass([score.values for score in scores]) < MIN_MASS:
+            groups = int(clusters.max()) + 1
+            return Fit(np.nan, np.full(groups, np.nan), groups)
         ranking = Ranking(probabilities, truth, clusters)
         without = ranking.without_each()[:, self.index]
         return Fit(ranking.full()[self.index], without, len(without))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from bench.stats import (
 
 CONFUSION = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 CALIBRATION_BINS = 10
+# The least mean of P(yes) + P(no) that ranks anything: a model that thinks first, or answers in
+# sentences, begins with another word, and what is left for these two is noise.
+MIN_MASS = 0.01
 
 
 def pope_answer(text: str) -> str:
@@ -59,11 +63,18 @@ def first_word(text: str) -> str | None:
 def yes_probability(p_yes: float | None, p_no: float | None) -> float | None:
     """P(yes) / (P(yes) + P(no)) of the first answer token.
 
-    None if the probabilities were not recorded or both are 0.
+    None if the probabilities were not recorded or both are 0. What it is worth depends on their
+    sum: see MIN_MASS.
     """
     if p_yes is None or p_no is None or p_yes + p_no <= 0:
         return None
     return p_yes / (p_yes + p_no)
+
+
+def yes_no_mass(values: Sequence[Mapping[str, Any]]) -> float:
+    """The mean of P(yes) + P(no), of scores' values that have it; 1 if none has."""
+    masses = [value["yes_no_mass"] for value in values if value.get("yes_no_mass") is not None]
+    return float(np.mean(masses)) if masses else 1.0
 
 
 def confusion_terms(answers: Floats, labels: Floats) -> Floats:

@@ -111,3 +111,30 @@ def test_a_shifted_threshold_moves_accuracy_and_not_auc():
     assert abs(((p > 0.5) == y).mean() - ((shifted > 0.5) == y).mean()) > 0.1
     one, other = (ranking(values, y, clusters)["auc"].value for values in (p, shifted))
     assert one == pytest.approx(other)
+
+
+@pytest.mark.parametrize(
+    ("mass", "ranks"), [(2e-7, False), (0.005, False), (0.05, True), (1.0, True)]
+)
+def test_probabilities_that_are_next_to_nothing_rank_nothing(mass, ranks):
+    """A model that thinks first begins with another word than yes or no."""
+    from bench.benchmarks.pope import COCO, figures
+    from bench.metrics.paired import paired
+    from bench.types import Answer, Sample
+
+    rng = np.random.default_rng(0)
+    scores = {}
+    for number in range(40):
+        label = "yes" if number % 2 else "no"
+        sample = Sample(f"random/{number}", f"{number}.png", "?", label, f"{number}.png", "random")
+        share = rng.beta(4, 2) if number % 2 else rng.beta(2, 4)
+        answer = Answer("Yes", p_yes=mass * share, p_no=mass * (1 - share))
+        scores[sample.id] = COCO.score(sample, answer, None)
+    metrics = {(one.name, one.subset): one for one in COCO.metrics(list(scores.values()))}
+    assert metrics["yes_no_mass", "all"].value == pytest.approx(mass)
+    for name in ("auc", "average_precision", "calibration_error"):
+        metric = metrics[name, "all"]
+        compared = paired(figures("POPE")[name], scores, scores)
+        assert np.isfinite(metric.value) == np.isfinite(compared.first.value) == ranks
+        assert any("which ranks nothing" in text for text in metric.caveats) != ranks
+    assert metrics["accuracy", "all"].value == 0.5
