@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from bench.errors import BenchError, one_line
 
@@ -224,8 +224,20 @@ class Chat:
                 f"{self.key_variable or OPENAI_KEY} is not set.",
                 "Set it, or name a server of your own: openai:MODEL@http://HOST:PORT/v1.",
             )
+        base_url, query, headers = self.url, {}, {}
+        if self.url and urlsplit(self.url).query:
+            # Azure's deployments have their version behind the path, and the key in a header.
+            parts = urlsplit(self.url)
+            base_url = urlunsplit(parts._replace(query=""))
+            query = dict(parse_qsl(parts.query))
+            headers = {"api-key": key} if key else {}
         return OpenAI(
-            api_key=key or "none", base_url=self.url, max_retries=RETRIES, timeout=TIMEOUT
+            api_key=key or "none",
+            base_url=base_url,
+            default_query=query,
+            default_headers=headers,
+            max_retries=RETRIES,
+            timeout=TIMEOUT,
         )
 
     def _key_hint(self) -> str:

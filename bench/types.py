@@ -409,7 +409,7 @@ class Judge(Protocol):
     def judge(
         self, items: Sequence[tuple[Sample, Answer]]
     ) -> Iterator[list[tuple[Sample, Verdict]]]:
-        """Verdicts in batches, in the order of the items."""
+        """Verdicts in batches, in the order in which they come."""
 
 
 Progress = Callable[[int], None]

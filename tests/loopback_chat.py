@@ -63,7 +63,8 @@ def chat_server(
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
-                seen.append(body | {"authorization": self.headers.get("Authorization")})
+                about = {name: self.headers.get(name) for name in ("authorization", "api-key")}
+                seen.append(body | about | {"path": self.path})
                 number = len(seen)
             status, kind, content = reply(number, body)
             if status == HANG_UP:

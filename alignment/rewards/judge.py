@@ -32,17 +32,22 @@ class JudgeReward(Reward):
         judge = load_judge(self.judge)
         for start in range(0, len(responses), TOGETHER):
             items = []
-            by_key = {}
-            for row in responses[start : start + TOGETHER]:
-                by_key[row["key"]] = row
+            waiting = list(responses[start : start + TOGETHER])
+            for row in waiting:
                 items.append((_sample(row, images[row["image"]].prompt), Answer(row["text"])))
+            verdict_of = {}
             for verdicts in judge.judge(items):
-                batch = []
                 for sample, verdict in verdicts:
+                    verdict_of[sample.id] = verdict
+                batch = []
+                # A server's verdicts come in any order, and the artifact has one.
+                while waiting and waiting[0]["key"] in verdict_of:
+                    row = waiting.pop(0)
+                    verdict = verdict_of[row["key"]]
                     rating = rubric_rating(verdict.text) if verdict.error is None else None
                     # No verdict is no rating; the response is left out of the pairs.
                     if rating is not None:
-                        batch.append(Rewarded(by_key[sample.id], float(rating), []))
+                        batch.append(Rewarded(row, float(rating), []))
                 yield batch
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from alignment.rows import PromptRow
 from alignment.settings import RecipeError
 from bench.chat import Chat, NoReply
+from bench.errors import BenchError
+from bench.parallel import Parallel
 
 CONCURRENT = 8
 MAX_TOKENS = 1024
@@ -65,8 +66,7 @@ def written(
             return None
         return {**row, "prompt": prompt, "instructions": instructions}
 
-    pool = ThreadPoolExecutor(CONCURRENT)
-    try:
-        yield from pool.map(write, rows)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    for _, written in Parallel(write, rows, CONCURRENT).in_order():
+        if isinstance(written, BenchError):
+            raise written
+        yield written

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bench.chat import Chat, NoReply, Outage
-from bench.errors import JudgeError
+from bench.errors import BenchError, JudgeError
 from bench.judges.rubric import MAX_TOKENS, Rubric, verdict_of
+from bench.parallel import Parallel
 from bench.types import Answer, Sample, Verdict
 
 CONCURRENT = 8
@@ -54,24 +54,28 @@ class OpenAIJudge:
     def judge(
         self, items: Sequence[tuple[Sample, Answer]]
     ) -> Iterator[list[tuple[Sample, Verdict]]]:
-        """One verdict per item, in order.
+        """One verdict per item, in the order in which they come.
 
-        Raises JudgeError if the server refuses the key or the model, or serves no request any more.
+        Raises JudgeError, after handing over what is under way, if the server refuses the key or
+        the model, or serves no request any more.
         """
         if not items:
             return
         _ = self.chat.client  # made once, before the threads
         outage = Outage(f"The judge {self.chat.model}", JudgeError)
-        pool = ThreadPoolExecutor(CONCURRENT)
-        try:
-            reviews = pool.map(self._ask, items)
-            for (sample, _), (verdict, served) in zip(items, reviews, strict=True):
-                yield [(sample, verdict)]
-                fault = outage.after(served, str(verdict.error))
-                if fault is not None:
-                    raise fault
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        fault: BenchError | None = None
+        asked = Parallel(self._ask, items, CONCURRENT)
+        for (sample, _), result in asked:
+            if isinstance(result, BenchError):
+                fault = fault or result
+                continue
+            verdict, served = result
+            fault = fault or outage.after(served, str(verdict.error))
+            if fault is not None:
+                asked.stop()
+            yield [(sample, verdict)]
+        if fault is not None:
+            raise fault
 
     def _ask(self, item: tuple[Sample, Answer]) -> tuple[Verdict, bool]:
         """The verdict on one answer, and whether the server is alive."""

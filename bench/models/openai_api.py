@@ -11,7 +11,6 @@ import base64
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +22,7 @@ from bench.chat import Chat, NoReply, Outage
 from bench.data.images import is_turned, read_image
 from bench.errors import BenchError, DataError, ModelError
 from bench.models.protocol import NATIVE, ByProtocol, Protocol, read_protocol
+from bench.parallel import Parallel
 from bench.types import Answer, Batch, Request
 
 CONCURRENT = 8  # requests under way at a time
@@ -33,7 +33,6 @@ MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 class Served(NamedTuple):
     """What came of one request; `served` is False if the server is to blame for an error."""
 
-    request: Request
     answer: Answer
     served: bool
 
@@ -94,32 +93,21 @@ class OpenAIModel(ByProtocol):
         the model, or serves no request any more.
         """
         waiting = [request for request in requests if request.key not in done]
-        waiting.reverse()  # so that pop() takes them in order
         _ = self.chat.client  # made once, before the threads
-        pool = ThreadPoolExecutor(self.concurrent)
-        running: set[Future[Served]] = set()
         outage = Outage(self.chat.model, ModelError)
         fault: BenchError | None = None
-        try:
-            while True:
-                while waiting and fault is None and len(running) < self.concurrent:
-                    running.add(pool.submit(self._ask, waiting.pop()))
-                if not running:
-                    break
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    error = future.exception()
-                    if isinstance(error, ModelError):
-                        # No new request is made, but what is under way was paid for.
-                        fault = error
-                        continue
-                    request, answer, served = future.result()
-                    fault = fault or outage.after(served, str(answer.error))
-                    yield [(request, answer)]
+        asked = Parallel(self._ask, waiting, self.concurrent)
+        for request, result in asked:
+            # No new request is made after a fault, but what is under way was paid for.
+            if isinstance(result, BenchError):
+                fault = fault or result
+                continue
+            fault = fault or outage.after(result.served, str(result.answer.error))
             if fault is not None:
-                raise fault
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+                asked.stop()
+            yield [(request, result.answer)]
+        if fault is not None:
+            raise fault
 
     def _ask(self, request: Request) -> Served:
         """The answer to one request."""
@@ -128,7 +116,7 @@ class OpenAIModel(ByProtocol):
         try:
             url = data_url(request.path)
         except DataError as error:
-            return Served(request, Answer("", error=f"{error.fact} {error.reason}"), True)
+            return Served(Answer("", error=f"{error.fact} {error.reason}"), True)
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": url}},
             {"type": "text", "text": request.prompt},
@@ -147,7 +135,7 @@ class OpenAIModel(ByProtocol):
                 logprobs=request.yes_no,
             )
         except NoReply as error:
-            return Served(request, Answer("", error=f"no answer: {error}"), error.served)
+            return Served(Answer("", error=f"no answer: {error}"), error.served)
         answer = Answer(
             reply.text.strip(),
             reply.tokens,
@@ -158,7 +146,7 @@ class OpenAIModel(ByProtocol):
             prompt_tokens=reply.prompt_tokens,
             thoughts=reply.thoughts,
         )
-        return Served(request, answer, True)
+        return Served(answer, True)
 
 
 @lru_cache(maxsize=64)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
+import threading
+import time
 
 import pytest
 
 from bench.chat import Chat, NoReply
 from bench.errors import ModelError
+from bench.parallel import Parallel
+from tests.conftest import BENCH, ROOT
 from tests.loopback_chat import chat_server, completion
 
 
@@ -193,3 +199,105 @@ def test_a_refused_server_is_told_how_its_key_is_named(monkeypatch):
         pytest.raises(ModelError, match="--api-key-env NAME"),
     ):
         Chat(f"m@{url}", ModelError).ask("Dog?", 0, 8)
+
+
+@pytest.mark.parametrize(
+    ("path", "sent_to"),
+    [
+        (
+            "/openai/deployments/gpt-4o?api-version=2024-10-21",
+            "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21",
+        ),
+        ("/v1?team=a&api-version=x", "/v1/chat/completions?team=a&api-version=x"),
+        ("/openai/v1/", "/openai/v1/chat/completions"),
+    ],
+)
+def test_addresses_of_deployments_are_asked_where_they_are(monkeypatch, path, sent_to):
+    """Azure's have a version behind the path, and want the key in a header of its own."""
+    monkeypatch.setenv("AZURE_KEY", "secret")
+    with chat_server(lambda *_: completion("Yes")) as (url, seen):
+        chat = Chat(f"gpt-4o@{url.removesuffix('/v1')}{path}", ModelError, "AZURE_KEY")
+        assert chat.ask("Dog?", 0, 8).text == "Yes"
+    assert seen[0]["path"] == sent_to
+    assert seen[0]["api-key"] == ("secret" if "?" in path else None)
+    assert seen[0]["authorization"] == "Bearer secret"
+    described = json.dumps(chat.describe())
+    assert "secret" not in described and "?" not in described
+
+
+def test_results_are_handed_over_as_they_come_or_in_order():
+    def work(number):
+        time.sleep(0.3 if number == 0 else 0)
+        return number * 10
+
+    as_they_come = list(Parallel(work, range(5), 3))
+    assert [item for item, _ in as_they_come][-1] == 0
+    assert dict(as_they_come) == {0: 0, 1: 10, 2: 20, 3: 30, 4: 40}
+    assert [item for item, _ in Parallel(work, range(5), 3).in_order()] == [0, 1, 2, 3, 4]
+    assert list(Parallel(work, [], 3)) == []
+
+
+def test_an_error_of_ours_is_a_result_and_begins_nothing_new_any_other_is_raised():
+    def work(number):
+        if number == 1:
+            raise ModelError("fact.", "reason.", "remedy.")
+        return number
+
+    results = dict(Parallel(work, range(50), 1))
+    assert results.keys() == {0, 1} and isinstance(results[1], ModelError)
+
+    def broken(number):
+        raise KeyError(number)
+
+    with pytest.raises(KeyError):
+        list(Parallel(broken, range(3), 2))
+
+
+def test_after_a_stop_what_is_under_way_is_handed_over():
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        time.sleep(0.05)
+        return number
+
+    asked = Parallel(work, range(50), 4)
+    results = []
+    for item, _ in asked:
+        results.append(item)
+        asked.stop()
+    assert sorted(results) == sorted(begun) and len(begun) <= 8
+
+
+@pytest.mark.parametrize("asks", ["model", "judge"])
+def test_ctrl_c_does_not_wait_for_a_server_that_hangs(tmp_path, asks):
+    """Three requests are answered and kept, the others hang for a minute."""
+    release = threading.Event()
+
+    def reply(number, asked):
+        if number > 3:
+            release.wait(60)
+        return completion("Rating: 6" if asks == "judge" else "Yes")
+
+    with chat_server(reply) as (url, seen):
+        if asks == "model":
+            what = ["--model", f"openai:m@{url}", "--suite", "pope"]
+        else:
+            what = ["--model", "llava-tiny", "--suite", "mmhal", "--judge", f"openai:m@{url}"]
+        out = tmp_path / "run"
+        command = [*BENCH, "run", *what, "--data", "scenes", "--limit", "24", "--out", str(out)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        kept = out / what[3] / ("answers.jsonl" if asks == "model" else "verdicts.jsonl")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if len(seen) >= 8 and kept.exists() and kept.read_text().count("\n") == 3:
+                break
+            time.sleep(0.05)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        seconds = time.monotonic() - started
+        release.set()
+    assert process.returncode == 130 and "Interrupted" in said
+    assert seconds < 2, f"it took {seconds:.1f} s"
+    assert kept.read_text().count("\n") == 3

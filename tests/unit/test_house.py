@@ -23,7 +23,14 @@ FLOORS = (
     ("bench/runs/",),
     ("bench/models/",),
     ("bench/benchmarks/", "bench/data/"),
-    ("bench/metrics/", "bench/registry.py", "bench/chat.py", "bench/files.py", "bench/terminal.py"),
+    (
+        "bench/metrics/",
+        "bench/registry.py",
+        "bench/chat.py",
+        "bench/parallel.py",
+        "bench/files.py",
+        "bench/terminal.py",
+    ),
     ("bench/stats.py", "bench/types.py", "bench/errors.py", "bench/language/", "bench/__init__.py"),
 )
 # The built-in world is a source of data like the hub, and is opened where the hub is.

@@ -10,7 +10,7 @@ import pytest
 from bench.benchmarks.mmhal import MMHAL
 from bench.chat import GIVE_UP
 from bench.errors import JudgeError
-from bench.judges.openai_api import OpenAIJudge
+from bench.judges.openai_api import CONCURRENT, OpenAIJudge
 from bench.judges.replay import ReplayJudge, read_reviews
 from bench.judges.rubric import Rubric
 from bench.metrics.ratings import informativeness, official_rating, ratings_in, rubric_rating
@@ -33,11 +33,8 @@ def samples(count: int) -> list[Sample]:
 def judged(url: str, count: int = 4, **options) -> list[Verdict]:
     judge = OpenAIJudge(f"gpt-x@{url}", options)
     items = [(sample, Answer(f"answer to {sample.id}")) for sample in samples(count)]
-    batches = list(judge.judge(items))
-    assert [sample.id for batch in batches for sample, _ in batch] == [
-        sample.id for sample, _ in items
-    ]
-    return [verdict for batch in batches for _, verdict in batch]
+    verdict_of = {sample.id: verdict for batch in judge.judge(items) for sample, verdict in batch}
+    return [verdict_of[sample.id] for sample, _ in items]
 
 
 @pytest.fixture(autouse=True)
@@ -286,7 +283,9 @@ def test_a_dead_judge_is_given_up():
         with pytest.raises(JudgeError, match="does not answer"):
             for batch in judge.judge([(sample, Answer("x")) for sample in samples(200)]):
                 verdicts += batch
-    assert len(verdicts) == GIVE_UP and all(verdict.error for _, verdict in verdicts)
+    # What was under way is handed over too.
+    assert GIVE_UP <= len(verdicts) <= GIVE_UP + CONCURRENT
+    assert all(verdict.error for _, verdict in verdicts)
 
 
 def test_recorded_official_reviews_keep_the_official_reading_and_ours_keep_ours(tmp_path):
