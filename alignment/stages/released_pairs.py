@@ -18,7 +18,8 @@ from bench.data.images import link_image, read_image
 from bench.errors import DataError
 from bench.files import replace_lines
 
-VERSION = "1"
+VERSION = "2"
+PEOPLE = ("human", "user")  # who asks
 
 
 class Pairs(Settings):
@@ -39,16 +40,17 @@ def identity(settings: Pairs) -> Any:
 def run(settings: Pairs, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Reads released pairs.
 
-    Those without a readable image or with equal or empty responses are dropped and counted.
+    Those without a readable image, with equal or empty responses, or that are more than a question
+    and an answer are dropped and counted.
     """
     folder = settings.images or settings.path.parent
     (out / "images").mkdir(exist_ok=True)
-    dropped = {"no picture": 0, "empty": 0, "equal": 0}
+    dropped = dict.fromkeys(("no picture", "empty", "equal", "several turns", "other turns"), 0)
     rows: list[PairRow] = []
     for number, row in enumerate(read_released(settings.path)):
-        fault = _fault(row, folder)
-        if fault:
-            dropped[fault] += 1
+        fault = row if isinstance(row, str) else _fault(row, folder)
+        if isinstance(row, str) or fault:
+            dropped[str(fault)] += 1
             continue
         source = folder / row["image"]
         name = f"{number:06}-{source.name}"  # two folders may hold files of one name
@@ -58,14 +60,17 @@ def run(settings: Pairs, inputs: Mapping[str, Path], out: Path, seed: int) -> di
         raise RecipeError(
             f"{settings.path} gives no pair.",
             f"Dropped: {dropped}.",
-            "Check `images:`, the folder of its pictures.",
+            "Check `images:`, the folder of its pictures; a pair is one question with two answers.",
         )
     replace_lines(out / "pairs.jsonl", rows)
     return {"pairs": len(rows), **dropped}
 
 
-def read_released(file: Path) -> list[PairRow]:
-    """The pairs of a released file. Raises RecipeError if it is not one."""
+def read_released(file: Path) -> list[PairRow | str]:
+    """The pairs of a released file; in place of one that is no pair of single answers, why not.
+
+    Raises RecipeError if it is no such file.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, list):
@@ -80,9 +85,15 @@ def read_released(file: Path) -> list[PairRow]:
         ) from error
 
 
-def _pair(row: Mapping[str, Any]) -> PairRow:
-    question, chosen = row["conversations"][:2]
-    rejected = row["rejected_conversations"][1]
+def _pair(row: Mapping[str, Any]) -> PairRow | str:
+    conversations = (row["conversations"], row["rejected_conversations"])
+    for turns in conversations:
+        speakers = [turn["from"] for turn in turns]
+        if len(speakers) < 2 or speakers[0] not in PEOPLE or speakers[1] in PEOPLE:
+            return "other turns"  # of a system, or an answer without a question
+        if len(speakers) > 2:
+            return "several turns"
+    (question, chosen), (_, rejected) = conversations
     return {
         "id": str(row["id"]),
         "image": str(row["image"]),

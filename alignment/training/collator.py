@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from bench.models.hf import HFModel
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+# What a response's tokens are where types of tokens say more than text or image: PaliGemma's
+# prompt is seen whole by each of its tokens, its answer is not.
+RESPONSE_TYPES = {"paligemma": 1}
+TOKENS_SEE = ("cross_attention_mask",)  # (1, tokens, images, tiles): what each token sees of them
 
 
 class Collator:
@@ -23,12 +27,14 @@ class Collator:
     def __init__(self, model: HFModel) -> None:
         self.prompter, self.tokenizer = model.prompter, model.processor.tokenizer
         self.is_upright = model.protocol.orientation == "exif"
-        self.end = self.tokenizer.eos_token_id
+        self.end = _end_of_answer(model)
         self.pad = self.tokenizer.pad_token_id
         if self.pad is None:
             self.pad = self.end
         text_config = model.config.get_text_config()
+        self.image_token = getattr(model.processor, "image_token_id", None)
         self.limit = getattr(text_config, "max_position_embeddings", None)
+        self.response_type = RESPONSE_TYPES.get(model.config.model_type, 0)
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch.
@@ -37,8 +43,9 @@ class Collator:
             examples: Rows of the data set that `make_trainer` builds.
 
         Returns:
-            input_ids, attention_mask and completion_mask of shape (2 × pairs, tokens), the images'
-            tensors, and the reference's log-probabilities (pairs,) if they are known.
+            input_ids, attention_mask and completion_mask of shape (2 × pairs, tokens), types of
+            tokens of the same shape if the model has them, the images' tensors, and the
+            reference's log-probabilities (pairs,) if they are known.
         """
         encoded = []
         for example in examples:
@@ -67,13 +74,25 @@ class Collator:
             "attention_mask": is_token.long(),
             "completion_mask": (is_token & (columns >= starts)).long(),
         }
+        for name in encoded[0].token_types:
+            types = [item.token_types[name][0] for item in encoded] * 2
+            batch[name] = self._token_types(types, width)
         for name in encoded[0].pixels:
             pixels = [item.pixels[name] for item in encoded]
-            batch[name] = torch.cat(pixels * 2)  # once for chosen, once for rejected
+            if name in TOKENS_SEE:
+                pixels = [_lengthened(value, width) for value in pixels]
+            batch[name] = stacked(pixels * 2)  # once for chosen, once for rejected
         for name in REFERENCE:
             if name in examples[0]:
                 batch[name] = torch.tensor([example[name] for example in examples])
         return batch
+
+    def _token_types(self, of_prompts: Sequence[torch.Tensor], width: int) -> torch.Tensor:
+        """Types (rows, width): the prompts' own, then those of a response."""
+        rows = torch.full((len(of_prompts), width), self.response_type)
+        for row, types in zip(rows, of_prompts, strict=True):
+            row[: len(types)] = types
+        return rows
 
     def _response(self, text: str) -> list[int]:
         return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end]
@@ -82,7 +101,9 @@ class Collator:
         """Raises RecipeError if a row does not begin as it must, or is too long for the model."""
         bos = self.tokenizer.bos_token_id
         for prompt, response in rows:
-            if bos is not None and bos in prompt and prompt[0] != bos:
+            # PaliGemma's images stand in front of it.
+            in_front = set(prompt[: prompt.index(bos)]) if bos in prompt else set()
+            if in_front - {self.image_token}:
                 raise RecipeError(
                     "A prompt does not begin with its start token.",
                     "The chat template puts it somewhere else.",
@@ -101,3 +122,36 @@ class Collator:
                     "Image and response together are longer than its context.",
                     "Lower `max_tokens` of the responses, or use smaller images.",
                 )
+
+
+def _end_of_answer(model: HFModel) -> int:
+    """The token that ends an answer: the one of its end tokens that the conversation writes."""
+    tokenizer = model.processor.tokenizer
+    behind = tokenizer(model.prompter.after_answer(), add_special_tokens=False)["input_ids"]
+    for token in behind:
+        if token in model.settings.eos:
+            return int(token)
+    return int(tokenizer.eos_token_id)
+
+
+def stacked(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Images' tensors below each other, those of other shapes padded behind with zeros.
+
+    That is how processors pad tiles (LLaVA-NeXT, Idefics) and pixels (Pixtral) in a batch.
+    """
+    dimensions = range(1, images[0].ndim)
+    largest = [max(image.shape[dimension] for image in images) for dimension in dimensions]
+    padded = []
+    for image in images:
+        padding: list[int] = []
+        # From the last dimension to the second, as `pad` counts them.
+        for dimension in reversed(dimensions):
+            padding += [0, largest[dimension - 1] - image.shape[dimension]]
+        padded.append(torch.nn.functional.pad(image, padding))
+    return torch.cat(padded)
+
+
+def _lengthened(mask: torch.Tensor, width: int) -> torch.Tensor:
+    """A mask (1, tokens, …) whose last token's row stands for all behind it: (1, width, …)."""
+    added = width - mask.shape[1]
+    return torch.cat([mask, mask[:, -1:].expand(-1, added, *mask.shape[2:])], dim=1)

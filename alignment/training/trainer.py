@@ -9,6 +9,7 @@ What is ours, and why:
 - A pair's image is encoded once for its two rows; trl encodes it for each.
 - LoRA goes to the language model's linear layers only; peft's "all-linear" would adapt the vision
   tower too.
+- Types of tokens, and images of other shapes, go into a batch as the processor would put them.
 
 The DPO loss itself is trl's (`DPOTrainer.dpo_loss`); `loss:` of a recipe names it.
 """
@@ -38,7 +39,6 @@ from bench.types import Progress
 if TYPE_CHECKING:
     from bench.models.hf import HFModel
 
-LANGUAGE_LAYERS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 # Losses that are a weighted sum of trl's. mpo: Wang et al., arXiv 2411.10442, section 3.2.
 WEIGHTED_LOSSES = {"mpo": (["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0])}
 SAVE_SHARE = 0.1  # of all steps, between two checkpoints
@@ -50,12 +50,13 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
 
     Raises RecipeError if the pairs cannot be trained on.
     """
-    pairs = _read_pairs(inputs)
+    all_pairs = _read_pairs(inputs)
     options = {}
     local_rank = os.environ.get("LOCAL_RANK")  # set by accelerate in each of several processes
     if local_rank and torch.cuda.is_available():
         options["device"] = f"cuda:{local_rank}"
     model: Any = load_model(settings.model, options)
+    pairs = _without_special_tokens(all_pairs, model)
     trainer = make_trainer(model, pairs, settings, out, seed)
     encode_images_once(trainer.model)
     # Supervised training has no reference.
@@ -77,6 +78,7 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
         replace_file(out / "adapter" / "README.md", card)
     return {
         "pairs": len(pairs),
+        "special_tokens": len(all_pairs) - len(pairs),
         "steps": trainer.state.global_step,
         "first_loss": round(steps[0]["loss"], 4),
         "last_loss": round(steps[-1]["loss"], 4),
@@ -96,6 +98,27 @@ def _read_pairs(inputs: Mapping[str, Path]) -> list[dict[str, Any]]:
             "Make the preferences again.",
         )
     return [row | {"image": str(folder / row["image"])} for row in rows]
+
+
+def _without_special_tokens(
+    pairs: Sequence[Mapping[str, Any]], model: HFModel
+) -> list[Mapping[str, Any]]:
+    """Those pairs whose texts are nothing but text to this model.
+
+    Raises RecipeError if none is.
+    """
+    kept = []
+    for pair in pairs:
+        texts = (pair["instruction"], pair["chosen"], pair["rejected"])
+        if all(model.prompter.special_token_in(text) is None for text in texts):
+            kept.append(pair)
+    if not kept:
+        raise RecipeError(
+            "No pair can be trained on.",
+            f"All {len(pairs)} hold special tokens of the model, such as <image>.",
+            "Take them out of the texts.",
+        )
+    return kept
 
 
 def _last_checkpoint(out: Path) -> str | None:
@@ -188,7 +211,7 @@ def make_trainer(
         r=settings.lora.rank,
         lora_alpha=settings.lora.alpha,
         lora_dropout=settings.lora.dropout,
-        target_modules=LANGUAGE_LAYERS,
+        target_modules=language_layers(model.model),
         task_type="CAUSAL_LM",
     )
     # peft writes it into the adapter's config as the base.
@@ -211,6 +234,27 @@ def make_trainer(
         events = out.parent / "tensorboard" / out.name
         trainer.add_callback(TensorBoardCallback(SummaryWriter(str(events))))
     return trainer
+
+
+def language_layers(network: Any) -> str:
+    """A pattern of the names of the language model's linear layers.
+
+    Raises RecipeError if the network does not say what its language model is.
+    """
+    decoder = network.get_decoder()
+    name = next((name for name, module in network.named_modules() if module is decoder), "")
+    layers = set()
+    if decoder is not network and name:
+        for inner, module in decoder.named_modules():
+            if isinstance(module, torch.nn.Linear):
+                layers.add(inner.rpartition(".")[2])
+    if not layers:
+        raise RecipeError(
+            f"{type(network).__name__} cannot be trained.",
+            "Its language model, which LoRA goes to, is not found.",
+            "Train another base.",
+        )
+    return rf".*{name.rpartition('.')[2]}.*\.({'|'.join(sorted(layers))})"
 
 
 def _trackers(settings: Training) -> list[str]:

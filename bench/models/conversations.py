@@ -18,8 +18,8 @@ from bench.errors import DataError, ModelError, one_line
 from bench.models.protocol import Protocol
 
 # Outputs of a processor that have one entry a token; all others belong to the image.
-PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-TOKEN_TYPES = PER_TOKEN[2:]
+TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
+PER_TOKEN = ("input_ids", "attention_mask", "labels", *TOKEN_TYPES)  # PaliGemma's adds labels
 # Whose language model may be a Vicuna, and who was never taught a conversation.
 VICUNA_ARCHITECTURES = ("llava", "llava_next")
 WITHOUT_TEMPLATE = ("paligemma",)
@@ -97,12 +97,9 @@ class Prompter:
             return pad_to_square(image, self.processor.image_processor.image_mean)
         return image
 
-    def refusal(self, prompt: str) -> str | None:
-        """Why a prompt cannot be asked: a special token in it would be more than its text."""
-        for token in self._special:
-            if token in prompt:
-                return f"the question holds {token!r}, which is a special token of this model"
-        return None
+    def special_token_in(self, text: str) -> str | None:
+        """A special token that stands in a text and would be more than text, None without one."""
+        return next((token for token in self._special if token in text), None)
 
     @cached_property
     def _special(self) -> list[str]:
@@ -118,11 +115,17 @@ class Prompter:
         if self.protocol.conversation == "vicuna_v1":
             placeholder = self.processor.image_token
             return f"{self.protocol.system} USER: {placeholder}\n{prompt} ASSISTANT:"
-        if getattr(self.processor, "chat_template", None):
-            return self._by_template(self.processor, prompt, in_parts=True)
-        if getattr(self.tokenizer, "chat_template", None):
-            return self._by_template(self.tokenizer, prompt, self._tokenizer_takes_parts)
+        if self.has_template:
+            return self._by_template(*self._renderer, prompt)
         return f"{self.processor.image_token}{prompt}"
+
+    def after_answer(self) -> str:
+        """What the conversation's form writes behind an answer."""
+        if self.protocol.conversation == "vicuna_v1" or not self.has_template:
+            return ""
+        answer = "It is red."
+        text = self._by_template(*self._renderer, PROBE, answer)
+        return text.rpartition(answer)[2]
 
     def check(self, architecture: str) -> None:
         """Raises ModelError if this protocol cannot ask this architecture.
@@ -158,20 +161,36 @@ class Prompter:
                 "Put chat_template.jinja of the base model into its folder.",
             )
 
-    def _by_template(self, renderer: Any, prompt: str, in_parts: bool) -> str:
-        """The prompt by the chat template of the processor, or of the tokenizer."""
-        marker = self.processor.image_token
+    @property
+    def _renderer(self) -> tuple[Any, bool]:
+        """What has the chat template, and whether its messages are lists of parts."""
+        if getattr(self.processor, "chat_template", None):
+            return self.processor, True
+        return self.tokenizer, self._tokenizer_takes_parts
+
+    def _by_template(
+        self, renderer: Any, in_parts: bool, prompt: str, answer: str | None = None
+    ) -> str:
+        """The prompt by the chat template of the processor or of the tokenizer.
+
+        With an answer behind it, if one is given.
+        """
+
+        def text_part(text: str) -> Any:
+            return [{"type": "text", "text": text}] if in_parts else text
+
         # The image comes first, so that all prompts about it begin alike.
         content: Any = [{"type": "image"}, {"type": "text", "text": prompt}]
-        system: Any = [{"type": "text", "text": self.protocol.system}]
         if not in_parts:
-            content, system = f"{marker}\n{prompt}", self.protocol.system
+            content = f"{self.processor.image_token}\n{prompt}"
         messages = [{"role": "user", "content": content}]
         if self.protocol.system:
-            messages.insert(0, {"role": "system", "content": system})
+            messages.insert(0, {"role": "system", "content": text_part(self.protocol.system)})
+        if answer is not None:
+            messages.append({"role": "assistant", "content": text_part(answer)})
         try:
             text = renderer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False
+                messages, add_generation_prompt=answer is None, tokenize=False
             )
         except (TemplateError, TypeError, ValueError) as error:
             raise ModelError(
@@ -186,7 +205,7 @@ class Prompter:
     def _tokenizer_takes_parts(self) -> bool:
         """Whether a tokenizer's template knows images; one of a text model takes a plain text."""
         try:
-            text = self._by_template(self.tokenizer, PROBE, in_parts=True)
+            text = self._by_template(self.tokenizer, True, PROBE)
         except ModelError:
             return False
         return self.processor.image_token in text and "'type'" not in text

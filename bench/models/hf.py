@@ -213,8 +213,9 @@ class HFModel(ByProtocol):
             failed: Batch = []
             asked = []
             for request in group:
-                reason = prompter.refusal(request.prompt)
-                if reason:
+                token = prompter.special_token_in(request.prompt)
+                if token is not None:
+                    reason = f"the question holds {token!r}, which is a special token of this model"
                     failed.append((request, Answer("", error=reason)))
                 else:
                     asked.append(request)

@@ -1,0 +1,181 @@
+"""Training of every family: a batch's log-probabilities are those of the processor's own inputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from alignment.settings import RecipeError
+from alignment.stages import dpo, released_pairs
+from alignment.stages.released_pairs import Pairs
+from alignment.training.settings import Lora, Training
+from alignment.training.trainer import make_trainer
+from bench.data.images import read_image
+from bench.files import append_lines, read_lines
+from bench.models.hf import HFModel
+from tests.conftest import draw
+from tests.tiny_models import MAKERS
+
+SHAPES = ((112, 56), (56, 112), (112, 112), (56, 56))
+CHOSEN = ("A red dog stands next to a man.", "Yes", "A car.", "There is a bus in front of a chair.")
+REJECTED = ("A blue cat.", "No, there is none of these.", "A bird and a bed.", "A bus.")
+# The end of an answer as each family's published template writes it.
+ENDS = {
+    "gemma3": "<end_of_turn>",
+    "idefics3": "<end_of_utterance>",
+    "smolvlm": "<end_of_utterance>",
+    "mllama": "<|eot_id|>",
+    "llava": "</s>",
+    "llava_next": "</s>",
+    "llava_next_mistral": "</s>",
+    "paligemma": "<eos>",
+    "paligemma2": "<eos>",
+    "pixtral": "</s>",
+}
+
+
+def pairs_in(folder: Path) -> list[dict]:
+    rows = []
+    for number, size in enumerate(SHAPES):
+        image = draw(folder / f"{number}.png", number, size)
+        rows.append(
+            {
+                "image": str(image),
+                "instruction": "Describe this image in detail." if number % 2 else "Is it a dog?",
+                "chosen": CHOSEN[number],
+                "rejected": REJECTED[number],
+            }
+        )
+    return rows
+
+
+@torch.no_grad()
+def as_at_inference(model: HFModel, pair: dict, side: str, end: str) -> float:
+    """The summed log-probability of a response behind the processor's own inputs."""
+    image = model.prompter.prepare(read_image(Path(pair["image"]), upright=False))
+    if model.protocol.conversation == "template":
+        inputs = model.prompter.whole(image, pair["instruction"])
+    else:
+        encoded = model.prompter.encode(read_image(Path(pair["image"])), [pair["instruction"]])
+        inputs = {"input_ids": torch.tensor(encoded.ids), **encoded.pixels}
+    inputs.pop("labels", None)
+    tokenizer = model.processor.tokenizer
+    said = tokenizer(pair[side], add_special_tokens=False)["input_ids"]
+    said = torch.tensor([[*said, tokenizer.convert_tokens_to_ids(end)]])
+    length = inputs["input_ids"].shape[1]
+    if "cross_attention_mask" in inputs:
+        mask = inputs["cross_attention_mask"]
+        inputs["cross_attention_mask"] = torch.cat(
+            [mask, mask[:, -1:].expand(-1, said.shape[1], -1, -1)], 1
+        )
+    for name in ("token_type_ids", "mm_token_type_ids"):
+        if name in inputs:
+            is_suffix = model.config.model_type == "paligemma" and name == "token_type_ids"
+            more = torch.full_like(said, int(is_suffix))
+            inputs[name] = torch.cat([inputs[name], more], 1)
+    ids = torch.cat([inputs["input_ids"], said], 1)
+    inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    logits = model.model.eval()(**inputs).logits[0, length - 1 : -1]
+    return logits.log_softmax(-1).gather(1, said[0, :, None]).sum().item()
+
+
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+def test_log_probabilities_are_those_of_inference(tiny, tmp_path, kind):
+    if kind == "pixtral":
+        pytest.importorskip("torchvision", reason="transformers' Pixtral needs torchvision")
+    pairs = pairs_in(tmp_path)
+    model = HFModel(str(tiny(kind)), {})
+    expected = [
+        [as_at_inference(model, pair, side, ENDS.get(kind, "<|im_end|>")) for pair in pairs]
+        for side in ("chosen", "rejected")
+    ]
+    training = Training(model=str(tiny(kind)), batch=4, lora=Lora(rank=2, alpha=4))
+    trainer = make_trainer(model, pairs, training, tmp_path / "out", 0)
+    trainer.model.eval()
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
+    found = trainer.compute_ref_log_probs(trainer.model, batch)
+    for one, other in zip(found, expected, strict=True):
+        assert one.tolist() == pytest.approx(other, abs=2e-3)
+    assert len({round(value, 2) for side in expected for value in side}) >= 7
+
+
+@pytest.mark.parametrize("kind", ["llava_next", "qwen2_5_vl", "gemma3", "smolvlm", "mllama"])
+def test_a_family_trains_and_its_adapter_answers(tiny, tmp_path, kind):
+    inputs = {"preferences": tmp_path / "preferences"}
+    inputs["preferences"].mkdir()
+    append_lines(inputs["preferences"] / "pairs.jsonl", pairs_in(inputs["preferences"]))
+    training = Training(
+        model=str(tiny(kind)), batch=2, epochs=2, learning_rate=1e-2, lora=Lora(rank=4, alpha=8)
+    )
+    counts = dpo.run(training, inputs, tmp_path, 0)
+    assert counts["steps"] == 4 and counts["last_loss"] < counts["first_loss"]
+    adapted = HFModel(f"{tiny(kind)}+{tmp_path / 'adapter'}", {})
+    trained = [name for name, _ in adapted.model.named_parameters() if "lora_" in name]
+    assert trained and not any("vision" in name for name in trained)
+
+
+def released(folder: Path, rows: list[dict]) -> Pairs:
+    Image.new("RGB", (40, 30), "red").save(folder / "a.png")
+    (folder / "pairs.json").write_text(json.dumps(rows))
+    return Pairs(path=folder / "pairs.json", images=folder)
+
+
+def row(number: int, turns: list[tuple[str, str]], rejected: list[tuple[str, str]]) -> dict:
+    def conversation(pairs):
+        return [{"from": speaker, "value": text} for speaker, text in pairs]
+
+    return {
+        "id": str(number),
+        "image": "a.png",
+        "conversations": conversation(turns),
+        "rejected_conversations": conversation(rejected),
+    }
+
+
+def test_conversations_of_several_turns_are_dropped_and_counted(tmp_path):
+    """What is behind the first answer would not be trained, without a word."""
+    asked = ("human", "<image>\nWhat is it?")
+    single = row(0, [asked, ("gpt", "A dog.")], [asked, ("gpt", "A cat.")])
+    later = ("human", "And the colour?")
+    multi = row(
+        1,
+        [asked, ("gpt", "A dog."), later, ("gpt", "Red.")],
+        [asked, ("gpt", "A dog."), later, ("gpt", "Green.")],
+    )
+    system = ("system", "Be brief.")
+    of_a_system = row(2, [system, asked, ("gpt", "A dog.")], [system, asked, ("gpt", "A cat.")])
+    out = tmp_path / "out"
+    out.mkdir()
+    counts = released_pairs.run(released(tmp_path, [single, multi, of_a_system]), {}, out, 0)
+    assert counts["pairs"] == 1 and counts["several turns"] == 1 and counts["other turns"] == 1
+    (kept,) = read_lines(out / "pairs.jsonl")
+    assert (kept["chosen"], kept["rejected"]) == ("A dog.", "A cat.")
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])
+def test_responses_that_hold_special_tokens_are_dropped_and_counted(tiny, tmp_path, kind):
+    model = HFModel(str(tiny(kind)), {})
+    token = model.processor.image_token
+    inputs = {"preferences": tmp_path / "preferences"}
+    inputs["preferences"].mkdir()
+    pairs = pairs_in(inputs["preferences"])
+    pairs[1]["chosen"] = f"The sign says {token} here."
+    pairs[3]["rejected"] = f"{model.processor.tokenizer.eos_token} and more"
+    append_lines(inputs["preferences"] / "pairs.jsonl", pairs)
+    training = Training(model=str(tiny(kind)), batch=2, lora=Lora(rank=2, alpha=4))
+    counts = dpo.run(training, inputs, tmp_path, 0)
+    assert counts["pairs"] == 2 and counts["special_tokens"] == 2
+    bad = {"preferences": tmp_path / "bad"}
+    bad["preferences"].mkdir()
+    append_lines(bad["preferences"] / "pairs.jsonl", [pairs[1], pairs[3]])
+    with pytest.raises(RecipeError, match="All 2 hold special tokens"):
+        dpo.run(training, bad, tmp_path / "bad", 0)
+
+
+def test_an_adapter_is_no_base_to_train(tmp_path):
+    with pytest.raises(ValueError, match=r"bench convert a\+b MERGED"):
+        Training(model="a+b")
