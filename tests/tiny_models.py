@@ -182,12 +182,14 @@ def vocab_and_merges(model: bytes) -> tuple[dict[str, int], list[tuple[str, str]
     return vocab, generate_merges(vocab, scores, skip_tokens=vocab.keys() - scores.keys())
 
 
-def llama_tokenizer(folder: Path) -> hf.PreTrainedTokenizerBase:
+def llama_tokenizer(folder: Path, entries: int = 0) -> hf.PreTrainedTokenizerBase:
     """LLaVA-1.5's tokenizer: Llama's (legacy spacing) and <image>, <pad>; its tokenizer.model goes
-    in ``folder``."""
+    in ``folder``. Entries that no text uses fill it up to ``entries``."""
     model = sentencepiece_model()
     (folder / "tokenizer.model").write_bytes(model)
     vocab, merges = vocab_and_merges(model)
+    for number in range(len(vocab), entries - 2):  # <image> and <pad> follow
+        vocab[f"▁filler{number}"] = number
     tokenizer = hf.LlamaTokenizer(vocab=vocab, merges=merges, legacy=True)
     tokenizer.init_kwargs["legacy"] = True  # else tokenizer_config.json does not say so
     backend = (

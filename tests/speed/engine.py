@@ -1,10 +1,12 @@
 """Times the shared-image engine against `generate`, one at a time and in batches of 8, and checks the answers.
 
-    python tests/speed/engine.py [--images 2] [--questions 10 18] [--device cpu] [--size 120m|7b] [--way engine …]
+    python tests/speed/engine.py [--images 2] [--questions 10 18] [--captions 8] [--rounds 5]
+                                 [--device cpu] [--size 120m|7b]
 
-A LLaVA-shaped model with random weights, 576 image tokens, POPE's official question texts (from ../shared/data,
-else the same wording over COCO's objects), protocol `llava`, two tokens an answer ("Yes" and the end of the text).
-All ways run in turn in one process; ratios are what to quote.
+A LLaVA-shaped model with random weights, 576 image tokens and 32,064 entries in the vocabulary, POPE's official
+question texts (from ../shared/data, else the same wording over COCO's objects), protocol `llava`, two tokens an
+answer ("Yes" and the end of the text); captions of 64 tokens. All ways take turns in one process, round after
+round; the medians of the rounds' ratios are what to quote.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from bench.types import Request  # noqa: E402
 from tests.tiny_models import OBJECTS, llama_tokenizer, randomise  # noqa: E402
 
 SUFFIX = "\nAnswer the question using a single word or phrase."
+CAPTION_TOKENS = 64
+VOCABULARY = 32_064  # of LLaVA-1.5
 SIZES = {
     "120m": (
         {
@@ -64,14 +68,14 @@ SIZES = {
 
 
 def make_model(folder: Path, size: str, dtype: torch.dtype) -> Path:
-    """A checkpoint of LLaVA-1.5's shape: CLIP at 336 pixels in patches of 14, Llama with 32,000
-    tokens."""
+    """A checkpoint of LLaVA-1.5's shape: CLIP at 336 pixels in patches of 14, Llama and its tokenizer
+    with 32,064 entries."""
     vision, text = SIZES[size]
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = llama_tokenizer(folder)
+    tokenizer = llama_tokenizer(folder, VOCABULARY)
     config = hf.LlavaConfig(
         vision_config=hf.CLIPVisionConfig(**vision, image_size=336, patch_size=14),
-        text_config=hf.LlamaConfig(**text, vocab_size=32064, max_position_embeddings=4096),
+        text_config=hf.LlamaConfig(**text, vocab_size=VOCABULARY, max_position_embeddings=4096),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=576,
     )
@@ -119,6 +123,15 @@ def make_requests(folder: Path, images: int, questions: int) -> list[Request]:
 Result = dict[str, tuple[str, float]]
 
 
+def caption_requests(folder: Path, images: int) -> list[Request]:
+    """A description of each of `images` images."""
+    text = "Describe this image in detail."
+    return [
+        Request(one.image, one.image, one.path, text, text, CAPTION_TOKENS, False, ())
+        for one in make_requests(folder, images, 1)
+    ]
+
+
 def by_generate(model: HFModel, requests: list[Request], rows: int) -> Result:
     """(text, P(yes)) by request, `rows` prompts at a time, each with its own image as usual
     harnesses have it."""
@@ -140,7 +153,7 @@ def by_generate(model: HFModel, requests: list[Request], rows: int) -> Result:
                 attention_mask=mask.to(model.device),
                 pixel_values=pixels.to(model.device, model.dtype),
                 do_sample=False,
-                max_new_tokens=2,
+                max_new_tokens=part[0].max_tokens,
                 return_dict_in_generate=True,
                 output_logits=True,
             )
@@ -148,7 +161,7 @@ def by_generate(model: HFModel, requests: list[Request], rows: int) -> Result:
                 output.logits[0].float().softmax(-1)[:, list(model.settings.yes)].sum(-1).tolist()
             )
             texts = [
-                model.generated(row, None, None).text
+                model.generated(row, len(row), None, None).text
                 for row in output.sequences[:, longest:].tolist()
             ]
             answers |= {
@@ -174,6 +187,8 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--questions", type=int, nargs="+", default=[10, 18])
+    parser.add_argument("--captions", type=int, default=8, help="images to describe")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--size", choices=SIZES, default="120m")
@@ -192,32 +207,45 @@ def main() -> None:
             f"{parameters / 1e6:.0f} M parameters, {model.dtype}, {options.device}, {torch.get_num_threads()} threads"
         )
         for questions in options.questions:
-            compare(model, make_requests(folder, options.images, questions), questions)
+            print(f"{questions} questions an image")
+            compare(model, make_requests(folder, options.images, questions), options.rounds)
+        if options.captions:
+            print(f"captions of {CAPTION_TOKENS} tokens")
+            # Nothing ends one, so that all ways write equally many tokens.
+            model.generation_config.eos_token_id = model.model.generation_config.eos_token_id = None
+            vars(model).pop("settings", None)
+            compare(model, caption_requests(folder, options.captions), options.rounds)
 
 
-def compare(model: HFModel, requests: list[Request], questions: int) -> None:
-    """Times every way on the same requests, after one untimed image each."""
+def compare(model: HFModel, requests: list[Request], rounds: int) -> None:
+    """Times every way on the same requests in turn, after an untimed start."""
     ways: dict[str, Callable[[list[Request]], Result]] = {
         "engine": lambda part: by_engine(model, part),
         f"generate, {BATCH} at a time": lambda part: by_generate(model, part, BATCH),
         "generate, one at a time": lambda part: by_generate(model, part, 1),
     }
-    seconds, results = {}, {}
-    for name, way in ways.items():
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    results = {}
+    for way in ways.values():
         way(requests[:2])
-        started = time.perf_counter()
-        results[name] = way(requests)
-        seconds[name] = time.perf_counter() - started
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            results[name] = way(requests)
+            seconds[name].append(time.perf_counter() - started)
     alone = results["generate, one at a time"]
-    spread = np.ptp([np.log(p) for _, p in alone.values()])
-    print(f"{questions} questions an image; ln P(yes) spreads over {spread:.2f}")
     for name, spent in seconds.items():
+        ratios = np.array(spent) / seconds["engine"]
         same = sum(results[name][key][0] == alone[key][0] for key in alone)
-        off = max(abs(np.log(results[name][key][1] / alone[key][1])) for key in alone)
-        print(
-            f"  {name:24} {spent / len(requests) * 1000:8.1f} ms a question {spent / seconds['engine']:6.2f} × engine"
-            f"  {same}/{len(alone)} answers as one at a time, ln P(yes) within {off:.0e}"
+        line = (
+            f"  {name:24} {np.median(spent) / len(requests) * 1000:8.1f} ms each"
+            f" {np.median(ratios):6.2f} × engine ({ratios.min():.2f}–{ratios.max():.2f})"
+            f"  {same}/{len(alone)} answers as one at a time"
         )
+        if requests[0].yes_no:
+            off = max(abs(np.log(results[name][key][1] / alone[key][1])) for key in alone)
+            line += f", ln P(yes) within {off:.0e}"
+        print(line)
 
 
 if __name__ == "__main__":
