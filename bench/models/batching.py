@@ -24,14 +24,15 @@ def plan(requests: Sequence[Request], max_prompts: int) -> list[list[list[Reques
 
     Args:
         requests: All requests of a run, those about one image next to each other.
-        max_prompts: The most prompts that a group, and a batch, may have.
+        max_prompts: The most yes/no questions that a group, and a batch, may have. Of descriptions,
+            whose answers fill the memory too, half as many.
     """
     batches: list[list[list[Request]]] = []
     last_of_kind: dict[tuple[bool, int], list[list[Request]]] = {}  # still being filled
     for group in _groups(requests, max_prompts):
         kind = _kind(group[0])
         batch = last_of_kind.get(kind)
-        if batch is None or sum(map(len, batch)) + len(group) > max_prompts:
+        if batch is None or sum(map(len, batch)) + len(group) > _most(kind, max_prompts):
             batch = last_of_kind[kind] = []
             batches.append(batch)
         batch.append(group)
@@ -48,11 +49,16 @@ def _groups(requests: Sequence[Request], max_prompts: int) -> list[list[Request]
             image, last_of_kind = request.image, {}
         kind = _kind(request)
         group = last_of_kind.get(kind)
-        if group is None or len(group) == max_prompts:
+        if group is None or len(group) == _most(kind, max_prompts):
             group = last_of_kind[kind] = []
             groups.append(group)
         group.append(request)
     return groups
+
+
+def _most(kind: tuple[bool, int], max_prompts: int) -> int:
+    is_yes_no, _ = kind
+    return max_prompts if is_yes_no else max(1, max_prompts // 2)
 
 
 def _kind(request: Request) -> tuple[bool, int]:

@@ -47,7 +47,7 @@ SERVED = frozenset(
 SERVED_LANGUAGE_MODELS = frozenset(
     "llama mistral qwen2 qwen3 gemma qwen2_vl_text qwen2_5_vl_text".split()
 )
-MAX_PROMPTS = {"cpu": 32, "cuda": 128}  # in a batch, by type of device
+MAX_PROMPTS = {"cpu": 64, "cuda": 128}  # yes/no questions in a batch, by type of device
 READ_AHEAD = 16  # images
 READERS = 2  # threads
 

@@ -15,8 +15,8 @@ One row of a batch, with the owner of each column:
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -199,12 +199,12 @@ def encode_prefix(model: Any, image: Encoded, length: int) -> Prefix:
     return Prefix(cache, length, next_position)
 
 
-@contextmanager
-def _last_layer_at(model: Any, columns: torch.Tensor) -> Iterator[None]:
+def _last_layer_at(model: Any, columns: torch.Tensor) -> AbstractContextManager[None]:
     """Computes the last layer's feed-forward network in some columns only.
 
     Behind it come the logits alone, and they are wanted nowhere else: of a prefix nowhere, of
-    questions at their ends. It is a third of a percent to eight percent of all the work.
+    questions at their ends. With `_without_unread_layer` it saves 7 % of the model with 8 layers in
+    tests/speed/engine.py.
 
     Args:
         model: The model.
@@ -218,28 +218,29 @@ def _last_layer_at(model: Any, columns: torch.Tensor) -> Iterator[None]:
         computed[:, columns] = whole(states[:, columns])
         return computed
 
-    feed_forward.forward = at_columns
-    try:
-        yield
-    finally:
-        feed_forward.forward = whole
+    return _replaced(feed_forward, at_columns)
+
+
+def _without_unread_layer(model: Any) -> AbstractContextManager[None]:
+    """Leaves out the vision tower's last layer where LLaVA reads the one before it."""
+    encoder = getattr(getattr(model.model, "vision_tower", None), "encoder", None)
+    if encoder is None or getattr(model.config, "vision_feature_layer", None) != -2:
+        return nullcontext()
+    return _replaced(encoder.layers[-1], lambda states, *_, **__: states)
 
 
 @contextmanager
-def _without_unread_layer(model: Any) -> Iterator[None]:
-    """Leaves out the vision tower's last layer where LLaVA reads the one before it."""
-    tower = getattr(model.model, "vision_tower", None)
-    encoder = getattr(tower, "encoder", None)
-    if encoder is None or getattr(model.config, "vision_feature_layer", None) != -2:
-        yield
-        return
-    layer = encoder.layers[-1]
-    whole = layer.forward
-    layer.forward = lambda states, *_, **__: states
+def _replaced(module: torch.nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
+    """The module with another forward, which is taken away again."""
+    own = vars(module).get("forward")  # adapters and quantisers may have put one there
+    module.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:
-        layer.forward = whole
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
 
 
 def merge(caches: list[DynamicCache]) -> Cache:

@@ -298,8 +298,7 @@ def test_a_corrupt_zip_is_one_clear_error_whose_remedy_works(
 
 @pytest.fixture(scope="module")
 def model_files(tiny: Any) -> dict[str, bytes]:
-    """A tiny LLaVA as a hub repository, with the files that real ones have beside the checkpoint.
-    A tiny LLaVA as a hub repository, with the files that real ones have beside the checkpoint."""
+    """A tiny LLaVA as a hub repository, with the files that real ones have beside the checkpoint."""
     files = {path.name: path.read_bytes() for path in tiny("llava").iterdir()}
     return files | {
         "README.md": b"# tiny\n",
@@ -331,6 +330,17 @@ def test_a_hub_model_runs_and_needs_no_hub_afterwards(model_files, pictures, tmp
     assert metrics(tmp_path / "run" / "pope")["accuracy", "all"]["n"] == 18
     offline = run(hub, tmp_path / "home", *arguments)
     assert offline.returncode == 0, offline.stderr
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_code_is_downloaded_only_if_it_may_run(model_files, pictures, tmp_path, flag):
+    files = model_files | {"modeling_tiny.py": b"raise SystemExit('it ran')\n"}
+    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
+    arguments += ["--limit", "6", "--out", tmp_path / "run"]
+    with hub_server({MODEL: files}) as hub:
+        done = run(hub, tmp_path / "home", *arguments, *["--trust-remote-code"] * flag)
+        assert done.returncode == 0, done.stderr
+        assert any("modeling_tiny.py" in request for request in hub.requests) == flag
 
 
 def test_an_original_lora_its_base_and_its_tower_come_from_three_repositories(pictures, tmp_path):

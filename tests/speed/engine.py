@@ -1,6 +1,6 @@
 """Times the shared-image engine against `generate`, one at a time and in batches of 8, and checks the answers.
 
-    python tests/speed/engine.py [--images 2] [--questions 10 18] [--captions 8] [--rounds 5]
+    python tests/speed/engine.py [--images 4] [--questions 10 18] [--captions 8] [--rounds 3]
                                  [--device cpu] [--size 120m|7b]
 
 A LLaVA-shaped model with random weights, 576 image tokens and 32,064 entries in the vocabulary, POPE's official
@@ -185,10 +185,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--questions", type=int, nargs="+", default=[10, 18])
     parser.add_argument("--captions", type=int, default=8, help="images to describe")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--size", choices=SIZES, default="120m")

@@ -31,10 +31,10 @@ def test_descriptions_are_batched_over_the_whole_run():
         requests.append(request(len(requests), f"{image}.png", False, 512))
         for _ in range(3):
             requests.append(request(len(requests), f"{image}.png"))
-    batches = plan(requests, 32)
+    batches = plan(requests, 64)
     descriptions = [batch for batch in batches if not batch[0][0].yes_no]
     assert len(descriptions) == 32  # ⌈1004 / 32⌉
-    assert len(batches) - len(descriptions) == 101  # ten images of three questions in each
+    assert len(batches) - len(descriptions) == 48  # 21 images of three questions in each
     planned = []
     for batch in batches:
         kinds = {(one.yes_no, one.max_tokens) for group in batch for one in group}
