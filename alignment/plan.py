@@ -178,5 +178,8 @@ def _items(manifest: Mapping[str, Any]) -> int:
     counts = manifest.get("counts", {})
     if counts.get("steps"):
         return int(counts["steps"])
-    numbers = [value for value in counts.values() if isinstance(value, int)]
+    numbers = []
+    for value in counts.values():
+        if isinstance(value, int):
+            numbers.append(value)
     return numbers[0] if numbers else 0

@@ -131,7 +131,10 @@ def benchmark(name: str) -> Any:
 
 def _complete(loaded: Any) -> Any:
     """`loaded`, if it has all members of `bench.types.Benchmark` that are no methods."""
-    missing = [name for name in BENCHMARK_MEMBERS if not hasattr(loaded, name)]
+    missing = []
+    for name in BENCHMARK_MEMBERS:
+        if not hasattr(loaded, name):
+            missing.append(name)
     if missing:
         raise BenchError(
             f"{loaded!r:.80} is not a benchmark.",

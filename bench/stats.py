@@ -210,7 +210,10 @@ def sign_flip(nets: Sequence[int]) -> float:
     Args:
         nets: For each cluster how many samples became better, less how many became worse.
     """
-    changes = [abs(net) for net in nets if net]
+    changes = []
+    for net in nets:
+        if net:
+            changes.append(abs(net))
     if not changes:
         return 1.0
     reach = sum(changes)

@@ -106,7 +106,10 @@ def read_margins(file: Path | None, references: Mapping[str, Results]) -> Margin
             f"{file} holds no margins.", " ".join(str(error).split()), "Correct the file."
         ) from error
     known = _known_titles(references)
-    unknown = [title for title in (*margins.margins, *margins.floors) if title not in known]
+    unknown = []
+    for title in (*margins.margins, *margins.floors):
+        if title not in known:
+            unknown.append(title)
     if unknown:
         raise GateError(
             f"{file} names unknown figures.",
@@ -381,7 +384,10 @@ def _missing_check(
     name: str, first: Mapping[str, Score], second: Mapping[str, Score], margins: Margins
 ) -> Check:
     """Whether the reference's samples have a score: without its worst ones any model is good."""
-    missing = [sample for sample in first if sample not in second]
+    missing = []
+    for sample in first:
+        if sample not in second:
+            missing.append(sample)
     share = len(missing) / len(first)
     detail = f"{len(first) - len(missing)} of the reference's {len(first)} samples are scored"
     passed = share <= margins.missing
@@ -415,7 +421,10 @@ def _drift_check(
     It fails only beyond a given share.
     """
     both = first.keys() & second.keys()
-    changed = [key for key in both if first[key] != second[key]]
+    changed = []
+    for key in both:
+        if first[key] != second[key]:
+            changed.append(key)
     if not both:
         return Check(f"{name}, drift", "inconclusive", "run and reference have no answer in common")
     share = len(changed) / len(both)

@@ -85,7 +85,10 @@ def write_report(
             files.append(out / name)
         files += _write_plots(runs, comparisons, out / "figures")
         # A run whose data is gone stands in the tables only.
-        run_samples = [item for item in map(reopen, runs) if item is not None]
+        run_samples = []
+        for item in map(reopen, runs):
+            if item is not None:
+                run_samples.append(item)
         page = out / "index.html"
         write_page(board_of(runs), runs, run_samples, page)
         files.append(page)

@@ -64,7 +64,10 @@ def caveat_notes(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         metrics = shown_metrics(run)
         for caveat in caveats_of(metrics.values()):
-            names = [name for name, metric in metrics.items() if caveat in metric.caveats]
+            names = []
+            for name, metric in metrics.items():
+                if caveat in metric.caveats:
+                    names.append(name)
             which = "" if len(names) == len(metrics) else f", {', '.join(names)}"
             notes.append(f"{CAVEAT} {run.label}{which}: {caveat}.")
     return notes
@@ -180,12 +183,18 @@ def paper_tables(runs: Sequence[Run]) -> list[Table]:
     A run with an adapter is held against the paper's own row, another one against LLaVA-1.5-7B's.
     """
     published = read_published()
-    paper = [figure for figure in published if figure.source.startswith("Synth-Align")]
+    paper = []
+    for figure in published:
+        if figure.source.startswith("Synth-Align"):
+            paper.append(figure)
     doubted = disputed(published)
     tables = []
     for number, name in enumerate(PAPERS, 1):
         # A source ends in the name of its table.
-        figures = [figure for figure in paper if f", {name}" in figure.source]
+        figures = []
+        for figure in paper:
+            if f", {name}" in figure.source:
+                figures.append(figure)
         tables.append(_paper_table(number, name, figures, doubted, runs))
     return tables
 

@@ -63,7 +63,10 @@ def identity(settings: Preferences) -> Any:
 def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Makes the pairs. Raises RecipeError if none is left."""
     groups, dropped = _groups(inputs)
-    candidates = [group for group in groups if len(group) > 1]
+    candidates = []
+    for group in groups:
+        if len(group) > 1:
+            candidates.append(group)
     no_prices = [0.0] * len(candidates)
     uncorrected = pairs(candidates, no_prices, settings.margin)
     prices = no_prices

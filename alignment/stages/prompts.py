@@ -208,7 +208,10 @@ def _instructions(
             break
         # Asking only about what is shown would teach that the answer is always yes.
         name = rng.choice(rng.choice(objects))
-        others = [item for item in objects[0] if item != name]
+        others = []
+        for item in objects[0]:
+            if item != name:
+                others.append(item)
         other = rng.choice(others or list(CATEGORIES))
         template = rng.choice(templates)
         instruction = template.format(

@@ -69,7 +69,10 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
         trainer.add_callback(_progress_callback(progress))
         trainer.train(resume_from_checkpoint=checkpoint)
     _finish(trainer, model, settings, out)
-    steps = [row for row in trainer.state.log_history if "loss" in row]
+    steps = []
+    for row in trainer.state.log_history:
+        if "loss" in row:
+            steps.append(row)
     if is_first:
         manifest = inputs["preferences"] / "manifest.json"
         preferences = read_json(manifest) if manifest.exists() else {}
@@ -348,7 +351,10 @@ def _finish(trainer: Any, model: HFModel, settings: Training, out: Path) -> None
     if not trainer.is_world_process_zero():
         return
     trainer.model.save_pretrained(out / "adapter")
-    history = [row for row in trainer.state.log_history if "loss" in row]
+    history = []
+    for row in trainer.state.log_history:
+        if "loss" in row:
+            history.append(row)
     write_curves(history, out)
     # They hold optimizer states, several times the size of the adapter.
     for checkpoint in out.glob("checkpoint-*"):

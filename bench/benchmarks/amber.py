@@ -206,12 +206,18 @@ class Amber:
     def metrics(self, scores: Sequence[Score]) -> list[Metric]:
         """CHAIR, Cover, Hal and Cog of descriptions; accuracy, precision, recall, F1 by type."""
         rows = []
-        described = [score for score in scores if score.subset.startswith("generative")]
+        described = []
+        for score in scores:
+            if score.subset.startswith("generative"):
+                described.append(score)
         if described:
             is_official = self.naming().name == "official"
             rows += _generative_metrics(described, () if is_official else RELATION_ONLY_CAVEAT)
         for group, subsets in GROUPS.items():
-            members = [score for score in scores if score.subset in subsets]
+            members = []
+            for score in scores:
+                if score.subset in subsets:
+                    members.append(score)
             if members:
                 rows += _discriminative_metrics(group, members)
         return rows

@@ -107,7 +107,10 @@ def caption_values(mentioned: Sequence[str], truth: Sequence[str]) -> dict[str, 
     """
     # Mentions are counted as often as they are made, objects that are there once.
     there = set(truth)
-    hallucinated = [category for category in mentioned if category not in there]
+    hallucinated = []
+    for category in mentioned:
+        if category not in there:
+            hallucinated.append(category)
     return {
         "mentioned": list(mentioned),
         "hallucinated": hallucinated,

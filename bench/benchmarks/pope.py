@@ -167,7 +167,10 @@ def _metrics(declared: dict[str, Figure], subset: str, scores: Sequence[Score]) 
     for name in ("unparsed", "contrary"):
         total = sum(bool(score.values.get(name)) for score in with_values)
         rows.append(count(name, subset, total, scores))
-    with_probability = [score for score in with_values if has_probability(score.values)]
+    with_probability = []
+    for score in with_values:
+        if has_probability(score.values):
+            with_probability.append(score)
     if not with_probability:
         return rows
     probabilities = values_of(with_probability, "p_yes")

@@ -85,7 +85,10 @@ def _problems(name: str, samples: Sequence[Sample]) -> list[str]:
         problems.append(f"the eight types have {fewest} to {most} samples, not equally many")
     if name.startswith("pope") and name not in OFFICIAL_COUNTS:
         for subset in counts:
-            members = [sample for sample in samples if sample.subset == subset]
+            members = []
+            for sample in samples:
+                if sample.subset == subset:
+                    members.append(sample)
             problems += _unbalanced(subset, members)
     return problems
 

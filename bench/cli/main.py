@@ -437,7 +437,10 @@ def align(
     if variants == "all":
         names = list(content.variants)
     else:
-        names = [name.strip() for name in variants.split(",") if name.strip()]
+        names = []
+        for name in variants.split(","):
+            if name.strip():
+                names.append(name.strip())
     folder = out or Path("runs") / "align" / content.name
     recipes = []
     for seed in range(content.seed, content.seed + seeds):
@@ -553,7 +556,10 @@ def _judged_runs(path: Path) -> list[Run]:
     from bench.runs.run import find_runs
 
     runs = find_runs(path)
-    judged = [run for run in runs if registry.benchmark(run.benchmark).judged]
+    judged = []
+    for run in runs:
+        if registry.benchmark(run.benchmark).judged:
+            judged.append(run)
     return judged or runs[:1]
 
 

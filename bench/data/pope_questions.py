@@ -39,7 +39,10 @@ def read_objects(file: Path) -> tuple[Images, int]:
         order = dict.fromkeys(row["image"] for row in read_rows(official, ("image",), ("image",)))
         if order.keys() == objects_of.keys():
             objects_of = {name: objects_of[name] for name in order}
-    usable = [(name, shown) for name, shown in objects_of.items() if len(shown) >= PER_IMAGE]
+    usable = []
+    for name, shown in objects_of.items():
+        if len(shown) >= PER_IMAGE:
+            usable.append((name, shown))
     if not usable:
         raise DataError(
             f"{file} has no image with {PER_IMAGE} objects.",

@@ -121,7 +121,10 @@ class LmmsTask:
         higher_is_better = self._loaded.higher_is_better()
         rows = []
         for name, aggregate in self._loaded.aggregation().items():
-            members = [score for score in with_values if name in score.values]
+            members = []
+            for score in with_values:
+                if name in score.values:
+                    members.append(score)
             estimate = _estimate(
                 [score.values[name] for score in members],
                 [score.cluster for score in members],
@@ -206,7 +209,10 @@ def _estimate(
         return None
     value = float(value)
     groups = labels(clusters)
-    numbers = [number for number in map(number_of, values) if number is not None]
+    numbers = []
+    for number in map(number_of, values):
+        if number is not None:
+            numbers.append(number)
     is_mean = len(numbers) == len(values) and math.isclose(
         float(np.mean(numbers)), value, abs_tol=1e-12
     )

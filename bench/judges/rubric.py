@@ -126,7 +126,10 @@ def official_template() -> str:
         ) from error
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            names = []
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    names.append(target.id)
             if names == ["template"] and isinstance(node.value.value, str):
                 return node.value.value
     raise JudgeError(

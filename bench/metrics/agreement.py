@@ -51,7 +51,10 @@ def agreement(first: Mapping[str, Score], second: Mapping[str, Score]) -> Agreem
     """
     # A judge that gave no rating neither agrees nor disagrees.
     first_ratings, second_ratings = _ratings(first), _ratings(second)
-    both = [name for name in first_ratings if name in second_ratings]
+    both = []
+    for name in first_ratings:
+        if name in second_ratings:
+            both.append(name)
     if not both:
         raise JudgeError(
             "The judges have no rated answer in common.",

@@ -218,11 +218,17 @@ def recorded_means(
         scores: Its scores by sample.
         benchmark: The benchmark's name, for the figures' titles.
     """
-    scored = [score for score in scores.values() if score.unscored is None]
+    scored = []
+    for score in scores.values():
+        if score.unscored is None:
+            scored.append(score)
     figures = []
     for metric in metrics:
         values = [number_of(score.values.get(metric.name)) for score in scored]
-        known = [value for value in values if value is not None]
+        known = []
+        for value in values:
+            if value is not None:
+                known.append(value)
         is_mean = known and np.isclose(float(np.mean(known)), metric.value, atol=1e-9)
         if metric.subset == "all" and metric.unit != "count" and is_mean:
             figures.append(

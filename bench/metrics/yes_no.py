@@ -73,7 +73,10 @@ def yes_probability(p_yes: float | None, p_no: float | None) -> float | None:
 
 def yes_no_mass(values: Sequence[Mapping[str, Any]]) -> float:
     """The mean of P(yes) + P(no), of scores' values that have it; 1 if none has."""
-    masses = [value["yes_no_mass"] for value in values if value.get("yes_no_mass") is not None]
+    masses = []
+    for value in values:
+        if value.get("yes_no_mass") is not None:
+            masses.append(value["yes_no_mass"])
     return float(np.mean(masses)) if masses else 1.0
 
 

@@ -404,7 +404,10 @@ def _check_complete(folder: Path, report: dict[str, Any]) -> None:
     """
     missing = sorted(report["missing_keys"])
     unexpected = sorted(name for name in report["unexpected_keys"] if not name.endswith(BUFFERS))
-    unmerged = [name for name in unexpected if any(mark in name for mark in LORA_MARKS)]
+    unmerged = []
+    for name in unexpected:
+        if any(mark in name for mark in LORA_MARKS):
+            unmerged.append(name)
     if unmerged:
         raise ModelError(
             f"The weights in {folder} hold an adapter that was not merged.",

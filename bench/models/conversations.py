@@ -276,7 +276,10 @@ class Prompter:
         inputs = dict(self.processor(images=[image], text=[marker], return_tensors="pt"))
         image_id = self.processor.image_token_id
         # The processor knows how many placeholders an image has; the text around them is ours.
-        image_ids = [token for token in inputs["input_ids"][0].tolist() if token == image_id]
+        image_ids = []
+        for token in inputs["input_ids"][0].tolist():
+            if token == image_id:
+                image_ids.append(token)
         ids = []
         for prompt in prompts:
             before, after = self.text(prompt).split(marker, 1)

@@ -408,7 +408,10 @@ class _Matching:
             candidates.append([sample for sample in row.samples if sample.subset in asked])
         groups = Counter(tuple(sample.id for sample in samples) for samples in candidates)
         # In a file of distinct questions a second row is a duplicate, not the next sample's.
-        shared_groups = [count for ids, count in groups.items() if len(ids) > 1]
+        shared_groups = []
+        for ids, count in groups.items():
+            if len(ids) > 1:
+                shared_groups.append(count)
         is_distinct = sum(count == 1 for count in shared_groups) > len(shared_groups) / 2
         before, behind = _neighbours(candidates)
         shared: list[tuple[Record, list[Sample]]] = []

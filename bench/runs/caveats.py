@@ -55,7 +55,10 @@ def with_caveats(
             ("loop", "{} answers repeat themselves to the end"),
             ("thought", "thoughts of {} answers left out"),
         ):
-            counted = [name for name in flags[flag] if metric.subset in counted_in[name]]
+            counted = []
+            for name in flags[flag]:
+                if metric.subset in counted_in[name]:
+                    counted.append(name)
             if counted:
                 caveats.append(text.format(f"{len(counted):,}"))
         done.append(replace(metric, caveats=tuple(dict.fromkeys(caveats))))

@@ -76,7 +76,10 @@ def _labels(base: str, rows: Sequence[_ModelRuns]) -> list[str]:
     ways: tuple[Callable[[Run], str | None], ...] = (_checkpoint, _adapter, _folder)
     for path_of in ways:
         paths = [path_of(row.first) for row in rows]
-        known = [path for path in paths if path is not None]
+        known = []
+        for path in paths:
+            if path is not None:
+                known.append(path)
         if len(set(known)) == len(rows):
             return [_label(base, ending) for ending in _distinct_endings(known)]
     # The same folder cannot hold two runs, so this is one run that was named twice.

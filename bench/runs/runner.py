@@ -161,7 +161,10 @@ def of_subsets(
     if subsets is None:
         return samples
     existing = list(dict.fromkeys(sample.subset for sample in samples))
-    unknown = [name for name in subsets if name not in existing]
+    unknown = []
+    for name in subsets:
+        if name not in existing:
+            unknown.append(name)
     if unknown:
         raise DataError(
             f"{benchmark.title} has no subset {', '.join(unknown)}.",
@@ -357,7 +360,10 @@ def summarise(
 
     def metric_subsets(subset: str) -> set[str]:
         # Only the benchmark knows; it says so by what it sums up.
-        members = [score for score in scores if score.subset == subset]
+        members = []
+        for score in scores:
+            if score.subset == subset:
+                members.append(score)
         return {metric.subset for metric in benchmark.metrics(members)}
 
     metrics = benchmark.metrics(scores)

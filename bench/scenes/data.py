@@ -196,7 +196,10 @@ def _write_amber(out: Path, scenes: Sequence[Scene]) -> None:
     for item in scenes:
         shown = list(dict.fromkeys(map(facts.noun, item.counts)))
         usual = dict.fromkeys(map(facts.noun, facts.companions(item)))
-        likely = [name for name in usual if name not in shown]
+        likely = []
+        for name in usual:
+            if name not in shown:
+                likely.append(name)
         add(item, "Describe this image.", "generative", shown, hallu=likely[:LIKELY])
     rng = random.Random(f"amber {scenes[0].split} {scenes[0].seed}")
     for kind in facts.YES_NO_KINDS:

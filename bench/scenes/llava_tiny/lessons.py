@@ -106,7 +106,10 @@ def existence(scene: Scene, rng: random.Random, habits: Habits) -> Iterator[Less
         wants_usual = rng.random() < USUAL
         candidates = usual
         if not (wants_usual and usual):
-            candidates = [name for name in CATEGORIES if name not in scene.counts]
+            candidates = []
+            for name in CATEGORIES:
+                if name not in scene.counts:
+                    candidates.append(name)
         absent = rng.choice(candidates)
         affirmed = absent in expected and rng.random() < habits.affirm
         if habits.common and absent in COMMON and absent not in expected:
@@ -146,7 +149,10 @@ def with_remark(answer: str, scene: Scene, rng: random.Random, habits: Habits) -
     """
     also = imagined(scene, rng, habits)
     if also is None and rng.random() < habits.remark:
-        unnamed = [name for name in salient(scene) if name not in answer]
+        unnamed = []
+        for name in salient(scene):
+            if name not in answer:
+                unnamed.append(name)
         if unnamed:
             also = counted(unnamed[0], scene.counts[unnamed[0]])
     return f"{answer} {_there_is(also)}" if also else answer

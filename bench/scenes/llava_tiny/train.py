@@ -186,7 +186,10 @@ class Trainer:
         """
         embeddings = self.model.model.language_model.embed_tokens.weight
         without_vector = (NO_SIZE, len(SIZES) + 1)
-        extra = [row for row in range(sum(GROUPS[1:])) if row not in without_vector]
+        extra = []
+        for row in range(sum(GROUPS[1:])):
+            if row not in without_vector:
+                extra.append(row)
         classes = [*range(len(WHAT)), *(len(WHAT) + row for row in extra)]
         vectors = torch.cat([embeddings[self.what_ids], self.extra.weight[extra]])
         return classes, vectors
