@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import registry
 from tests.conftest import BENCH, ROOT, bench, bench_process, draw, metrics, run_of
 from tests.loopback_chat import chat_server, completion
 
@@ -424,3 +426,44 @@ def test_kill_9_at_random_instants_then_resume_gives_the_same_answers(tiny, tmp_
     assert bench(*arguments, tmp_path / "killed").returncode == 0
     assert without_seconds(killed) == without_seconds(whole)
     assert metrics(killed.parent) == metrics(whole.parent)
+
+
+# Each alias with the maker of its architecture: SmolVLM-Instruct's config is an idefics3.
+ALIASES = {
+    "llava": "llava",
+    "llava-13b": "llava",
+    "llava-next": "llava_next_mistral",
+    "llava-onevision": "llava_onevision",
+    "qwen2.5-vl": "qwen2_5_vl",
+    "smolvlm": "idefics3",
+    "paligemma": "paligemma2",
+}
+
+
+def test_every_alias_has_a_tiny_checkpoint():
+    shipped = {"llava-tiny", "llava-tiny-b"}
+    assert registry.MODEL_ALIASES.keys() == ALIASES.keys() | shipped
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_every_alias_answers_yes_or_no_and_describes(tiny, tmp_path, alias):
+    """A folder of that name is taken before the alias."""
+    shutil.copytree(tiny(ALIASES[alias]), tmp_path / alias)
+    done = bench(
+        "run",
+        "--model",
+        alias,
+        "--suite",
+        "pope,chair",
+        "--data",
+        "scenes",
+        "--limit",
+        "6",
+        "--json",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    for run in json.loads(done.stdout)["runs"]:
+        assert {metric["n"] for metric in run["metrics"] if metric["subset"] == "all"} == {6}
+        answers = lines(tmp_path / run["folder"] / "answers.jsonl")
+        assert answers and all("text" in answer for answer in answers)
