@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from bench.errors import BenchError, one_line
@@ -33,6 +35,10 @@ OPENAI_HOST = "openai.com"
 GIVE_UP = 16  # requests in a row that the server does not serve end the run
 BUSY_PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds to wait for a server that says so in a reply
 TOP_LOGPROBS = 20  # the most alternatives that the protocol gives for a token
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class NoReply(Exception):  # noqa: N818
@@ -100,6 +106,125 @@ class Outage:
             "Check that the server is running, then start the same command again; "
             "what was answered is kept.",
         )
+
+
+class Parallel(Generic[Item, Result]):
+    """Does `work` on every item in threads.
+
+    They are daemons: a process that is to end does not wait for a server that hangs, as it would
+    for the threads of concurrent.futures.
+
+    Args:
+        work: What is done with an item. A BenchError that it raises is its result, and no new item
+            is begun.
+        items: The items.
+        threads: How many are under way at a time.
+    """
+
+    def __init__(self, work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> None:
+        self.work, self.threads = work, min(threads, len(items))
+        self._todo: SimpleQueue[tuple[int, Item]] = SimpleQueue()
+        for pair in enumerate(items):
+            self._todo.put(pair)
+        # (index, item, result), or None from a thread that has nothing more to do.
+        self._done: SimpleQueue[tuple[int, Item, Result | Exception] | None] = SimpleQueue()
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Begins no new item; what is under way is still handed over."""
+        self._stopped.set()
+
+    def __iter__(self) -> Iterator[tuple[Item, Result | BenchError]]:
+        """Every item with its result, in the order in which they come.
+
+        Raises what `work` raises, if it is no BenchError.
+        """
+        for _, item, result in self._results():
+            yield item, result
+
+    def in_order(self) -> Iterator[tuple[Item, Result | BenchError]]:
+        """The same in the order of the items."""
+        ready: dict[int, tuple[Item, Result | BenchError]] = {}
+        following = 0
+        for index, item, result in self._results():
+            ready[index] = item, result
+            while following in ready:
+                yield ready.pop(following)
+                following += 1
+
+    def _results(self) -> Iterator[tuple[int, Item, Result | BenchError]]:
+        for _ in range(self.threads):
+            threading.Thread(target=self._run, daemon=True).start()
+        running = self.threads
+        try:
+            while running:
+                done = self._done.get()
+                if done is None:
+                    running -= 1
+                    continue
+                index, item, result = done
+                if isinstance(result, Exception) and not isinstance(result, BenchError):
+                    raise result
+                yield index, item, result  # type: ignore[misc]
+        finally:
+            self.stop()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                index, item = self._todo.get_nowait()
+            except Empty:
+                break
+            try:
+                self._done.put((index, item, self.work(item)))
+            except Exception as error:
+                self.stop()
+                self._done.put((index, item, error))
+        self._done.put(None)
+
+
+class HasError(Protocol):
+    """An answer or a verdict: `error` says why there is none."""
+
+    @property
+    def error(self) -> str | None:
+        """None if there is one."""
+
+
+Answered = TypeVar("Answered", bound=HasError)
+
+
+def ask_all(
+    ask: Callable[[Item], tuple[Answered, bool]],
+    items: Sequence[Item],
+    threads: int,
+    outage: Outage,
+) -> Iterator[tuple[Item, Answered]]:
+    """Every item with its result, in the order in which they come.
+
+    Args:
+        ask: Asks about one item; says whether the server is alive, too.
+        items: The items.
+        threads: Requests at a time.
+        outage: What notices that the server serves nothing any more.
+
+    Raises:
+        BenchError: What `ask` raises, or the outage, after what is under way was handed over.
+    """
+    fault: BenchError | None = None
+    asked = Parallel(ask, items, threads)
+    for item, outcome in asked:
+        # No new request is made after a fault, but what is under way was paid for.
+        if isinstance(outcome, BenchError):
+            fault = fault or outcome
+            continue
+        result, served = outcome
+        fault = fault or outage.after(served, str(result.error))
+        if fault is not None:
+            asked.stop()
+        yield item, result
+    if fault is not None:
+        raise fault
 
 
 class Chat:

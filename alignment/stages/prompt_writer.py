@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from alignment.rows import PromptRow
 from alignment.settings import RecipeError
-from bench.chat import Chat, NoReply
+from bench.chat import Chat, NoReply, Parallel
 from bench.errors import BenchError
-from bench.parallel import Parallel
 
 CONCURRENT = 8
 MAX_TOKENS = 1024

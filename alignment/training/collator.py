@@ -139,14 +139,14 @@ def stacked(images: Sequence[torch.Tensor]) -> torch.Tensor:
 
     That is how processors pad tiles (LLaVA-NeXT, Idefics) and pixels (Pixtral) in a batch.
     """
-    dimensions = range(1, images[0].ndim)
-    largest = [max(image.shape[dimension] for image in images) for dimension in dimensions]
+    shapes = torch.tensor([image.shape for image in images])  # (images, dimensions)
+    largest = shapes.amax(0).tolist()
     padded = []
     for image in images:
         padding: list[int] = []
         # From the last dimension to the second, as `pad` counts them.
-        for dimension in reversed(dimensions):
-            padding += [0, largest[dimension - 1] - image.shape[dimension]]
+        for dimension in reversed(range(1, image.ndim)):
+            padding += [0, largest[dimension] - image.shape[dimension]]
         padded.append(torch.nn.functional.pad(image, padding))
     return torch.cat(padded)
 

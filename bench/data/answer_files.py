@@ -252,7 +252,11 @@ def _common_fields(rows: Sequence[Mapping[str, Any]]) -> dict[str, None]:
     names = dict.fromkeys(rows[0])
     for row in rows[1:]:
         names = {name: None for name in names if name in row}
-    return {name: None for name in names if any(row[name] not in (None, "") for row in rows)}
+    filled: dict[str, None] = {}
+    for name in names:
+        if any(row[name] not in (None, "") for row in rows):
+            filled[name] = None
+    return filled
 
 
 def _first(names: Sequence[str], fields: Mapping[str, None]) -> str | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.chat import Chat, NoReply, Outage
-from bench.errors import BenchError, JudgeError
+from bench.chat import Chat, NoReply, Outage, ask_all
+from bench.errors import JudgeError
 from bench.judges.rubric import MAX_TOKENS, Rubric, verdict_of
-from bench.parallel import Parallel
 from bench.types import Answer, Sample, Verdict
 
 CONCURRENT = 8
@@ -63,19 +62,8 @@ class OpenAIJudge:
             return
         _ = self.chat.client  # made once, before the threads
         outage = Outage(f"The judge {self.chat.model}", JudgeError)
-        fault: BenchError | None = None
-        asked = Parallel(self._ask, items, CONCURRENT)
-        for (sample, _), result in asked:
-            if isinstance(result, BenchError):
-                fault = fault or result
-                continue
-            verdict, served = result
-            fault = fault or outage.after(served, str(verdict.error))
-            if fault is not None:
-                asked.stop()
+        for (sample, _), verdict in ask_all(self._ask, items, CONCURRENT, outage):
             yield [(sample, verdict)]
-        if fault is not None:
-            raise fault
 
     def _ask(self, item: tuple[Sample, Answer]) -> tuple[Verdict, bool]:
         """The verdict on one answer, and whether the server is alive."""

@@ -49,6 +49,6 @@ def convert(source: str, target: Path, base: str | None = None) -> None:
     network.save_pretrained(target)
     model.processor.save_pretrained(target)
     # As it is: transformers does not save what it reads, such as a temperature without sampling.
-    own = model.folder / GENERATION_CONFIG
-    if own.is_file():
-        (target / GENERATION_CONFIG).write_bytes(own.read_bytes())
+    generation_config = model.folder / GENERATION_CONFIG
+    if generation_config.is_file():
+        (target / GENERATION_CONFIG).write_bytes(generation_config.read_bytes())

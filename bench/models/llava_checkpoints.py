@@ -80,10 +80,7 @@ PLAIN_LORA = {
 
 def is_llava_checkpoint(folder: Path) -> bool:
     """Whether the folder's config.json is of LLaVA's own code."""
-    try:
-        return "mm_vision_tower" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+    return "mm_vision_tower" in checkpoints.read_settings(folder / "config.json")
 
 
 class LlavaCheckpoint:

@@ -14,27 +14,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
-from bench.chat import Chat, NoReply, Outage
+from bench.chat import Chat, NoReply, Outage, ask_all
 from bench.data.images import is_turned, read_image
-from bench.errors import BenchError, DataError, ModelError
+from bench.errors import DataError, ModelError
 from bench.models.protocol import NATIVE, ByProtocol, Protocol, read_protocol
-from bench.parallel import Parallel
 from bench.types import Answer, Batch, Request
 
 CONCURRENT = 8  # requests under way at a time
 PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
-
-
-class Served(NamedTuple):
-    """What came of one request; `served` is False if the server is to blame for an error."""
-
-    answer: Answer
-    served: bool
 
 
 class OpenAIModel(ByProtocol):
@@ -95,28 +87,17 @@ class OpenAIModel(ByProtocol):
         waiting = [request for request in requests if request.key not in done]
         _ = self.chat.client  # made once, before the threads
         outage = Outage(self.chat.model, ModelError)
-        fault: BenchError | None = None
-        asked = Parallel(self._ask, waiting, self.concurrent)
-        for request, result in asked:
-            # No new request is made after a fault, but what is under way was paid for.
-            if isinstance(result, BenchError):
-                fault = fault or result
-                continue
-            fault = fault or outage.after(result.served, str(result.answer.error))
-            if fault is not None:
-                asked.stop()
-            yield [(request, result.answer)]
-        if fault is not None:
-            raise fault
+        for request, answer in ask_all(self._ask, waiting, self.concurrent, outage):
+            yield [(request, answer)]
 
-    def _ask(self, request: Request) -> Served:
-        """The answer to one request."""
+    def _ask(self, request: Request) -> tuple[Answer, bool]:
+        """The answer to one request, and whether the server is alive."""
         assert request.path is not None
         started = time.perf_counter()
         try:
             url = data_url(request.path)
         except DataError as error:
-            return Served(Answer("", error=f"{error.fact} {error.reason}"), True)
+            return Answer("", error=f"{error.fact} {error.reason}"), True
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": url}},
             {"type": "text", "text": request.prompt},
@@ -135,7 +116,7 @@ class OpenAIModel(ByProtocol):
                 logprobs=request.yes_no,
             )
         except NoReply as error:
-            return Served(Answer("", error=f"no answer: {error}"), error.served)
+            return Answer("", error=f"no answer: {error}"), error.served
         answer = Answer(
             reply.text.strip(),
             reply.tokens,
@@ -146,7 +127,7 @@ class OpenAIModel(ByProtocol):
             prompt_tokens=reply.prompt_tokens,
             thoughts=reply.thoughts,
         )
-        return Served(answer, True)
+        return answer, True
 
 
 @lru_cache(maxsize=64)

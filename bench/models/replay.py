@@ -406,7 +406,9 @@ class _Matching:
         candidates = []
         for row in rows:
             candidates.append([sample for sample in row.samples if sample.subset in asked])
-        groups = Counter(tuple(sample.id for sample in samples) for samples in candidates)
+        groups: Counter[tuple[str, ...]] = Counter()
+        for samples in candidates:
+            groups[tuple(sample.id for sample in samples)] += 1
         # In a file of distinct questions a second row is a duplicate, not the next sample's.
         shared_groups = []
         for ids, count in groups.items():

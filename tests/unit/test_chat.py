@@ -11,9 +11,8 @@ import time
 
 import pytest
 
-from bench.chat import Chat, NoReply
+from bench.chat import Chat, NoReply, Parallel
 from bench.errors import ModelError
-from bench.parallel import Parallel
 from tests.conftest import BENCH, ROOT
 from tests.loopback_chat import chat_server, completion
 

@@ -27,7 +27,6 @@ FLOORS = (
         "bench/metrics/",
         "bench/registry.py",
         "bench/chat.py",
-        "bench/parallel.py",
         "bench/files.py",
         "bench/terminal.py",
     ),
