@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignment.settings import RecipeError
+from alignment.training.shared_prefix import Pair, pack
 from bench.data.images import read_image
+from bench.models.conversations import Encoded
+from bench.models.shared_image import prefix_positions
 
 if TYPE_CHECKING:
     from bench.models.hf import HFModel
@@ -22,9 +25,14 @@ TOKENS_SEE = ("cross_attention_mask",)  # (1, tokens, images, tiles): what each 
 
 
 class Collator:
-    """Batches of [chosen …, rejected …] rows: the prompt, then the response and its end."""
+    """Batches of pairs: the prompt, then a response and its end.
+
+    Models that the shared-image engine serves get a pair as one packed row (`shared_prefix.py`),
+    all others as two.
+    """
 
     def __init__(self, model: HFModel) -> None:
+        self.model = model
         self.prompter, self.tokenizer = model.prompter, model.processor.tokenizer
         self.is_upright = model.protocol.orientation == "exif"
         self.end = _end_of_answer(model)
@@ -43,20 +51,52 @@ class Collator:
             examples: Rows of the data set that `make_trainer` builds.
 
         Returns:
-            input_ids, attention_mask and completion_mask of shape (2 × pairs, tokens), types of
-            tokens of the same shape if the model has them, the images' tensors, and the
-            reference's log-probabilities (pairs,) if they are known.
+            input_ids, attention_mask and completion_mask of shape (2 × pairs, tokens), all chosen
+            rows first; the images' tensors; the reference's log-probabilities (pairs,) if they are
+            known; of packed pairs what `shared_prefix.pack` adds, of others types of tokens if the
+            model has them.
         """
         encoded = []
         for example in examples:
             image = read_image(Path(example["images"][0]), self.is_upright)
             encoded.append(self.prompter.encode(image, [example["question"]]))
-        rows: list[tuple[list[int], list[int]]] = []  # prompt, response
-        # All chosen rows, then all rejected ones: trl splits a batch in the middle.
-        for side in ("chosen_text", "rejected_text"):
-            for item, example in zip(encoded, examples, strict=True):
-                rows.append((item.ids[0], self._response(example[side])))
-        self._check(rows)
+        chosen = [self._response(example["chosen_text"]) for example in examples]
+        rejected = [self._response(example["rejected_text"]) for example in examples]
+        for item, *responses in zip(encoded, chosen, rejected, strict=True):
+            self._check(item.ids[0], max(map(len, responses)))
+        if self.model.not_packed:
+            batch = self._padded(encoded, chosen + rejected)
+        else:
+            batch = self._packed(encoded, chosen, rejected)
+        for name in REFERENCE:
+            if name in examples[0]:
+                batch[name] = torch.tensor([example[name] for example in examples])
+        return batch
+
+    def _packed(
+        self,
+        encoded: Sequence[Encoded],
+        chosen: Sequence[list[int]],
+        rejected: Sequence[list[int]],
+    ) -> dict[str, torch.Tensor]:
+        """The pairs behind one another in one row, each image once."""
+        pairs = []
+        for item, *responses in zip(encoded, chosen, rejected, strict=True):
+            prompt = torch.tensor(item.ids)  # (1, tokens)
+            positions = prefix_positions(self.model.model, prompt, item.token_types, item.pixels)
+            pairs.append(Pair(item.ids[0], positions, *responses))
+        batch = pack(pairs)
+        for name in encoded[0].pixels:
+            batch[name] = stacked([item.pixels[name] for item in encoded])
+        return batch
+
+    def _padded(
+        self, encoded: Sequence[Encoded], responses: Sequence[list[int]]
+    ) -> dict[str, torch.Tensor]:
+        """A row for every response, all chosen ones first: trl splits a batch in the middle."""
+        rows = []  # prompt, response
+        for item, response in zip([*encoded, *encoded], responses, strict=True):
+            rows.append((item.ids[0], response))
         starts = torch.tensor([len(prompt) for prompt, _ in rows])[:, None]  # (rows, 1)
         lengths = torch.tensor([len(prompt) + len(completion) for prompt, completion in rows])[
             :, None
@@ -82,9 +122,6 @@ class Collator:
             if name in TOKENS_SEE:
                 pixels = [_lengthened(value, width) for value in pixels]
             batch[name] = stacked(pixels * 2)  # once for chosen, once for rejected
-        for name in REFERENCE:
-            if name in examples[0]:
-                batch[name] = torch.tensor([example[name] for example in examples])
         return batch
 
     def _token_types(self, of_prompts: Sequence[torch.Tensor], width: int) -> torch.Tensor:
@@ -97,31 +134,30 @@ class Collator:
     def _response(self, text: str) -> list[int]:
         return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end]
 
-    def _check(self, rows: Sequence[tuple[list[int], list[int]]]) -> None:
+    def _check(self, prompt: list[int], response_tokens: int) -> None:
         """Raises RecipeError if a row does not begin as it must, or is too long for the model."""
         bos = self.tokenizer.bos_token_id
-        for prompt, response in rows:
-            # PaliGemma's images stand in front of it.
-            in_front = set(prompt[: prompt.index(bos)]) if bos in prompt else set()
-            if in_front - {self.image_token}:
-                raise RecipeError(
-                    "A prompt does not begin with its start token.",
-                    "The chat template puts it somewhere else.",
-                    "Correct the checkpoint's chat template.",
-                )
-            if bos is not None and prompt[:2] == [bos, bos]:
-                raise RecipeError(
-                    "A prompt has its start token twice.",
-                    "The chat template adds it once more.",
-                    "Correct the checkpoint's chat template.",
-                )
-            length = len(prompt) + len(response)
-            if self.limit and length > self.limit:
-                raise RecipeError(
-                    f"A pair has {length} tokens, and the model takes {self.limit}.",
-                    "Image and response together are longer than its context.",
-                    "Lower `max_tokens` of the responses, or use smaller images.",
-                )
+        # PaliGemma's images stand in front of it.
+        in_front = set(prompt[: prompt.index(bos)]) if bos in prompt else set()
+        if in_front - {self.image_token}:
+            raise RecipeError(
+                "A prompt does not begin with its start token.",
+                "The chat template puts it somewhere else.",
+                "Correct the checkpoint's chat template.",
+            )
+        if bos is not None and prompt[:2] == [bos, bos]:
+            raise RecipeError(
+                "A prompt has its start token twice.",
+                "The chat template adds it once more.",
+                "Correct the checkpoint's chat template.",
+            )
+        length = len(prompt) + response_tokens
+        if self.limit and length > self.limit:
+            raise RecipeError(
+                f"A pair has {length} tokens, and the model takes {self.limit}.",
+                "Image and response together are longer than its context.",
+                "Lower `max_tokens` of the responses, or use smaller images.",
+            )
 
 
 def _end_of_answer(model: HFModel) -> int:

@@ -6,7 +6,8 @@ What is ours, and why:
   which in LLaVA-1.5's case has neither <s> nor </s>.
 - The reference's log-probabilities, which trl refuses to precompute for images, are computed once
   and kept.
-- A pair's image is encoded once for its two rows; trl encodes it for each.
+- A pair is one row, its image and prompt computed once (`shared_prefix.py`); trl computes them for
+  each response. Of architectures for which that is not checked, only the image is encoded once.
 - LoRA goes to the language model's linear layers only; peft's "all-linear" would adapt the vision
   tower too.
 - Types of tokens, and images of other shapes, go into a batch as the processor would put them.
@@ -31,6 +32,7 @@ from alignment.settings import RecipeError
 from alignment.training.artifacts import model_card, write_curves
 from alignment.training.collator import REFERENCE, Collator
 from alignment.training.settings import Training
+from alignment.training.shared_prefix import share_prefix
 from bench.files import append_lines, read_json, read_lines, replace_file
 from bench.runs.jobs import load_model
 from bench.terminal import progress_bar
@@ -58,7 +60,6 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
     model: Any = load_model(settings.model, options)
     pairs = _without_special_tokens(all_pairs, model)
     trainer = make_trainer(model, pairs, settings, out, seed)
-    encode_images_once(trainer.model)
     # Supervised training has no reference.
     if settings.loss != "sft":
         use_reference(trainer, pairs, out)
@@ -83,6 +84,7 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
         "pairs": len(pairs),
         "special_tokens": len(all_pairs) - len(pairs),
         "steps": trainer.state.global_step,
+        "shared_prefix": model.not_packed is None,
         "first_loss": round(steps[0]["loss"], 4),
         "last_loss": round(steps[-1]["loss"], 4),
     }
@@ -227,6 +229,10 @@ def make_trainer(
         data_collator=Collator(model),
         peft_config=lora,
     )
+    if model.not_packed:
+        encode_images_once(trainer.model)
+    else:
+        share_prefix(trainer.model.get_base_model())
     # It prints a dictionary a step; our bar shows the same.
     trainer.remove_callback(PrinterCallback)
     if "tensorboard" in settings.trackers and trainer.is_world_process_zero():

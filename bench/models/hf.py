@@ -367,6 +367,15 @@ class HFModel(ByProtocol):
 
     def _why_not_served(self) -> str | None:
         """Why the shared-image engine does not serve this model, None if it does."""
+        if self.not_packed:
+            return self.not_packed
+        # The engine chooses tokens itself, so what it does not apply must not be asked of it.
+        special = not_applied(self.generation_config)
+        return f"its generation config sets {', '.join(special)}" if special else None
+
+    @cached_property
+    def not_packed(self) -> str | None:
+        """Why texts about an image cannot stand behind one prefix, None if they can."""
         architecture = self.config.model_type
         if architecture not in SERVED:
             return (
@@ -377,9 +386,7 @@ class HFModel(ByProtocol):
             return f"its language model, {text_config.model_type}, is not among those checked"
         if _has_windows(text_config):
             return "its language model has sliding-window attention"
-        # The engine chooses tokens itself, so what it does not apply must not be asked of it.
-        special = not_applied(self.generation_config)
-        return f"its generation config sets {', '.join(special)}" if special else None
+        return None
 
 
 def _has_windows(text_config: Any) -> bool:

@@ -15,7 +15,7 @@ One row of a batch, with the owner of each column:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -184,19 +184,38 @@ def encode_prefix(model: Any, image: Encoded, length: int) -> Prefix:
     ids = torch.tensor([image.ids[0][:length]], device=model.device)  # (1, length)
     inputs = {name: to_device(value, model) for name, value in image.pixels.items()}
     types = {name: value[:, :length].to(model.device) for name, value in image.token_types.items()}
-    next_position = length
-    rope_index = getattr(model.model, "get_rope_index", None)
-    if rope_index is not None:
-        # M-RoPE counts an image's rows and columns, so positions run behind the token count.
-        grids = {name: value for name, value in inputs.items() if name.endswith("grid_thw")}
-        inputs["position_ids"] = rope_index(ids, **types, **grids)[0]  # (3, 1, length)
-        next_position = int(inputs["position_ids"].max()) + 1
+    inputs["position_ids"] = prefix_positions(model, ids, types, inputs)
+    next_position = int(inputs["position_ids"].max()) + 1
     cache = DynamicCache()
     # Only keys and values are wanted, no logits.
     last = torch.tensor([length - 1], device=model.device)
     with _last_layer_at(model, last), _without_unread_layer(model):
         model.model(input_ids=ids, **inputs, **types, past_key_values=cache, use_cache=True)
     return Prefix(cache, length, next_position)
+
+
+def prefix_positions(
+    model: Any,
+    ids: torch.Tensor,
+    types: Mapping[str, torch.Tensor],
+    pixels: Mapping[str, torch.Tensor],
+) -> torch.Tensor:
+    """Positions of a prefix's tokens: (1, tokens), by M-RoPE (3, 1, tokens).
+
+    M-RoPE counts an image's rows and columns, so positions run behind the count of tokens.
+
+    Args:
+        model: The model.
+        ids: The prefix's token ids, shape (1, tokens).
+        types: Types of its tokens, by name.
+        pixels: The image's tensors, by name.
+    """
+    rope_index = getattr(model.model, "get_rope_index", None)
+    if rope_index is None:
+        return torch.arange(ids.shape[1], device=ids.device)[None]
+    grids = {name: value for name, value in pixels.items() if name.endswith("grid_thw")}
+    positions: torch.Tensor = rope_index(ids, **types, **grids)[0]
+    return positions
 
 
 def _last_layer_at(model: Any, columns: torch.Tensor) -> AbstractContextManager[None]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from alignment.settings import RecipeError
 from alignment.stages import dpo
 from alignment.training.settings import Lora, Training
-from alignment.training.trainer import encode_images_once, make_trainer, use_reference
+from alignment.training.trainer import make_trainer, use_reference
 from bench.data.images import read_image
 from bench.files import append_lines
 from bench.models.hf import HFModel
@@ -118,7 +118,6 @@ def test_losses_are_those_of_trl_on_its_own_batches(checkpoint, inputs, tmp_path
         ]
     )
     expected = trainer.compute_loss(trainer.model, dict(theirs)).item()
-    encode_images_once(trainer.model)
     use_reference(trainer, pairs, tmp_path)
     ours = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
     assert trainer.compute_loss(trainer.model, ours).item() == pytest.approx(expected, abs=1e-4)
@@ -127,25 +126,25 @@ def test_losses_are_those_of_trl_on_its_own_batches(checkpoint, inputs, tmp_path
     )
 
 
-def test_a_pairs_picture_is_encoded_once(checkpoint, inputs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_pairs_image_is_encoded_once(checkpoint, inputs, tmp_path, monkeypatch, packed):
     adapter = HFModel(str(checkpoint), {})
+    if not packed:
+        monkeypatch.setattr(HFModel, "not_packed", "for the test")
+    encoded = []
+    # In the class, below whatever the trainer puts in front of it.
+    tower = type(adapter.model.model.vision_tower)
+    encode = tower.forward
+
+    def counting(self, pixels, *more, **named):
+        encoded.append(len(pixels))
+        return encode(self, pixels, *more, **named)
+
+    monkeypatch.setattr(tower, "forward", counting)
     trainer = make_trainer(adapter, pairs_of(inputs), settings(checkpoint), tmp_path, 0)
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(3)])
-    expected = trainer.compute_ref_log_probs(trainer.model, batch)
-    seen = []
-    tower = next(m for name, m in trainer.model.named_modules() if name.endswith("vision_tower"))
-    encode = tower.forward
-    monkeypatch.setattr(
-        tower,
-        "forward",
-        lambda pixels, *a, **k: seen.append(len(pixels)) or encode(pixels, *a, **k),
-    )
-    encode_images_once(trainer.model)
-    logps = trainer.compute_ref_log_probs(trainer.model, batch)
-    assert seen == [3]
-    assert all(
-        torch.allclose(one, two, atol=1e-5) for one, two in zip(expected, logps, strict=True)
-    )
+    trainer.compute_ref_log_probs(trainer.model, batch)
+    assert encoded == [3]
 
 
 def test_prompts_are_those_of_inference_and_responses_end(checkpoint, inputs, tmp_path):
@@ -159,11 +158,14 @@ def test_prompts_are_those_of_inference_and_responses_end(checkpoint, inputs, tm
         side = "chosen" if row < 3 else "rejected"
         assert said[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(said, skip_special_tokens=True) == pairs[row % 3][side]
-        start = int(batch["completion_mask"][row].argmax())
         encoded = adapter.prompter.encode(
             read_image(Path(pairs[row % 3]["image"])), [pairs[row % 3]["instruction"]]
         )
-        assert ids[:start].tolist() == encoded.ids[0]
+        packed = batch["packed_ids"][0].tolist()
+        first = int(batch["packed_columns"][row, 1])  # of the response
+        behind_prompt = int(batch["packed_columns"][row % 3, 0]) + 1
+        assert packed[behind_prompt - len(encoded.ids[0]) : behind_prompt] == encoded.ids[0]
+        assert packed[first : first + len(said)] == said.tolist()
 
 
 def test_only_the_language_model_is_adapted(checkpoint, inputs, tmp_path):

@@ -13,7 +13,7 @@ from alignment.settings import RecipeError
 from alignment.stages import dpo, released_pairs
 from alignment.stages.released_pairs import Pairs
 from alignment.training.settings import Lora, Training
-from alignment.training.trainer import make_trainer
+from alignment.training.trainer import make_trainer, use_reference
 from bench.data.images import read_image
 from bench.files import append_lines, read_lines
 from bench.models.hf import HFModel
@@ -101,6 +101,88 @@ def test_log_probabilities_are_those_of_inference(tiny, tmp_path, kind):
     for one, other in zip(found, expected, strict=True):
         assert one.tolist() == pytest.approx(other, abs=2e-3)
     assert len({round(value, 2) for side in expected for value in side}) >= 7
+
+
+def loss_and_gradients(kind_folder, pairs, training, out, is_packed, monkeypatch):
+    """Of one batch of all pairs, the adapter away from its start."""
+    with monkeypatch.context() as patch:
+        if not is_packed:
+            patch.setattr(HFModel, "not_packed", "for the test")
+        model = HFModel(str(kind_folder), {})
+        trainer = make_trainer(model, pairs, training, out, 0)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, weight in trainer.model.named_parameters():
+                if "lora_B" in name:
+                    weight.normal_(0, 0.05, generator=generator)
+        if training.loss != "sft":
+            use_reference(trainer, pairs, out)
+        trainer.model.train()
+        if training.gradient_checkpointing:
+            trainer.model.gradient_checkpointing_enable({"use_reentrant": False})
+        batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(pairs))])
+        assert ("packed_ids" in batch) == is_packed
+        loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+    gradients = {}
+    for name, weight in trainer.model.named_parameters():
+        if weight.grad is not None:
+            gradients[name] = weight.grad
+    return loss.item(), gradients
+
+
+PACKED = [
+    "idefics3",
+    "internvl",
+    "llava",
+    "llava_next",
+    "llava_next_mistral",
+    "llava_onevision",
+    "pixtral",
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "smolvlm",
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        *((kind, {}) for kind in PACKED),
+        ("llava", {"loss": "ipo"}),
+        ("llava", {"loss": "mpo"}),
+        ("qwen2_5_vl", {"loss": "sft"}),
+        ("llava_next", {"gradient_checkpointing": True}),
+        ("qwen2_vl", {"gradient_checkpointing": True}),
+    ],
+)
+def test_a_packed_pair_has_the_loss_and_gradients_of_two_rows(
+    tiny, tmp_path, monkeypatch, kind, more
+):
+    if kind == "pixtral":
+        pytest.importorskip("torchvision", reason="transformers' Pixtral needs torchvision")
+    pairs = pairs_in(tmp_path)
+    training = Training(model=str(tiny(kind)), batch=4, lora=Lora(rank=2, alpha=4), **more)
+    folder = tiny(kind)
+    one = loss_and_gradients(folder, pairs, training, tmp_path / "one", True, monkeypatch)
+    two = loss_and_gradients(folder, pairs, training, tmp_path / "two", False, monkeypatch)
+    assert one[0] == pytest.approx(two[0], abs=1e-5, rel=1e-6)
+    assert one[1].keys() == two[1].keys() and len(one[1]) > 12
+    for name, gradient in one[1].items():
+        assert torch.allclose(gradient, two[1][name], atol=1e-5, rtol=1e-4), name
+    largest = max(gradient.abs().max().item() for gradient in two[1].values())
+    assert largest > 1e-3, "gradients must be larger than what they may differ by"
+
+
+def test_families_that_are_not_checked_train_with_two_rows(tiny, tmp_path):
+    inputs = {"preferences": tmp_path / "preferences"}
+    inputs["preferences"].mkdir()
+    append_lines(inputs["preferences"] / "pairs.jsonl", pairs_in(inputs["preferences"]))
+    for kind, is_shared in (("gemma3", False), ("llava", True)):
+        (tmp_path / kind).mkdir()
+        training = Training(model=str(tiny(kind)), batch=4, lora=Lora(rank=2, alpha=4))
+        counts = dpo.run(training, inputs, tmp_path / kind, 0)
+        assert counts["shared_prefix"] is is_shared
 
 
 @pytest.mark.parametrize("kind", ["llava_next", "qwen2_5_vl", "gemma3", "smolvlm", "mllama"])
