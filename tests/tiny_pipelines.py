@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 
 from tests.tiny_models import byte_level_tokenizer
 
@@ -71,6 +72,135 @@ def reward_model(folder: Path) -> Path:
     config = hf.LlamaConfig(**TEXT, vocab_size=len(words), num_labels=1)
     hf.LlamaForSequenceClassification(config).save_pretrained(folder)
     words.save_pretrained(folder)
+    return folder
+
+
+def armorm(folder: Path) -> Path:
+    """ArmoRM's published layout: its class, its tensors, Llama 3's turns."""
+    torch.manual_seed(0)
+    turns = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+    words = byte_level_tokenizer(
+        [*turns, "[PAD]"],
+        bos_token="<|begin_of_text|>",
+        eos_token="<|eot_id|>",
+        pad_token="[PAD]",
+    )
+    words.chat_template = (
+        "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}"
+        "<|end_header_id|>\n\n{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+    )
+    config = hf.LlamaConfig(
+        **TEXT,
+        vocab_size=len(words),
+        pad_token_id=words.pad_token_id,
+        num_labels=1,
+        num_objectives=19,
+        gating_temperature=10,
+        gating_hidden_dim=24,
+        gating_n_hidden=3,
+    )
+    config.architectures = ["LlamaForRewardModelWithGating"]
+    config.auto_map = {
+        "AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"
+    }
+    tensors = {}
+    for name, tensor in hf.LlamaModel(config).state_dict().items():
+        tensors[f"model.{name}"] = tensor
+    tensors["regression_layer.weight"] = torch.randn(19, 32)
+    tensors["reward_transform_matrix"] = torch.eye(19) - 0.1 * torch.rand(19, 19)
+    tensors["gating.logit_scale"] = torch.tensor([1.3])
+    for number, (inputs, outputs) in enumerate([(32, 24), (24, 24), (24, 24), (24, 19)]):
+        tensors[f"gating.layers.{number}.weight"] = 5 * torch.randn(outputs, inputs) / inputs**0.5
+        tensors[f"gating.layers.{number}.bias"] = torch.randn(outputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+    words.save_pretrained(folder)
+    # Its own code must not be needed, and must not run.
+    (folder / "modeling_custom.py").write_text("raise RuntimeError('remote code ran')\n")
+    return folder
+
+
+IMAGE_REWARD_SIZES = {"width": 128, "layers": 2, "patch": 16, "side": 32, "text": 32}
+
+
+def image_reward(folder: Path) -> Path:
+    """ImageReward's published files, smaller, and a BERT tokenizer."""
+    torch.manual_seed(0)
+    sizes = IMAGE_REWARD_SIZES
+    width, text = sizes["width"], sizes["text"]
+    tensors: dict[str, torch.Tensor] = {}
+
+    def linear(name: str, outputs: int, inputs: int) -> None:
+        tensors[f"{name}.weight"] = torch.randn(outputs, inputs) / inputs**0.5
+        tensors[f"{name}.bias"] = torch.randn(outputs) / 10
+
+    def norm(name: str, size: int) -> None:
+        tensors[f"{name}.weight"] = 1 + torch.randn(size) / 10
+        tensors[f"{name}.bias"] = torch.randn(size) / 10
+
+    eye = "blip.visual_encoder"
+    tensors[f"{eye}.cls_token"] = torch.randn(1, 1, width)
+    tensors[f"{eye}.pos_embed"] = torch.randn(1, 1 + (sizes["side"] // sizes["patch"]) ** 2, width)
+    patch = sizes["patch"]
+    tensors[f"{eye}.patch_embed.proj.weight"] = torch.randn(width, 3, patch, patch) / patch
+    tensors[f"{eye}.patch_embed.proj.bias"] = torch.randn(width)
+    for layer in range(sizes["layers"]):
+        block = f"{eye}.blocks.{layer}"
+        norm(f"{block}.norm1", width)
+        linear(f"{block}.attn.qkv", 3 * width, width)
+        linear(f"{block}.attn.proj", width, width)
+        norm(f"{block}.norm2", width)
+        linear(f"{block}.mlp.fc1", 4 * width, width)
+        linear(f"{block}.mlp.fc2", width, 4 * width)
+    norm(f"{eye}.norm", width)
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
+    reader = "blip.text_encoder"
+    tensors[f"{reader}.embeddings.position_ids"] = torch.arange(64)[None]
+    tensors[f"{reader}.embeddings.word_embeddings.weight"] = torch.randn(len(pieces) + 2, text)
+    tensors[f"{reader}.embeddings.position_embeddings.weight"] = torch.randn(64, text)
+    norm(f"{reader}.embeddings.LayerNorm", text)
+    for layer in range(sizes["layers"]):
+        block = f"{reader}.encoder.layer.{layer}"
+        for attention, source in (("attention", text), ("crossattention", width)):
+            linear(f"{block}.{attention}.self.query", text, text)
+            linear(f"{block}.{attention}.self.key", text, source)
+            linear(f"{block}.{attention}.self.value", text, source)
+            linear(f"{block}.{attention}.output.dense", text, text)
+            norm(f"{block}.{attention}.output.LayerNorm", text)
+        linear(f"{block}.intermediate.dense", 2 * text, text)
+        linear(f"{block}.output.dense", text, 2 * text)
+        norm(f"{block}.output.LayerNorm", text)
+    linear("blip.vision_proj", 16, width)
+    linear("blip.text_proj", 16, text)
+    for number, (inputs, outputs) in {0: (text, 24), 2: (24, 16), 4: (16, 8), 6: (8, 4)}.items():
+        linear(f"mlp.layers.{number}", outputs, inputs)
+    linear("mlp.layers.7", 1, 4)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(tensors, folder / "ImageReward.pt")
+    config = {
+        "architectures": ["BertModel"],
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_size": text,
+        "intermediate_size": 2 * text,
+        "num_attention_heads": 4,
+        "num_hidden_layers": sizes["layers"],
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        "vocab_size": len(pieces) + 2,  # [DEC] and [ENC]
+        "encoder_width": 768,
+        "add_cross_attention": True,
+    }
+    (folder / "med_config.json").write_text(json.dumps(config))
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    hf.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
     return folder
 
 

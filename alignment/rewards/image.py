@@ -13,16 +13,35 @@ from PIL import Image
 
 from alignment.settings import RecipeError, Settings
 from bench.errors import one_line
+from bench.models import checkpoints
 
+PUBLISHED = "ImageReward-v1.0"  # the authors' name of their weights
+PUBLISHED_HUB_ID = "THUDM/ImageReward"
 Scorer = Callable[[str, Sequence[Image.Image]], list[float]]
 
 
 class ImageReward(Settings):
-    """What picks among a prompt's candidate images."""
+    """What picks among a prompt's candidate images.
+
+    `clip` takes any CLIP-like checkpoint, `imagereward` the authors' files (`ImageReward-v1.0`, or
+    a folder with them). `processor` is another processor, of ImageReward another tokenizer.
+    """
 
     kind: Literal["clip", "imagereward"]
     model: str
     processor: str | None = None
+
+    def identity(self) -> Any:
+        """Digests of the weights and of another processor, or their hub commits."""
+        names = [self.source()]
+        if self.processor:
+            names.append(self.processor)
+        return [checkpoints.contents(name) for name in names]
+
+    def source(self) -> str:
+        """The folder or hub id of the weights."""
+        is_published = self.kind == "imagereward" and self.model == PUBLISHED
+        return PUBLISHED_HUB_ID if is_published else self.model
 
 
 def scorer(settings: ImageReward) -> Scorer:
@@ -30,7 +49,16 @@ def scorer(settings: ImageReward) -> Scorer:
 
     Raises RecipeError if the model cannot be loaded.
     """
-    return _clip(settings) if settings.kind == "clip" else _imagereward(settings)
+    if settings.kind == "clip":
+        return _clip(settings)
+    from alignment.rewards import imagereward
+
+    files = [imagereward.WEIGHTS, imagereward.TEXT_CONFIG]
+    return imagereward.ImageRewardScorer(
+        checkpoints.locate(settings.source(), None, patterns=files),
+        settings.processor or imagereward.TOKENIZER,
+        torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )
 
 
 def _clip(settings: ImageReward) -> Scorer:
@@ -58,22 +86,5 @@ def _clip(settings: ImageReward) -> Scorer:
         )
         logits = model(**inputs.to(device)).logits_per_image  # (images, 1)
         return [float(value) for value in logits[:, 0].float().cpu()]
-
-    return score
-
-
-def _imagereward(settings: ImageReward) -> Scorer:
-    try:
-        import ImageReward as image_reward  # type: ignore[import-not-found]  # noqa: N813
-    except ImportError as error:
-        raise RecipeError(
-            "ImageReward is not installed.",
-            f"{error}.",
-            "pip install image-reward, or use `kind: clip`.",
-        ) from error
-    model = image_reward.load(settings.model)
-
-    def score(prompt: str, images: Sequence[Image.Image]) -> list[float]:
-        return [float(model.score(prompt, image)) for image in images]
 
     return score

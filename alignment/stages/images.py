@@ -20,6 +20,7 @@ from alignment.settings import Beside, RecipeError, Settings
 from bench.data.images import link_image, read_image
 from bench.errors import DataError, one_line, os_reason
 from bench.files import append_lines, read_lines
+from bench.models import checkpoints
 from bench.scenes.render import render
 from bench.scenes.world import CONTEXTS, Scene, scene
 from bench.terminal import progress_bar
@@ -68,9 +69,12 @@ Maker = Callable[[PromptRow, int, Path], dict[str, Any]]
 
 
 def identity(settings: Images) -> Any:
-    """The names and sizes of a folder's images."""
-    if not isinstance(settings, FolderImages):
+    """The names and sizes of a folder's images; the weights of pipeline and reward."""
+    if isinstance(settings, SceneImages):
         return None
+    if isinstance(settings, DiffusersImages):
+        reward = settings.reward.identity() if settings.reward else None
+        return [checkpoints.contents(settings.model), reward]
     return [(file.name, file.stat().st_size) for file in _image_files(settings.path)]
 
 

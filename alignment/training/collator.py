@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignment.settings import RecipeError
-from alignment.training.shared_prefix import Pair, pack
+from alignment.training.shared_prefix import TokenPair, pack
 from bench.data.images import read_image
 from bench.models.conversations import Encoded
 from bench.models.shared_image import prefix_positions
@@ -84,7 +84,7 @@ class Collator:
         for item, *responses in zip(encoded, chosen, rejected, strict=True):
             prompt = torch.tensor(item.ids)  # (1, tokens)
             positions = prefix_positions(self.model.model, prompt, item.token_types, item.pixels)
-            pairs.append(Pair(item.ids[0], positions, *responses))
+            pairs.append(TokenPair(item.ids[0], positions, *responses))
         batch = pack(pairs)
         for name in encoded[0].pixels:
             batch[name] = stacked([item.pixels[name] for item in encoded])

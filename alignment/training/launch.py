@@ -42,6 +42,9 @@ def launch(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int)
     config = SHIPPED / f"{arguments[0]}.yaml"
     if config.is_file():
         arguments = ["--config_file", str(config), *arguments[1:]]
+    if not {"--main_process_port", "--num_machines"} & set(arguments):
+        # A free port, else two trainings on one machine would meet on accelerate's own.
+        arguments = ["--main_process_port", "0", *arguments]
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", *arguments]
     code = subprocess.run([*accelerate, "-m", __name__, str(job)], check=False).returncode
     if code or not done.exists():

@@ -25,7 +25,7 @@ from transformers.masking_utils import sdpa_mask
 ATTENTION = "pairs_behind_prefix"  # registered with transformers
 
 
-class Pair(NamedTuple):
+class TokenPair(NamedTuple):
     """A pair as token ids.
 
     Args:
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
     rejected: list[int]
 
 
-def pack(pairs: Sequence[Pair]) -> dict[str, torch.Tensor]:
+def pack(pairs: Sequence[TokenPair]) -> dict[str, torch.Tensor]:
     """A batch of pairs, as trl and the network that `share_prefix` changed take it.
 
     Returns:
@@ -148,13 +148,14 @@ def _pair_attention(
         The attention's output, shape (1, packed, heads, width), and no weights.
     """
     if attention_mask is None or attention_mask.dtype != torch.long:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return output, None
     outputs = []
     start = 0
     # Pair after pair: one mask for all would compute what no token sees.
-    for lengths in attention_mask[0, 0].tolist():
-        middle = start + lengths[0]
-        end = start + sum(lengths)
+    for prompt, chosen, rejected in attention_mask[0, 0].tolist():
+        middle = start + prompt
+        end = middle + chosen + rejected
         of_prompt, _ = sdpa_attention_forward(
             module,
             query[:, :, start:middle],
@@ -169,7 +170,7 @@ def _pair_attention(
             query[:, :, middle:end],
             key[:, :, start:end],
             value[:, :, start:end],
-            _response_mask(*lengths, query.device),
+            _response_mask(prompt, chosen, rejected, query.device),
             **options,
         )
         outputs += [of_prompt, of_responses]

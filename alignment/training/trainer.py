@@ -27,13 +27,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from alignment.settings import RecipeError
 from alignment.training.artifacts import model_card, write_curves
 from alignment.training.collator import REFERENCE, Collator
 from alignment.training.settings import Training
 from alignment.training.shared_prefix import share_prefix
-from bench.files import append_lines, read_json, read_lines, replace_file
+from bench.files import append_lines, read_json, read_lines, replace_file, write_json
+from bench.models.convert import convert
 from bench.runs.jobs import load_model
 from bench.terminal import progress_bar
 from bench.types import Progress
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 # Losses that are a weighted sum of trl's. mpo: Wang et al., arXiv 2411.10442, section 3.2.
 WEIGHTED_LOSSES = {"mpo": (["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0])}
+TRAINED = "trained.json"  # counts of a training whose adapter is whole
 SAVE_SHARE = 0.1  # of all steps, between two checkpoints
 NOTHING_SHOWN = nullcontext(lambda amount: None)
 
@@ -52,6 +55,10 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
 
     Raises RecipeError if the pairs cannot be trained on.
     """
+    if (out / TRAINED).is_file():  # all but the merging or the clearing up was done
+        _leave_artifact(settings, out)
+        trained: dict[str, Any] = read_json(out / TRAINED)
+        return trained
     all_pairs = _read_pairs(inputs)
     options = {}
     local_rank = os.environ.get("LOCAL_RANK")  # set by accelerate in each of several processes
@@ -69,18 +76,11 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
     with shown as progress:
         trainer.add_callback(_progress_callback(progress))
         trainer.train(resume_from_checkpoint=checkpoint)
-    _finish(trainer, model, settings, out)
     steps = []
     for row in trainer.state.log_history:
         if "loss" in row:
             steps.append(row)
-    if is_first:
-        manifest = inputs["preferences"] / "manifest.json"
-        preferences = read_json(manifest) if manifest.exists() else {}
-        name = model.describe()["name"]
-        card = model_card(settings, seed, name, steps, preferences)
-        replace_file(out / "adapter" / "README.md", card)
-    return {
+    counts = {
         "pairs": len(pairs),
         "special_tokens": len(all_pairs) - len(pairs),
         "steps": trainer.state.global_step,
@@ -88,6 +88,21 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
         "first_loss": round(steps[0]["loss"], 4),
         "last_loss": round(steps[-1]["loss"], 4),
     }
+    # Collective: of parameters that are shared out every process has a part.
+    tensors = _trained_tensors(trainer.model)
+    if is_first:
+        adapter = out / "adapter"
+        network = trainer.accelerator.unwrap_model(trainer.model)
+        network.save_pretrained(adapter, state_dict=tensors)
+        write_curves(steps, out)
+        manifest = inputs["preferences"] / "manifest.json"
+        preferences = read_json(manifest) if manifest.exists() else {}
+        name = model.describe()["name"]
+        replace_file(adapter / "README.md", model_card(settings, seed, name, steps, preferences))
+        write_json(out / TRAINED, counts)
+        _leave_artifact(settings, out)
+    trainer.accelerator.wait_for_everyone()
+    return counts
 
 
 def _read_pairs(inputs: Mapping[str, Path]) -> list[dict[str, Any]]:
@@ -162,7 +177,7 @@ def _progress_callback(advance: Progress) -> Any:
 def make_trainer(
     model: HFModel, pairs: Sequence[Mapping[str, Any]], settings: Training, out: Path, seed: int
 ) -> Any:
-    """trl's DPOTrainer with a new LoRA on the base.
+    """trl's trainer with a new LoRA on the base.
 
     Args:
         model: The base.
@@ -174,7 +189,9 @@ def make_trainer(
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig
+
+    from alignment.training.pair_trainer import PairTrainer
 
     losses, weights = WEIGHTED_LOSSES.get(settings.loss, ([str(settings.loss)], None))
     arguments = DPOConfig(
@@ -183,6 +200,8 @@ def make_trainer(
         data_seed=seed,
         loss_type=losses,
         loss_weights=weights,
+        # trl would switch off LoRA's too.
+        disable_dropout=settings.lora.dropout == 0,
         beta=settings.beta,
         label_smoothing=settings.label_smoothing,
         learning_rate=settings.learning_rate,
@@ -206,6 +225,9 @@ def make_trainer(
         use_cpu=model.device.type == "cpu",
         dataloader_num_workers=0,
     )
+    # Of several GPUs one process uses one; transformers would copy the model to all, which trl
+    # refuses. Several are for `launch`.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     columns = {
         "images": [[row["image"]] for row in pairs],  # trl tells vision data by this column
         "question": [row["instruction"] for row in pairs],
@@ -219,9 +241,13 @@ def make_trainer(
         target_modules=language_layers(model.model),
         task_type="CAUSAL_LM",
     )
+    # What FSDP shares out layer by layer; accelerate's own guess names layers that are not there.
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        layer = model.model.get_decoder().layers[0]
+        os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", type(layer).__name__)
     # peft writes it into the adapter's config as the base.
     model.model.config._name_or_path = str(model.folder)
-    trainer = DPOTrainer(
+    trainer = PairTrainer(
         model=model.model,
         args=arguments,
         train_dataset=Dataset.from_dict(columns),
@@ -352,22 +378,30 @@ def use_reference(trainer: Any, pairs: Sequence[Mapping[str, Any]], out: Path) -
     trainer.precompute_ref_logps = True
 
 
-def _finish(trainer: Any, model: HFModel, settings: Training, out: Path) -> None:
-    """Adapter, merged model, curves; the checkpoints on the way are of no more use."""
-    if not trainer.is_world_process_zero():
-        return
-    trainer.model.save_pretrained(out / "adapter")
-    history = []
-    for row in trainer.state.log_history:
-        if "loss" in row:
-            history.append(row)
-    write_curves(history, out)
+def _trained_tensors(network: Any) -> dict[str, torch.Tensor]:
+    """The adapter's tensors, those whole that FSDP has shared out over the processes."""
+    tensors = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            value = parameter.detach()
+            tensors[name] = value.full_tensor() if isinstance(value, DTensor) else value
+    return tensors
+
+
+def _leave_artifact(settings: Training, out: Path) -> None:
+    """Merges the adapter if that is asked for; then removes the checkpoints.
+
+    In this order: a disk that fills up while the merged model is written costs no training.
+    """
+    if settings.merge and not (out / "merged").exists():
+        half = out / "merging"
+        shutil.rmtree(half, ignore_errors=True)
+        convert(f"{settings.model}+{out / 'adapter'}", half)
+        half.rename(out / "merged")
     # They hold optimizer states, several times the size of the adapter.
     for checkpoint in out.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-    if settings.merge:
-        merged = trainer.model.merge_and_unload()
-        # The base's own, which was set aside for asking.
-        merged.generation_config = model.generation_config
-        merged.save_pretrained(out / "merged")
-        model.processor.save_pretrained(out / "merged")
+        # Renamed first: half a checkpoint must not be taken for a whole one.
+        removed = checkpoint.rename(out / f"removed-{checkpoint.name}")
+        shutil.rmtree(removed)
+    for removed in out.glob("removed-checkpoint-*"):
+        shutil.rmtree(removed)

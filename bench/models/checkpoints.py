@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +30,7 @@ CACHED_FROM = 2**25  # bytes, which take 20 ms to hash
 HUB_TIMEOUT = 20  # seconds for the question what a repository holds
 # Of files that transformers reads beside the weights; trainer states and reports have others.
 CONFIG_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 # Where a checkpoint may name its processor's class.
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 IMAGE_TEXT_CLASSES = ("AutoModelForImageTextToText", "AutoModelForVision2Seq")
@@ -65,11 +66,22 @@ class Checkpoint:
         return read_model(self.folder, dtype, device, self.remote_code)
 
 
-def locate(name: str, revision: str | None, remote_code: bool = False) -> Path:
+def locate(
+    name: str,
+    revision: str | None,
+    remote_code: bool = False,
+    patterns: Sequence[str] = PATTERNS,
+) -> Path:
     """The folder of a checkpoint: a local one, or the hub's, downloaded at `revision`.
 
-    Its code is downloaded only if it may run. Raises ModelError if there is no such folder, id or
-    revision, or if the hub cannot be reached.
+    Args:
+        name: A folder, or a hub id.
+        revision: A branch, tag or commit of the hub; None for the newest.
+        remote_code: Whether its code may run; only then it is downloaded.
+        patterns: Names of the files that are wanted.
+
+    Raises:
+        ModelError: There is no such folder, id or revision, or the hub cannot be reached.
     """
     # A local folder wins over a hub id of the same name.
     folder = Path(name)
@@ -82,7 +94,8 @@ def locate(name: str, revision: str | None, remote_code: bool = False) -> Path:
             + _did_you_mean(name, registry.MODEL_ALIASES, cutoff=0.5),
             "`bench list models` shows the aliases.",
         )
-    return Path(_download(name, revision, [*PATTERNS, "*.py"] if remote_code else PATTERNS))
+    code = ["*.py"] if remote_code else []
+    return Path(_download(name, revision, [*patterns, *code]))
 
 
 def _did_you_mean(name: str, known: Iterable[str], cutoff: float) -> str:
@@ -187,6 +200,43 @@ def digest_of(file: Path) -> str:
 def _cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "synth-align" / "sha256"
+
+
+def contents(name: str) -> str:
+    """What stands for the contents of a model in parts, as a text-to-image pipeline is.
+
+    Of a folder the sha256 over its weights and configs, subfolders included; of a hub id its
+    newest commit, or the one that was downloaded if the hub cannot be reached. Raises ModelError
+    if there is neither.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return commit_of(name)
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in (*CONFIG_SUFFIXES, *WEIGHT_SUFFIXES) and file.is_file():
+            digest.update(f"{file.relative_to(folder)} {digest_of(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def commit_of(name: str) -> str:
+    """The hub's newest commit of a model, without a download of its files.
+
+    Without the hub, the commit that was downloaded. Raises ModelError if there is neither.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        return str(HfApi().model_info(name, timeout=HUB_TIMEOUT).sha)
+    except Exception as error:  # the client raises dozens of types
+        try:
+            return Path(snapshot_download(name, local_files_only=True)).name
+        except Exception:
+            raise ModelError(
+                f"There is no model '{name}'.",
+                f"It is no folder, and the hub does not give it: {one_line(error)}",
+                "Check the spelling, the network, and HF_TOKEN if it is gated or private.",
+            ) from error
 
 
 def file_digests(folder: Path) -> dict[str, str]:

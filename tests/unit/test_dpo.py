@@ -3,11 +3,13 @@ an undisturbed one."""
 
 from __future__ import annotations
 
+import csv
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 
 from alignment.settings import RecipeError
 from alignment.stages import dpo
+from alignment.training.pair_trainer import PairTrainer
 from alignment.training.settings import Lora, Training
 from alignment.training.trainer import make_trainer, use_reference
 from bench.data.images import read_image
@@ -304,28 +307,162 @@ def test_curves_go_to_trackers_too_and_leave_the_artifact_as_it_is(
         dpo.run(settings(checkpoint, trackers=["wandb"]), inputs, tmp_path / "none", 0)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("fsdp", "FSDP"), ("zero2", "DEEPSPEED")])
-def test_shipped_configurations_are_what_accelerate_reads(
-    name, kind, checkpoint, tmp_path, monkeypatch
+# accelerate shares a model out on GPUs only; torch's FSDP itself works on CPUs, between processes.
+FSDP_ON_CPU = """
+import os
+from pathlib import Path
+
+if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+    from accelerate import accelerator, state
+    from accelerate.utils import DistributedType
+
+    start = state.AcceleratorState.__init__
+    share_out = accelerator.Accelerator._prepare_fsdp2
+
+    def init(self, *arguments, fsdp_plugin=None, **named):
+        start(self, *arguments, fsdp_plugin=fsdp_plugin, **named)
+        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin
+            state.PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    def prepare(self, *arguments):
+        Path(__file__).with_name("shared-out").touch()
+        return share_out(self, *arguments)
+
+    state.AcceleratorState.__init__ = init
+    accelerator.Accelerator._prepare_fsdp2 = prepare
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "accumulate", "kind"),
+    [
+        ("fsdp", 1, "llava"),
+        pytest.param("fsdp", 2, "qwen2_5_vl", marks=pytest.mark.slow),
+        pytest.param("zero2", 1, "llava", marks=pytest.mark.slow),
+        pytest.param("zero2", 2, "llava", marks=pytest.mark.slow),
+    ],
+)
+def test_the_shipped_configurations_train_as_one_process(
+    tiny, inputs, tmp_path, monkeypatch, name, accumulate, kind
 ):
+    """Two processes on CPUs, without the GPUs' bfloat16, so that weights can be compared."""
+    if name == "zero2":
+        pytest.importorskip("deepspeed", reason="the extra [deepspeed]")
+    (tmp_path / "sitecustomize.py").write_text(FSDP_ON_CPU)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    adapters = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        out.mkdir()
+        training = settings(
+            tiny(kind),
+            batch=2 * accumulate if processes == 1 else 1,
+            accumulate=1 if processes == 1 else accumulate,
+            launch="" if processes == 1 else f"{name} --num_processes 2 --mixed_precision no",
+            merge=True,
+        )
+        dpo.run(training, inputs, out, 0)
+        assert (out / "merged" / "model.safetensors").is_file()
+        assert not list(out.glob("*checkpoint-*"))
+        adapters.append(load_file(out / "adapter" / "adapter_model.safetensors"))
+    assert (tmp_path / "shared-out").exists() == (name == "fsdp")
+    one, two = adapters
+    assert one.keys() == two.keys() and len(one) > 12
+    for tensor_name, tensor in one.items():
+        assert torch.allclose(tensor, two[tensor_name], atol=1e-5), tensor_name
+    assert max(tensor.abs().max() for key, tensor in one.items() if "lora_B" in key) > 1e-4
+
+
+@pytest.mark.parametrize(("name", "kind"), [("fsdp", "FSDP"), ("zero2", "DEEPSPEED")])
+def test_shipped_configurations_are_what_accelerate_reads(name, kind):
     from accelerate.commands.config.config_args import load_config_from_file
 
     from alignment.training import launch
 
     config = load_config_from_file(str(launch.SHIPPED / f"{name}.yaml"))
     assert config.distributed_type.value == kind and config.mixed_precision == "bf16"
-    words = []
 
-    def run(command, check):
-        words.extend(command)
-        return SimpleNamespace(returncode=1)
 
-    monkeypatch.setattr(launch.subprocess, "run", run)
-    with pytest.raises(RecipeError, match="ended with exit code 1"):
-        dpo.run(settings(checkpoint, launch=f"{name} --num_processes 8"), {}, tmp_path, 0)
-    assert words[3:7] == [
-        "--config_file",
-        str(launch.SHIPPED / f"{name}.yaml"),
-        "--num_processes",
-        "8",
-    ]
+def test_a_disk_that_fills_up_while_merging_costs_no_training(
+    checkpoint, inputs, tmp_path, monkeypatch
+):
+    from transformers import LlavaForConditionalGeneration
+
+    save = LlavaForConditionalGeneration.save_pretrained
+
+    def full(self, folder, **named):
+        save(self, folder, **named)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    training = settings(checkpoint, merge=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(LlavaForConditionalGeneration, "save_pretrained", full)
+        with pytest.raises(OSError, match="No space"):
+            dpo.run(training, inputs, tmp_path, 0)
+    assert not (tmp_path / "merged").exists()
+    # What was trained is there, and is not trained again.
+    monkeypatch.setattr(PairTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    counts = dpo.run(training, inputs, tmp_path, 0)
+    assert counts["steps"] == 3
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+    assert not list(tmp_path.glob("*checkpoint-*"))
+
+
+def test_several_gpus_are_not_used_by_one_process(checkpoint, inputs, tmp_path, monkeypatch):
+    """trl refuses the copies on all GPUs that transformers makes of itself."""
+    from transformers import TrainingArguments
+
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: self._n_gpu))
+    start = TrainingArguments.__post_init__
+
+    def with_two_gpus(self):
+        start(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", with_two_gpus)
+    trainer = make_trainer(
+        HFModel(str(checkpoint), {}), pairs_of(inputs), settings(checkpoint), tmp_path, 0
+    )
+    assert trainer.args.n_gpu == 1
+
+
+@pytest.mark.parametrize(("loss", "pairs"), [("sigmoid", 5), ("mpo", 6), ("mpo", 5), ("sft", 6)])
+def test_an_update_does_not_depend_on_how_it_is_cut(checkpoint, inputs, tmp_path, loss, pairs):
+    """All pairs at once, by ones, and by fours, the last of which are one or two."""
+    rows = (inputs["preferences"] / "pairs.jsonl").read_text().splitlines()[:pairs]
+    folder = tmp_path / "preferences"
+    folder.mkdir()
+    (folder / "pairs.jsonl").write_text("".join(row + "\n" for row in rows))
+    curves = {}
+    for batch, accumulate in ((6, 1), (1, 6), (4, 2)):
+        training = settings(checkpoint, loss=loss, batch=batch, accumulate=accumulate)
+        out = tmp_path / f"{batch}x{accumulate}"
+        out.mkdir()
+        dpo.run(training, {**inputs, "preferences": folder}, out, 0)
+        with (out / "curves.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        curves[out.name] = [float(row["loss"]), float(row["grad_norm"])]
+    whole = curves.pop("6x1")
+    for name, cut in curves.items():
+        assert cut == pytest.approx(whole, rel=1e-3), name
+
+
+def test_the_dropout_of_lora_drops(checkpoint, inputs, tmp_path):
+    losses = []
+    for dropout in (0.0, 0.5):
+        lora = Lora(rank=4, alpha=8, dropout=dropout)
+        training = settings(checkpoint, lora=lora)
+        trainer = moved(
+            make_trainer(
+                HFModel(str(checkpoint), {}), pairs_of(inputs), training, tmp_path / str(dropout), 0
+            )
+        )
+        use_reference(trainer, pairs_of(inputs), tmp_path)
+        batch = trainer.data_collator([trainer.train_dataset[index] for index in range(3)])
+        trainer.model.train()
+        torch.manual_seed(0)
+        losses.append(trainer.compute_loss(trainer.model, batch).item())
+        assert trainer.model.peft_config["default"].lora_dropout == dropout
+    assert losses[0] != pytest.approx(losses[1], abs=1e-3)
