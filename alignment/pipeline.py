@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alignment.recipe import Recipe
+from alignment.rows import KEY_OF
 from alignment.settings import Settings
 from alignment.stages import (
     dpo,
@@ -28,8 +30,8 @@ from alignment.stages import (
     responses,
     rewards,
 )
-from bench.errors import StoreError, os_reason
-from bench.files import dump, read_json, write_json
+from bench.errors import BenchError, StoreError, os_reason
+from bench.files import dump, locked, read_json, read_lines, write_json
 from bench.runs.environment import environment
 
 MANIFEST = "manifest.json"
@@ -45,6 +47,9 @@ class Stage(Protocol):
 
     def identity(self, settings: Any) -> Any:
         """What besides the settings decides the result, models' weights for one; as JSON."""
+
+    def check(self, settings: Any) -> None:
+        """Raises BenchError for what would stop the stage when its turn comes."""
 
     def run(
         self, settings: Any, inputs: Mapping[str, Path], out: Path, seed: int
@@ -86,17 +91,90 @@ def align(recipe: Recipe, out: Path, report: Callable[[str], None]) -> dict[str,
     Raises:
         BenchError: A stage cannot do its work; what it has done stays and is not done again.
     """
+    planned = _planned(recipe)
+    identities = _checked(planned, out, recipe.seed)
     artifacts: dict[str, Artifact] = {}
-    for name, (stage, sources) in STAGES.items():
+    for name, (stage, settings) in planned.items():
+        inputs = _inputs(name, artifacts)
+        identity = _identity(name, stage, settings, identities[name], inputs, recipe.seed)
+        artifacts[name] = _make(name, stage, settings, identity, inputs, out, recipe.seed, report)
+    return artifacts
+
+
+def _planned(recipe: Recipe) -> dict[str, tuple[Stage, Settings]]:
+    """The stages that a recipe has, in their order, with their settings."""
+    planned = {}
+    for name, (stage, _) in STAGES.items():
         settings = getattr(recipe, name)
         if name == "preferences" and recipe.pairs is not None:
             stage, settings = released_pairs, recipe.pairs
         # A recipe from `pairs` has no stages before them, and evaluation is optional.
-        if settings is None:
-            continue
-        inputs = {source: artifacts[source] for source in sources if source in artifacts}
-        artifacts[name] = _make(name, stage, settings, inputs, out, recipe.seed, report)
-    return artifacts
+        if settings is not None:
+            planned[name] = (stage, settings)
+    return planned
+
+
+def _inputs(name: str, artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The artifacts that a stage reads, of those that there are."""
+    return {source: artifacts[source] for source in STAGES[name][1] if source in artifacts}
+
+
+def _checked(planned: Mapping[str, tuple[Stage, Settings]], out: Path, seed: int) -> dict[str, Any]:
+    """The identities of all stages, each checked that is not done yet.
+
+    Raises BenchError with all that would stop a stage, before the first of them costs anything.
+    """
+    identities = {}
+    artifacts: dict[str, Artifact] = {}
+    faults = []
+    for name, (stage, settings) in planned.items():
+        try:
+            with _file_errors(name):
+                identities[name] = stage.identity(settings)
+            inputs = _inputs(name, artifacts)
+            if len(inputs) == len([source for source in STAGES[name][1] if source in planned]):
+                identity = _identity(name, stage, settings, identities[name], inputs, seed)
+                folder = out / f"{name}-{_key(identity)}"
+                if (folder / MANIFEST).is_file():
+                    artifacts[name] = _finished(folder)
+                    continue
+            stage.check(settings)
+        except BenchError as error:
+            faults.append((name, error))
+    if len(faults) == 1:
+        raise faults[0][1]
+    if faults:
+        texts = []
+        for name, fault in faults:
+            texts.append(f"  {name}: {fault.fact} {fault.reason} {fault.remedy}")
+        listed = "\n".join(texts)
+        raise BenchError(
+            f"{len(faults)} stages cannot run.", f"They are:\n{listed}", "Correct them."
+        )
+    return identities
+
+
+def _identity(
+    name: str,
+    stage: Stage,
+    settings: Settings,
+    identity: Any,
+    inputs: Mapping[str, Artifact],
+    seed: int,
+) -> dict[str, Any]:
+    """All that decides a stage's artifact."""
+    return {
+        "stage": name,
+        "version": stage.VERSION,
+        "settings": _deciding_settings(settings),
+        "identity": identity,
+        "seed": seed,
+        "inputs": {source: item.manifest["sha256"] for source, item in inputs.items()},
+    }
+
+
+def _key(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(dump(identity).encode()).hexdigest()[:10]
 
 
 def results(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
@@ -110,48 +188,60 @@ def _make(
     name: str,
     stage: Stage,
     settings: Settings,
+    identity: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
     out: Path,
     seed: int,
     report: Callable[[str], None],
 ) -> Artifact:
-    """A stage's artifact: the finished one if it is there, else made now."""
+    """A stage's artifact: the finished one if it is there, else made now.
+
+    If another process makes it, waits for that one.
+    """
+    folder = out / f"{name}-{_key(identity)}"
     with _file_errors(name):
-        identity = {
-            "stage": name,
-            "version": stage.VERSION,
-            "settings": _deciding_settings(settings),
-            "identity": stage.identity(settings),
-            "seed": seed,
-            "inputs": {source: item.manifest["sha256"] for source, item in inputs.items()},
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out / f".{folder.name}.lock", f"{name}: another process makes {folder}", report):
+        if (folder / MANIFEST).is_file():
+            report(f"{name}: done before, {folder}")
+            return _finished(folder)
+        # An input that was edited by hand would make an artifact that its manifest denies.
+        for artifact in inputs.values():
+            check(artifact)
+        started = time.perf_counter()
+        with _file_errors(name):
+            folder.mkdir(exist_ok=True)
+            folders = {source: artifact.folder for source, artifact in inputs.items()}
+            counts = stage.run(settings, folders, folder, seed)
+        _check_keys(folder)
+        digests = {file.relative_to(folder).as_posix(): _digest(file) for file in _files(folder)}
+        seconds = round(time.perf_counter() - started, 1)
+        manifest = {
+            **identity,
+            "counts": counts,
+            "seconds": seconds,
+            "environment": environment(),
+            "files": digests,
+            "sha256": hashlib.sha256(dump(digests).encode()).hexdigest(),
         }
-    key = hashlib.sha256(dump(identity).encode()).hexdigest()[:10]
-    folder = out / f"{name}-{key}"
-    if (folder / MANIFEST).is_file():
-        report(f"{name}: done before, {folder}")
-        return _finished(folder)
-    # An input that was edited by hand would make an artifact that its manifest denies.
-    for artifact in inputs.values():
-        check(artifact)
-    started = time.perf_counter()
-    with _file_errors(name):
-        folder.mkdir(parents=True, exist_ok=True)
-        folders = {source: artifact.folder for source, artifact in inputs.items()}
-        counts = stage.run(settings, folders, folder, seed)
-    digests = {file.relative_to(folder).as_posix(): _digest(file) for file in _files(folder)}
-    seconds = round(time.perf_counter() - started, 1)
-    manifest = identity | {
-        "counts": counts,
-        "seconds": seconds,
-        "environment": environment(),
-        "files": digests,
-        "sha256": hashlib.sha256(dump(digests).encode()).hexdigest(),
-    }
-    # Written last: a folder with a manifest is finished.
-    write_json(folder / MANIFEST, manifest)
+        # Written last: a folder with a manifest is finished.
+        write_json(folder / MANIFEST, manifest)
     counted = ", ".join(f"{what} {number}" for what, number in counts.items())
     report(f"{name}: {counted}; {seconds:.0f} s, {folder}")
     return Artifact(folder, manifest)
+
+
+def _check_keys(folder: Path) -> None:
+    """Raises StoreError if a file of rows has one of them twice."""
+    for name, column in KEY_OF.items():
+        counts = Counter(row[column] for row in read_lines(folder / name))
+        twice = [key for key, count in counts.items() if count > 1]
+        if twice:
+            raise StoreError(
+                f"{folder / name} holds {len(twice)} rows twice.",
+                f"The first is {twice[0]}; something else has written into the folder.",
+                f"Delete {folder} and start again.",
+            )
 
 
 @contextmanager

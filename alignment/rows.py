@@ -5,6 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
+# The column that no two rows of a file share.
+KEY_OF = {
+    "prompts.jsonl": "id",
+    "images.jsonl": "id",
+    "responses.jsonl": "key",
+    "rewards.jsonl": "key",
+}
+
 
 class PromptRow(TypedDict):
     """A line of prompts.jsonl: what an image shall show, and what models are asked about it."""

@@ -11,7 +11,8 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -145,6 +146,35 @@ def _end_of_last_line(out: IO[bytes]) -> int:
             return start + newline + 1
         position = start
     return 0
+
+
+@contextmanager
+def locked(file: Path, held: str, report: Callable[[str], None]) -> Iterator[None]:
+    """Holds a lock file; as long as another process has it, waits.
+
+    Args:
+        file: The lock; its folder must be there.
+        held: What is told while waiting.
+        report: Gets that line.
+
+    Raises:
+        StoreError: The file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            report(f"{held}; waiting until it is done")
+            lock.acquire()
+    except OSError as error:
+        raise cannot_write(file, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def cannot_write(path: Path, error: OSError) -> StoreError:

@@ -10,7 +10,7 @@ from alignment.rewards.reward import Reward, Rewarded
 from alignment.rows import ImageFile, ResponseRow
 from bench.metrics.ratings import rubric_rating
 from bench.runs.jobs import load_judge
-from bench.types import Answer, Sample
+from bench.types import Answer, Checkable, Sample
 
 TOGETHER = 32  # responses judged between two writes
 
@@ -24,6 +24,12 @@ class JudgeReward(Reward):
     def identity(self) -> Any:
         """What the judge says of itself."""
         return load_judge(self.judge).describe()
+
+    def check(self) -> None:
+        """Raises BenchError if the judge is behind a server that cannot be asked."""
+        judge = load_judge(self.judge)
+        if isinstance(judge, Checkable):
+            judge.check()
 
     def rewards(
         self, responses: Sequence[ResponseRow], images: Mapping[str, ImageFile], out: Path

@@ -31,6 +31,9 @@ class Reward(Settings):
         """What besides the settings decides the rewards, a model's weights for one; as JSON."""
         return None
 
+    def check(self) -> None:
+        """Raises BenchError for what would stop it later, as far as that is known at no cost."""
+
     @abstractmethod
     def rewards(
         self, responses: Sequence[ResponseRow], images: Mapping[str, ImageFile], out: Path

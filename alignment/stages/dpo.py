@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alignment.training.launch import launch
+from alignment.training.launch import check_launch, launch
 from alignment.training.settings import Training
-from alignment.training.trainer import train
+from alignment.training.trainer import check_trackers, train
 from bench.runs.jobs import load_model
 
 VERSION = "2"
@@ -21,6 +21,12 @@ VERSION = "2"
 def identity(settings: Training) -> Any:
     """The base model as its adapter describes it."""
     return load_model(settings.model, {}).describe()
+
+
+def check(settings: Training) -> None:
+    """Raises RecipeError if a library is missing that the training needs."""
+    check_trackers(settings)
+    check_launch(settings)
 
 
 def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:

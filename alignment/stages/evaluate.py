@@ -17,11 +17,14 @@ from pydantic import Field
 
 from alignment.settings import Settings
 from bench import registry
-from bench.files import dump, read_json, write_json
+from bench.files import dump, locked, read_json, write_json
 from bench.metrics.paired import Change, format_change, paired
 from bench.runs.jobs import judge_for, load_model, run_suite
 from bench.runs.run import Run
-from bench.types import CAVEAT, Figure, caveats_of
+from bench.runs.runner import read_samples
+from bench.runs.sources import open_data
+from bench.terminal import note
+from bench.types import CAVEAT, Benchmark, Checkable, Figure, caveats_of
 
 VERSION = "4"
 TABLE_DIGITS = 1  # of percentages in results.md; ratings have one more
@@ -45,8 +48,22 @@ class RecipeResults(NamedTuple):
 
 
 def identity(settings: Evaluation) -> Any:
-    """The benchmarks' versions."""
-    return {name: registry.benchmark(name).version for name in settings.suite}
+    """The benchmarks' versions, the contents of their files, and the judge."""
+    benchmarks = {}
+    for name in settings.suite:
+        benchmark: Benchmark = registry.benchmark(name)
+        data = open_data(settings.data, None, benchmark.name)
+        read_samples(benchmark, data)
+        benchmarks[name] = {"version": benchmark.version, "files": data.digests()}
+    judge = judge_for(settings.judge, settings.data)
+    return {"benchmarks": benchmarks, "judge": judge and judge.describe()}
+
+
+def check(settings: Evaluation) -> None:
+    """Raises BenchError if the judge is behind a server that cannot be asked."""
+    judge = judge_for(settings.judge, settings.data)
+    if isinstance(judge, Checkable):
+        judge.check()
 
 
 def run(settings: Evaluation, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
@@ -79,8 +96,10 @@ def measure(settings: Evaluation, spec: str, runs: Path) -> list[Run]:
     identity_of_runs = [model.describe(), settings.model_dump(mode="json")]
     digest = hashlib.sha256(dump(identity_of_runs).encode()).hexdigest()
     out = runs / digest[:10]
+    runs.mkdir(parents=True, exist_ok=True)
     # The base model's runs are the same for all variants, and are made once.
-    outcomes = run_suite(settings.suite, model, judge, settings.data, settings.limit, out)
+    with locked(runs / f".{out.name}.lock", f"evaluate: another process measures {spec}", note):
+        outcomes = run_suite(settings.suite, model, judge, settings.data, settings.limit, out)
     return [Run(outcome.folder) for outcome in outcomes.values()]
 
 

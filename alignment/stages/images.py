@@ -6,6 +6,7 @@ Artifact: images/ with the image files, and images.jsonl (`alignment/rows.py`), 
 
 from __future__ import annotations
 
+import importlib.util
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -76,6 +77,21 @@ def identity(settings: Images) -> Any:
         reward = settings.reward.identity() if settings.reward else None
         return [checkpoints.contents(settings.model), reward]
     return [(file.name, file.stat().st_size) for file in _image_files(settings.path)]
+
+
+def check(settings: Images) -> None:
+    """Raises RecipeError if diffusers is wanted and not installed."""
+    if isinstance(settings, DiffusersImages) and importlib.util.find_spec("diffusers") is None:
+        raise no_diffusers()
+
+
+def no_diffusers() -> RecipeError:
+    """The error of a pipeline without its library."""
+    return RecipeError(
+        "diffusers is not installed.",
+        "`images: {kind: diffusers}` draws with it.",
+        "pip install 'synth-align[generate]'.",
+    )
 
 
 def run(settings: Images, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
@@ -225,9 +241,7 @@ def _load_pipeline(settings: DiffusersImages) -> Any:
     try:
         from diffusers import DiffusionPipeline
     except ImportError as error:
-        raise RecipeError(
-            "diffusers is not installed.", f"{error}.", "pip install 'synth-align[generate]'."
-        ) from error
+        raise no_diffusers() from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype: str = settings.dtype
     if dtype == "auto":

@@ -68,6 +68,12 @@ def identity(settings: Prompts) -> Any:
     return writer(settings.writer).describe() if settings.writer else None
 
 
+def check(settings: Prompts) -> None:
+    """Raises BenchError if the writer cannot be reached."""
+    if isinstance(settings, TemplatePrompts) and settings.writer:
+        writer(settings.writer).check()
+
+
 def run(settings: Prompts, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Writes all prompts.
 

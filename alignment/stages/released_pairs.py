@@ -37,6 +37,11 @@ def identity(settings: Pairs) -> Any:
     return settings.path.read_text(encoding="utf-8")
 
 
+def check(settings: Pairs) -> None:
+    """Raises RecipeError if the file is not in a released format."""
+    read_released(settings.path)
+
+
 def run(settings: Pairs, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Reads released pairs.
 

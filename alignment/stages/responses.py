@@ -17,7 +17,7 @@ from bench.files import append_lines, read_lines
 from bench.runs.jobs import load_model
 from bench.runs.runner import without_thoughts
 from bench.terminal import progress_bar
-from bench.types import Request
+from bench.types import Checkable, Request
 
 VERSION = "1"
 
@@ -42,6 +42,19 @@ def identity(settings: Responses) -> Any:
     """Every model as its adapter describes it, weights and decoding included."""
     options = {"temperature": settings.temperature}
     return [load_model(name, options).describe() for name in settings.models]
+
+
+def check(settings: Responses) -> None:
+    """Raises BenchError if a model behind a server cannot be asked."""
+    for name in settings.models:
+        check_model(name)
+
+
+def check_model(name: str) -> None:
+    """Raises BenchError if a model cannot be asked, as far as that is known without weights."""
+    model = load_model(name, {})
+    if isinstance(model, Checkable):
+        model.check()
 
 
 def run(settings: Responses, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from alignment.rewards.reward import Reward
 from alignment.rows import ImageFile, ResponseRow, RewardRow
+from alignment.stages.responses import check_model
 from bench.errors import BenchError
 from bench.files import append_lines, read_lines
 from bench.terminal import progress_bar
@@ -22,6 +23,13 @@ VERSION = "4"
 def identity(settings: Reward) -> Any:
     """The reward's own."""
     return settings.identity()
+
+
+def check(settings: Reward) -> None:
+    """Raises BenchError if the reward, or a model that it asks, cannot be used."""
+    settings.check()
+    for name in settings.asked_models():
+        check_model(name)
 
 
 def run(settings: Reward, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:

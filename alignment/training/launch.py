@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -18,7 +19,18 @@ from bench.errors import BenchError
 from bench.files import read_json, write_json
 from bench.terminal import show_error
 
+STANDARD_ERROR = 2
 SHIPPED = Path(__file__).parent / "accelerate"
+
+
+def check_launch(settings: Training) -> None:
+    """Raises RecipeError if a configuration needs a library that is not installed."""
+    if "zero2" in shlex.split(settings.launch) and importlib.util.find_spec("deepspeed") is None:
+        raise RecipeError(
+            "DeepSpeed is not installed.",
+            "`launch: zero2` shares gradients and optimizer states out with it.",
+            "pip install 'synth-align[deepspeed]', or use `launch: fsdp`.",
+        )
 
 
 def launch(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
@@ -46,7 +58,9 @@ def launch(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int)
         # A free port, else two trainings on one machine would meet on accelerate's own.
         arguments = ["--main_process_port", "0", *arguments]
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", *arguments]
-    code = subprocess.run([*accelerate, "-m", __name__, str(job)], check=False).returncode
+    command = [*accelerate, "-m", __name__, str(job)]
+    # Standard output is for results; the processes' messages go to standard error.
+    code = subprocess.run(command, check=False, stdout=STANDARD_ERROR).returncode
     if code or not done.exists():
         raise RecipeError(
             f"The training in several processes ended with exit code {code}.",

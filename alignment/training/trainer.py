@@ -193,6 +193,7 @@ def make_trainer(
 
     from alignment.training.pair_trainer import PairTrainer
 
+    check_trackers(settings)
     losses, weights = WEIGHTED_LOSSES.get(settings.loss, ([str(settings.loss)], None))
     arguments = DPOConfig(
         output_dir=str(out),
@@ -220,7 +221,7 @@ def make_trainer(
         save_total_limit=1,
         # The collator reads columns that no model knows.
         remove_unused_columns=False,
-        report_to=_trackers(settings),
+        report_to=[name for name in settings.trackers if name != "tensorboard"],
         disable_tqdm=True,
         use_cpu=model.device.type == "cpu",
         dataloader_num_workers=0,
@@ -292,8 +293,8 @@ def language_layers(network: Any) -> str:
     return rf".*{name.rpartition('.')[2]}.*\.({'|'.join(sorted(layers))})"
 
 
-def _trackers(settings: Training) -> list[str]:
-    """Where trl sends the curves too. Raises RecipeError if a tracker is not installed."""
+def check_trackers(settings: Training) -> None:
+    """Raises RecipeError if a tracker is not installed."""
     for name in settings.trackers:
         if importlib.util.find_spec(name) is None:
             raise RecipeError(
@@ -301,7 +302,6 @@ def _trackers(settings: Training) -> list[str]:
                 "`trackers` names it.",
                 f"pip install {name}, or leave it out.",
             )
-    return [name for name in settings.trackers if name != "tensorboard"]
 
 
 def encode_images_once(model: Any) -> None:

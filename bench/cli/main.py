@@ -6,6 +6,7 @@ have no score.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -450,9 +451,11 @@ def align(
             print(plan.as_text(item.name, plan.plan(item, folder)))
         return
     results = []
-    for item in recipes:
-        artifacts = pipeline.align(item, folder, terminal.note)
-        results.append(RecipeResults(item.name, item.seed, pipeline.results(artifacts)))
+    # Libraries of training write there too, and a program reads it.
+    with contextlib.redirect_stdout(sys.stderr):
+        for item in recipes:
+            artifacts = pipeline.align(item, folder, terminal.note)
+            results.append(RecipeResults(item.name, item.seed, pipeline.results(artifacts)))
     if json:
         rows = []
         for result in results:

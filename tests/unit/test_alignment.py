@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from alignment import pipeline
@@ -215,28 +216,22 @@ def test_a_reward_that_is_no_number_is_told_and_those_before_it_are_kept(tmp_pat
     assert [row["key"] for row in read_lines(tmp_path / "out" / "rewards.jsonl")] == ["0"]
 
 
-def _asked(recipe):
-    """The recipe with an instruction for its prompts, and without a pipeline of images."""
-    prompts = recipe.prompts.model_copy(update={"instructions": ["Describe."]})
-    images = recipe.images.model_copy(update={"model": "/no/such/pipeline"})
-    return recipe.model_copy(update={"prompts": prompts, "images": images})
-
-
 def test_a_recipes_paths_count_from_its_folder_and_do_not_decide_what_is_made(
     tmp_path, monkeypatch
 ):
+    content = yaml.safe_load((ROOT / "alignment" / "recipes" / "scenes-tiny.yaml").read_text())
+    content["prompts"] = {"kind": "file", "path": "prompts.jsonl", "instructions": ["What is it?"]}
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
-        text = (ROOT / "alignment" / "recipes" / "synthalign-llava-7b.yaml").read_text()
-        (tmp_path / name / "r.yaml").write_text(text)
+        (tmp_path / name / "r.yaml").write_text(yaml.safe_dump(content))
         (tmp_path / name / "prompts.jsonl").write_text("a dog\n")
     monkeypatch.chdir(tmp_path)
     first, second = (read_recipe(Path(name) / "r.yaml") for name in ("here", "there"))
     assert first.prompts.path == tmp_path / "here" / "prompts.jsonl"
     for recipe in (first, second):
-        # Its pipeline of images is not here, so it stops behind the prompts.
-        with pytest.raises(BenchError):
-            pipeline.align(_asked(recipe), tmp_path / "out", print)
+        # A prompt of a file names no place of the scenes, so it stops behind the prompts.
+        with pytest.raises(BenchError, match="names no place"):
+            pipeline.align(recipe, tmp_path / "out", print)
     assert len(list((tmp_path / "out").glob("prompts-*/manifest.json"))) == 1
 
 
