@@ -91,7 +91,7 @@ def align(recipe: Recipe, out: Path, report: Callable[[str], None]) -> dict[str,
     Raises:
         BenchError: A stage cannot do its work; what it has done stays and is not done again.
     """
-    planned = _planned(recipe)
+    planned = planned_stages(recipe)
     identities = _checked(planned, out, recipe.seed)
     artifacts: dict[str, Artifact] = {}
     for name, (stage, settings) in planned.items():
@@ -101,7 +101,7 @@ def align(recipe: Recipe, out: Path, report: Callable[[str], None]) -> dict[str,
     return artifacts
 
 
-def _planned(recipe: Recipe) -> dict[str, tuple[Stage, Settings]]:
+def planned_stages(recipe: Recipe) -> dict[str, tuple[Stage, Settings]]:
     """The stages that a recipe has, in their order, with their settings."""
     planned = {}
     for name, (stage, _) in STAGES.items():

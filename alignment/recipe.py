@@ -25,7 +25,7 @@ from alignment.settings import RecipeError, Settings
 from alignment.stages.evaluate import Evaluation
 from alignment.stages.images import DiffusersImages, FolderImages, SceneImages
 from alignment.stages.preferences import Preferences
-from alignment.stages.prompts import FilePrompts, TemplatePrompts
+from alignment.stages.prompts import CategoryPrompts, FilePrompts, TemplatePrompts
 from alignment.stages.released_pairs import Pairs
 from alignment.stages.responses import Responses
 from alignment.training.settings import Training
@@ -64,7 +64,10 @@ class Recipe(Settings):
     name: str = Field(pattern=r"^[\w.-]+$")
     seed: int = 0
     pairs: Pairs | None = None
-    prompts: Annotated[TemplatePrompts | FilePrompts, Field(discriminator="kind")] | None = None
+    prompts: (
+        Annotated[TemplatePrompts | CategoryPrompts | FilePrompts, Field(discriminator="kind")]
+        | None
+    ) = None
     images: (
         Annotated[SceneImages | DiffusersImages | FolderImages, Field(discriminator="kind")] | None
     ) = None

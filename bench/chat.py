@@ -276,8 +276,9 @@ class Chat:
         """Raises if there is no key, the server cannot be reached, or it refuses the key."""
         import openai
 
+        client = self.client  # outside: that there is no key is an error, and told
         try:
-            self.client.with_options(max_retries=1, timeout=LIST_TIMEOUT).models.list()
+            client.with_options(max_retries=1, timeout=LIST_TIMEOUT).models.list()
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise self._refused(error) from error
         except openai.APIConnectionError as error:

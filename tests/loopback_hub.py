@@ -88,7 +88,10 @@ class Hub:
                         if requested in entries
                     ]
                 )
-            siblings = [{"rfilename": file} for file in sorted(files)]
+            siblings: list[dict[str, Any]] = [{"rfilename": file} for file in sorted(files)]
+            if query.get("blobs"):
+                for sibling in siblings:
+                    sibling["size"] = len(files[sibling["rfilename"]])
             return _json(
                 {
                     "id": name,

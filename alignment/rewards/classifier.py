@@ -35,6 +35,10 @@ class ClassifierReward(Reward):
         folder = self._folder()
         return [checkpoints.fingerprint(folder), checkpoints.file_digests(folder)]
 
+    def weights(self) -> Sequence[str]:
+        """The classifier's."""
+        return [self.model]
+
     def rewards(
         self, responses: Sequence[ResponseRow], images: Mapping[str, ImageFile], out: Path
     ) -> Iterator[list[Rewarded]]:

@@ -47,5 +47,9 @@ class Reward(Settings):
         """
 
     def asked_models(self) -> Sequence[str]:
-        """The models that the bench loads for it, so that a plan can tell what they need."""
+        """The models that the bench asks for it."""
         return ()
+
+    def weights(self) -> Sequence[str]:
+        """The folders and hub ids of all weights that it loads, so that a plan can tell sizes."""
+        return self.asked_models()

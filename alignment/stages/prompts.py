@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from alignment.rows import PromptRow
 from alignment.settings import Beside, RecipeError, Settings
+from alignment.stages.prompt_categories import LIGHTS, SUBJECTS_OF, VIEWS
 from alignment.stages.prompt_writer import writer, written
 from bench.files import append_lines, read_lines, replace_lines
 from bench.language.english import article, listed, plural
@@ -48,6 +49,27 @@ class TemplatePrompts(Settings):
         return self
 
 
+class CategoryPrompts(Settings):
+    """`count` prompts that `writer` writes, with their instructions, as many of each category.
+
+    The categories are the paper's; a list takes some of them.
+    """
+
+    kind: Literal["categories"]
+    count: int = Field(gt=0)
+    writer: str
+    per_prompt: int = Field(1, gt=0)
+    categories: list[str] = Field(default_factory=lambda: [*SUBJECTS_OF], min_length=1)
+
+    @field_validator("categories")
+    @classmethod
+    def _are_known(cls, names: list[str]) -> list[str]:
+        unknown = [name for name in names if name not in SUBJECTS_OF]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} unknown; there are {', '.join(SUBJECTS_OF)}")
+        return names
+
+
 class FilePrompts(Settings):
     """One prompt a line, or JSON lines with `prompt` and maybe `instructions`."""
 
@@ -57,7 +79,7 @@ class FilePrompts(Settings):
     per_prompt: int = Field(1, gt=0)
 
 
-Prompts = TemplatePrompts | FilePrompts
+Prompts = TemplatePrompts | CategoryPrompts | FilePrompts
 Draft = dict[str, Any]  # a PromptRow that has no id yet
 
 
@@ -70,7 +92,7 @@ def identity(settings: Prompts) -> Any:
 
 def check(settings: Prompts) -> None:
     """Raises BenchError if the writer cannot be reached."""
-    if isinstance(settings, TemplatePrompts) and settings.writer:
+    if not isinstance(settings, FilePrompts) and settings.writer:
         writer(settings.writer).check()
 
 
@@ -82,6 +104,8 @@ def run(settings: Prompts, inputs: Mapping[str, Path], out: Path, seed: int) -> 
     rng = random.Random(f"prompts {seed}")
     if isinstance(settings, FilePrompts):
         drafts = _from_file(settings, rng)
+    elif isinstance(settings, CategoryPrompts):
+        drafts = _from_categories(settings, rng)
     else:
         drafts = _from_templates(settings, rng)
     rows: list[PromptRow] = []
@@ -89,7 +113,7 @@ def run(settings: Prompts, inputs: Mapping[str, Path], out: Path, seed: int) -> 
         rows.append(cast(PromptRow, {**draft, "id": f"{number:06}"}))
     # Ids are numbers in the order of the prompts, whoever writes their words.
     planned = len(rows)
-    if isinstance(settings, TemplatePrompts) and settings.writer:
+    if not isinstance(settings, FilePrompts) and settings.writer:
         rows = _rewritten(settings, settings.writer, rows, out / "written.jsonl", seed)
     replace_lines(out / "prompts.jsonl", rows)
     return {
@@ -100,7 +124,11 @@ def run(settings: Prompts, inputs: Mapping[str, Path], out: Path, seed: int) -> 
 
 
 def _rewritten(
-    settings: TemplatePrompts, spec: str, rows: Sequence[PromptRow], file: Path, seed: int
+    settings: TemplatePrompts | CategoryPrompts,
+    spec: str,
+    rows: Sequence[PromptRow],
+    file: Path,
+    seed: int,
 ) -> list[PromptRow]:
     """The rows in the writer's words, kept in `file` as they come.
 
@@ -125,7 +153,7 @@ def _rewritten(
     for row in rows:
         if row["id"] in done:
             written_row = done[row["id"]]
-            if settings.instructions:
+            if isinstance(settings, TemplatePrompts) and settings.instructions:
                 written_row = {**written_row, "instructions": row["instructions"]}
             prompt_rows.append(written_row)
     return prompt_rows
@@ -155,6 +183,17 @@ def _from_templates(settings: TemplatePrompts, rng: random.Random) -> list[Draft
                 "instructions": instructions,
             }
         )
+    return rows
+
+
+def _from_categories(settings: CategoryPrompts, rng: random.Random) -> list[Draft]:
+    """What each prompt shall be about; the writer gives it its words and instructions."""
+    rows: list[Draft] = []
+    for number in range(settings.count):
+        category = settings.categories[number % len(settings.categories)]
+        subject = rng.choice(SUBJECTS_OF[category])
+        about = f"{subject}, {rng.choice(VIEWS)}, {rng.choice(LIGHTS)}"
+        rows.append({"prompt": about, "place": category, "instructions": []})
     return rows
 
 

@@ -110,8 +110,8 @@ def _pair(row: Mapping[str, Any]) -> PairRow | str:
 
 def _fault(row: PairRow, folder: Path) -> str | None:
     """Why a pair is dropped, None if it is not."""
-    # Two of the ten rows that the authors released have an empty rejected response.
-    if not row["chosen"] or not row["rejected"]:
+    # An empty rejected response stays: the authors released such rows, and trained on them.
+    if not row["chosen"]:
         return "empty"
     if row["chosen"] == row["rejected"]:
         return "equal"

@@ -17,6 +17,7 @@ from bench.models.shared_image import prefix_positions
 if TYPE_CHECKING:
     from bench.models.hf import HFModel
 
+LARGEST_IMAGE = 4  # how many times as many tokens as the first image another one may have
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 # What a response's tokens are where types of tokens say more than text or image: PaliGemma's
 # prompt is seen whole by each of its tokens, its answer is not.
@@ -62,8 +63,8 @@ class Collator:
             encoded.append(self.prompter.encode(image, [example["question"]]))
         chosen = [self._response(example["chosen_text"]) for example in examples]
         rejected = [self._response(example["rejected_text"]) for example in examples]
-        for item, *responses in zip(encoded, chosen, rejected, strict=True):
-            self._check(item.ids[0], max(map(len, responses)))
+        for item in encoded:
+            self._check(item.ids[0])
         if self.model.not_packed:
             batch = self._padded(encoded, chosen + rejected)
         else:
@@ -131,11 +132,41 @@ class Collator:
             row[: len(types)] = types
         return rows
 
+    def without_too_long(self, pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Those pairs that fit into the model's context.
+
+        Args:
+            pairs: Rows with image (a path), instruction, chosen and rejected.
+        """
+        if not self.limit or not pairs:
+            return list(pairs)
+        image_tokens = self._length(pairs[0]) - self._text_length(pairs[0])
+        kept = []
+        for pair in pairs:
+            # An image is read only where it could matter: its tokens depend on its shape.
+            most = self._text_length(pair) + LARGEST_IMAGE * image_tokens
+            if most <= self.limit or self._length(pair) <= self.limit:
+                kept.append(pair)
+        return kept
+
+    def _text_length(self, pair: Mapping[str, Any]) -> int:
+        """Tokens of the question and of the longer response."""
+        question = self.tokenizer(pair["instruction"], add_special_tokens=False)["input_ids"]
+        responses = [self._response(pair[side]) for side in ("chosen", "rejected")]
+        return len(question) + max(map(len, responses))
+
+    def _length(self, pair: Mapping[str, Any]) -> int:
+        """Tokens of the prompt, image included, and of the longer response."""
+        image = read_image(Path(pair["image"]), self.is_upright)
+        prompt = self.prompter.encode(image, [pair["instruction"]]).ids[0]
+        responses = [self._response(pair[side]) for side in ("chosen", "rejected")]
+        return len(prompt) + max(map(len, responses))
+
     def _response(self, text: str) -> list[int]:
         return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end]
 
-    def _check(self, prompt: list[int], response_tokens: int) -> None:
-        """Raises RecipeError if a row does not begin as it must, or is too long for the model."""
+    def _check(self, prompt: list[int]) -> None:
+        """Raises RecipeError if a prompt does not begin as it must."""
         bos = self.tokenizer.bos_token_id
         # PaliGemma's images stand in front of it.
         in_front = set(prompt[: prompt.index(bos)]) if bos in prompt else set()
@@ -150,13 +181,6 @@ class Collator:
                 "A prompt has its start token twice.",
                 "The chat template adds it once more.",
                 "Correct the checkpoint's chat template.",
-            )
-        length = len(prompt) + response_tokens
-        if self.limit and length > self.limit:
-            raise RecipeError(
-                f"A pair has {length} tokens, and the model takes {self.limit}.",
-                "Image and response together are longer than its context.",
-                "Lower `max_tokens` of the responses, or use smaller images.",
             )
 
 

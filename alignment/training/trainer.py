@@ -65,7 +65,14 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
     if local_rank and torch.cuda.is_available():
         options["device"] = f"cuda:{local_rank}"
     model: Any = load_model(settings.model, options)
-    pairs = _without_special_tokens(all_pairs, model)
+    readable_pairs = _without_special_tokens(all_pairs, model)
+    pairs = Collator(model).without_too_long(readable_pairs)
+    if not pairs:
+        raise RecipeError(
+            "No pair fits into the model's context.",
+            f"All {len(readable_pairs)} are longer, image and response together.",
+            "Lower `max_tokens` of the responses, or use smaller images.",
+        )
     trainer = make_trainer(model, pairs, settings, out, seed)
     # Supervised training has no reference.
     if settings.loss != "sft":
@@ -82,7 +89,8 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
             steps.append(row)
     counts = {
         "pairs": len(pairs),
-        "special_tokens": len(all_pairs) - len(pairs),
+        "special_tokens": len(all_pairs) - len(readable_pairs),
+        "too_long": len(readable_pairs) - len(pairs),
         "steps": trainer.state.global_step,
         "shared_prefix": model.not_packed is None,
         "first_loss": round(steps[0]["loss"], 4),

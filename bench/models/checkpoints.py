@@ -219,6 +219,39 @@ def contents(name: str) -> str:
     return digest.hexdigest()
 
 
+def weight_bytes(name: str) -> int | None:
+    """How large a model's weights are on disk, without a download; None if nobody can tell.
+
+    Args:
+        name: A folder, or a hub id.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        sizes = {}
+        for file in folder.rglob("*"):
+            sizes[file.relative_to(folder).as_posix()] = file.stat().st_size
+    else:
+        from huggingface_hub import HfApi
+
+        try:
+            info = HfApi().model_info(name, files_metadata=True, timeout=HUB_TIMEOUT)
+        except Exception:  # the client raises dozens of types
+            return None
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    # Of a pipeline the parts, not the same once more in one file or in half precision.
+    weights = []
+    for file_name in sizes:
+        if Path(file_name).suffix in WEIGHT_SUFFIXES and ".fp16." not in file_name:
+            weights.append(file_name)
+    for wanted in (".safetensors", *WEIGHT_SUFFIXES):
+        chosen = [file_name for file_name in weights if file_name.endswith(wanted)]
+        in_parts = [file_name for file_name in chosen if "/" in file_name]
+        is_pipeline = "model_index.json" in sizes
+        if chosen:
+            return sum(sizes[file_name] for file_name in (in_parts if is_pipeline else chosen))
+    return None
+
+
 def commit_of(name: str) -> str:
     """The hub's newest commit of a model, without a download of its files.
 

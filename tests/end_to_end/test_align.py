@@ -4,7 +4,9 @@ its kind."""
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -25,8 +27,9 @@ from alignment.stages.released_pairs import read_released
 from bench.errors import StoreError
 from bench.files import read_lines
 from bench.scenes.facts import synonym_lines
-from tests.conftest import ROOT, bench
+from tests.conftest import BENCH, ROOT, bench
 from tests.loopback_chat import chat_server, completion
+from tests.loopback_hub import hub_server
 
 RECIPES = ROOT / "alignment" / "recipes"
 
@@ -253,54 +256,206 @@ def brief(checkpoint: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def painter(tmp_path_factory):
-    """The `images:` of the 7B recipes on a tiny SD3 and a tiny CLIP."""
-    from tests.tiny_pipelines import clip_model, sd3_pipeline
+    """The `images:` of the 7B recipes on a tiny SD3 and a tiny ImageReward."""
+    from tests.tiny_pipelines import image_reward, sd3_pipeline
 
     folder = tmp_path_factory.mktemp("painter")
+    reward = str(image_reward(folder / "reward"))
     return {
         "kind": "diffusers",
         "model": str(sd3_pipeline(folder / "sd3")),
         "steps": 2,
         "side": 32,
         "guidance": [5.0, 7.0],
-        "reward": {"kind": "clip", "model": str(clip_model(folder / "clip"))},
+        "reward": {"kind": "imagereward", "model": reward, "processor": reward},
     }
 
 
 def test_the_7b_recipe_runs_on_tiny_models_of_its_architectures(tiny, tmp_path, painter):
-    from tests.tiny_pipelines import reward_model
+    """SD3, ImageReward, LLaVA-NeXT, ArmoRM and LLaVA in their published layouts, no class replaced."""
+    from tests.tiny_pipelines import armorm
 
     questions = ["What is on the table?", "Describe it."]
-    lines = [
-        {"prompt": f"a {name} on a table", "instructions": questions}
-        for name in ("dog", "cup", "book", "cat")
-    ]
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    file = recipe_in(
-        tmp_path,
-        "synthalign-llava-7b.yaml",
-        images=painter,
-        responses={
-            "models": [str(brief(tiny("llava_next"), tmp_path / "brief"))],
-            "samples": 3,
-            "max_tokens": 48,
-        },
-        rewards={"kind": "classifier", "model": str(reward_model(tmp_path / "reward"))},
-        dpo={
-            "model": str(tiny("llava")),
-            "batch": 2,
-            "accumulate": 1,
-            "gradient_checkpointing": True,
-        },
-        evaluate=None,
-    )
-    done = bench("align", file, "--out", tmp_path / "out")
+    subjects = []
+
+    def write(number, body):
+        subjects.append(body["messages"][0]["content"].partition("photograph of ")[2])
+        return completion(json.dumps({"prompt": "a dog on a table", "instructions": questions}))
+
+    with chat_server(write) as (url, _):
+        file = recipe_in(
+            tmp_path,
+            "synthalign-llava-7b.yaml",
+            prompts={"count": 15, "writer": f"openai:writer@{url}", "per_prompt": 2},
+            images=painter,
+            responses={
+                "models": [str(brief(tiny("llava_next"), tmp_path / "brief"))],
+                "samples": 3,
+                "max_tokens": 48,
+            },
+            rewards={"model": str(armorm(tmp_path / "reward"))},
+            dpo={
+                "model": str(tiny("llava")),
+                "batch": 2,
+                "accumulate": 1,
+                "gradient_checkpointing": True,
+            },
+            evaluate=None,
+        )
+        done = bench("align", file, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
+    assert len(set(subjects)) == 15  # one of each category
     images = read_lines(next(out.glob("images-*")) / "images.jsonl")
-    assert [len(row["candidates"]) for row in images] == [2] * 4
+    assert [len(row["candidates"]) for row in images] == [2] * 15
     assert all(max(c["score"] for c in row["candidates"]) != 0 for row in images)
     assert (next(out.glob("dpo-*")) / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_all_that_would_stop_a_recipe_is_told_before_it_costs_anything(tiny, tmp_path, monkeypatch):
+    """A missing folder of a model, a library and a key, each needed hours later."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "deepspeed" else find(name)
+    )
+    file = recipe_in(
+        tmp_path,
+        "scenes-tiny.yaml",
+        rewards={"kind": "classifier", "model": str(tmp_path / "nowhere" / "reward")},
+        dpo={"launch": "zero2 --num_processes 2"},
+        evaluate={"suite": ["mmhal"], "judge": "openai:gpt-4o"},
+    )
+    done = bench("align", file, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    for fault in ("3 stages cannot run", "nowhere/reward", "DeepSpeed is not", "OPENAI_API_KEY"):
+        assert fault in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_says_what_is_missing_first(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    file = recipe_in(
+        tmp_path,
+        "scenes-tiny.yaml",
+        prompts={"kind": "file", "path": "prompts.jsonl"},
+        evaluate={"suite": ["mmhal"], "judge": "openai:gpt-4o"},
+    )
+    done = bench("align", file, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == (
+        f"scenes-tiny: missing: prompts.path: there is no {tmp_path / 'prompts.jsonl'}"
+    )
+    assert "OPENAI_API_KEY is not set" in lines[1]
+    assert any(line.startswith("  prompts") and " ? prompts" in line for line in lines)
+
+
+def test_sizes_come_from_the_hub_and_nothing_is_downloaded(tiny, tmp_path):
+    def files_of(folder):
+        files = {}
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                files[file.relative_to(folder).as_posix()] = file.read_bytes()
+        return files
+
+    base = tiny("llava")
+    pipeline_files = {
+        "model_index.json": b"{}",
+        "sd3_medium.safetensors": bytes(9_000_000),
+        "transformer/diffusion_pytorch_model.safetensors": bytes(3_000_000),
+        "transformer/diffusion_pytorch_model.fp16.safetensors": bytes(1_500_000),
+        "vae/diffusion_pytorch_model.safetensors": bytes(1_000_000),
+    }
+    repositories = {
+        ("model", "llava-hf/base"): files_of(base),
+        ("model", "us/painter"): pipeline_files,
+        ("model", "us/reward"): {"model.safetensors": bytes(2_000_000), "config.json": b"{}"},
+    }
+    script = """
+import json, sys
+from pathlib import Path
+from alignment.plan import plan
+from alignment.recipe import read_recipe
+stages = plan(read_recipe(Path(sys.argv[1])), Path("nowhere")).stages
+print(json.dumps({stage.stage: stage.memory for stage in stages}))
+"""
+    with hub_server(repositories) as hub:
+        home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        file = recipe_in(
+            tmp_path,
+            "synthalign-llava-7b.yaml",
+            images={"model": "us/painter", "reward": None},
+            responses={"models": ["llava-hf/base"]},
+            rewards={"model": "us/reward"},
+            dpo={"model": "llava-hf/base"},
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(file)],
+            cwd=ROOT,
+            env={**os.environ, **home},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    memory = json.loads(done.stdout)
+    weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
+    assert memory["images"] == 4_000_000
+    assert memory["rewards"] == 2_000_000
+    assert memory["responses"] == memory["evaluate"] == weights
+    assert weights < memory["dpo"] < 100 * weights
+    assert not any(".safetensors" in request for request in hub.requests if "resolve" in request)
+
+
+def test_two_processes_on_one_folder_make_each_stage_once(tmp_path):
+    file = recipe_in(
+        tmp_path,
+        "scenes-tiny.yaml",
+        prompts={"count": 8, "per_prompt": 3},
+        responses={"models": ["llava-tiny"], "samples": 3},
+        preferences={"margin": 0.0},
+        dpo={"batch": 4},
+        evaluate=None,
+    )
+    command = [*BENCH, "align", str(file), "--out", str(tmp_path / "out")]
+    processes = []
+    for _ in range(2):
+        processes.append(
+            subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert any("another process makes" in text for text in errors), errors
+    out = tmp_path / "out"
+    rows = read_lines(next(out.glob("responses-*")) / "responses.jsonl")
+    assert len(rows) == len({row["key"] for row in rows}) == 8 * 3 * 3
+    for name in ("prompts", "images", "responses", "rewards", "preferences", "dpo"):
+        assert len(list(out.glob(f"{name}-*"))) == 1
+        # Made by one of them, and found by the other.
+        assert sum(f"{name}: done before" in text for text in errors) == 1, name
+
+
+def test_rows_that_another_program_doubled_are_refused(tmp_path):
+    file = recipe_in(tmp_path, "scenes-tiny.yaml", prompts={"count": 4}, evaluate=None)
+    recipe = read_recipe(file)
+    out = tmp_path / "out"
+    with pytest.raises(StopIteration):
+        pipeline.align(recipe, out, _stop_behind("prompts"))
+    lines = next(out.glob("prompts-*")) / "prompts.jsonl"
+    lines.write_text(lines.read_text() * 2)
+    with pytest.raises(StoreError, match="holds 4 rows twice"):
+        pipeline._check_keys(lines.parent)
+
+
+def _stop_behind(name):
+    def report(line):
+        if line.startswith(f"{name}:"):
+            raise StopIteration
+
+    return report
 
 
 def test_the_7b_grounding_recipe_runs_with_written_prompts_and_a_panel(tiny, tmp_path, painter):
@@ -343,7 +498,8 @@ def test_the_7b_grounding_recipe_runs_with_written_prompts_and_a_panel(tiny, tmp
 
 
 def test_a_vanished_vocabulary_or_prompt_file_is_told(tmp_path):
-    file = recipe_in(tmp_path, "synthalign-llava-7b.yaml")
+    prompts = {"kind": "file", "path": "prompts.jsonl"}
+    file = recipe_in(tmp_path, "synthalign-llava-7b.yaml", prompts=prompts)
     done = bench("align", file, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert f"{tmp_path / 'prompts.jsonl'}" in done.stderr
@@ -375,8 +531,9 @@ def test_the_released_pairs_are_read_trained_on_and_written_again(shared, tiny, 
     artifacts = next((tmp_path / "out").glob("preferences-*"))
     rows = read_lines(artifacts / "pairs.jsonl")
     assert len(read_released(source)) == 10
-    assert len(rows) == 8  # two of the released rows have an empty rejected response
-    assert json.loads((artifacts / "manifest.json").read_text())["counts"]["empty"] == 2
+    assert len(rows) == 10
+    assert sum(not row["rejected"] for row in rows) == 2  # trained on, as the authors do
+    assert json.loads((artifacts / "manifest.json").read_text())["counts"]["empty"] == 0
     assert (
         next((tmp_path / "out").glob("dpo-*")) / "adapter" / "adapter_model.safetensors"
     ).is_file()

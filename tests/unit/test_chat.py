@@ -300,3 +300,11 @@ def test_ctrl_c_does_not_wait_for_a_server_that_hangs(tmp_path, asks):
     assert process.returncode == 130 and "Interrupted" in said
     assert seconds < 2, f"it took {seconds:.1f} s"
     assert kept.read_text().count("\n") == 3
+
+
+def test_a_missing_key_is_told_by_the_check(monkeypatch):
+    """Before the first question, not by it."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(ModelError, match="OPENAI_API_KEY is not set"):
+        Chat("gpt-4o", ModelError).check()

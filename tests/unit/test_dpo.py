@@ -180,11 +180,23 @@ def test_only_the_language_model_is_adapted(checkpoint, inputs, tmp_path):
     assert all("language_model" in name and "lora_" in name for name in trained)
 
 
-def test_a_pair_longer_than_the_context_is_told(checkpoint, inputs, tmp_path):
-    pairs = [row | {"chosen": "a dog " * 600} for row in pairs_of(inputs)]
-    trainer = make_trainer(HFModel(str(checkpoint), {}), pairs, settings(checkpoint), tmp_path, 0)
-    with pytest.raises(RecipeError, match="the model takes 1024"):
-        trainer.data_collator([trainer.train_dataset[0]])
+def test_pairs_longer_than_the_context_are_left_out_and_counted(checkpoint, inputs, tmp_path):
+    rows = [
+        json.loads(line)
+        for line in (inputs["preferences"] / "pairs.jsonl").read_text().splitlines()
+    ]
+    rows[1]["chosen"] = "a dog " * 600
+    rows[4]["rejected"] = "a cat " * 600
+    folder = tmp_path / "preferences"
+    folder.mkdir()
+    append_lines(folder / "pairs.jsonl", rows)
+    counts = dpo.run(settings(checkpoint), {**inputs, "preferences": folder}, tmp_path, 0)
+    assert (counts["pairs"], counts["too_long"], counts["steps"]) == (4, 2, 2)
+    (folder / "pairs.jsonl").unlink()
+    append_lines(folder / "pairs.jsonl", [rows[1], rows[4]])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(RecipeError, match="No pair fits"):
+        dpo.run(settings(checkpoint), {**inputs, "preferences": folder}, tmp_path / "none", 0)
 
 
 def test_equal_responses_are_told(checkpoint, inputs, tmp_path):
