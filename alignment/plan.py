@@ -16,8 +16,8 @@ from alignment.pipeline import MANIFEST, STAGES, planned_stages
 from alignment.recipe import Recipe
 from alignment.rewards.reward import Reward
 from alignment.stages.images import DiffusersImages
+from alignment.stages.pair_formats import read_pairs
 from alignment.stages.prompts import FilePrompts
-from alignment.stages.released_pairs import read_released
 from alignment.stages.responses import Responses
 from bench import registry
 from bench.errors import BenchError
@@ -75,7 +75,8 @@ def plan(recipe: Recipe, out: Path) -> Plan:
     missing = _missing(recipe)
     if recipe.pairs:
         stages: list[Planned] = []
-        pairs = len(read_released(recipe.pairs.path)) if not missing else UNKNOWN
+        is_there = recipe.pairs.path.exists()
+        pairs = sum(1 for _ in read_pairs(recipe.pairs.path)) if is_there else UNKNOWN
     else:
         stages, pairs = _before_pairs(recipe)
     stages.append(Planned("preferences", pairs, "pairs at most", pairs * 2 * LINE_BYTES))

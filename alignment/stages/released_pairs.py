@@ -1,4 +1,4 @@
-"""Preference pairs that are there already, in the authors' released JSON.
+"""Preference pairs that are there already, in the forms in which this field releases them.
 
 As a stage of a recipe (`pairs:`), in place of everything before training, it leaves the artifact of
 `preferences`, with the images in images/.
@@ -6,24 +6,25 @@ As a stage of a recipe (`pairs:`), in place of everything before training, it le
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alignment.export import IMAGE
 from alignment.rows import PairRow
 from alignment.settings import Beside, RecipeError, Settings
+from alignment.stages.pair_formats import SUFFIXES, ReleasedPair, read_pairs
 from bench.data.images import link_image, read_image
 from bench.errors import DataError
 from bench.files import replace_lines
+from bench.models.checkpoints import digest_of
 
-VERSION = "2"
-PEOPLE = ("human", "user")  # who asks
+VERSION = "3"
+REASONS = ("no picture", "empty", "equal", "several turns", "other turns")  # always told
 
 
 class Pairs(Settings):
-    """Preference pairs in the authors' released JSON.
+    """Preference pairs in a released file, or a folder of such files (`pair_formats.py`).
 
     `images` is the folder that their paths start from; by default the file's own.
     """
@@ -31,92 +32,92 @@ class Pairs(Settings):
     path: Beside
     images: Beside | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where paths of images start."""
+        return self.images or (self.path if self.path.is_dir() else self.path.parent)
+
 
 def identity(settings: Pairs) -> Any:
-    """The file's text."""
-    return settings.path.read_text(encoding="utf-8")
+    """The contents of the files."""
+    files = [settings.path]
+    if settings.path.is_dir():
+        files = sorted(file for file in settings.path.rglob("*") if file.suffix in SUFFIXES)
+    return [digest_of(file) for file in files]
 
 
 def check(settings: Pairs) -> None:
-    """Raises RecipeError if the file is not in a released format."""
-    read_released(settings.path)
+    """Raises RecipeError if the first pairs are in no form that is read."""
+    next(iter(read_pairs(settings.path)), None)
 
 
 def run(settings: Pairs, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Reads released pairs.
 
-    Those without a readable image, with equal or empty responses, or that are more than a question
-    and an answer are dropped and counted.
+    Those without a readable image, with equal responses or an empty chosen one, or that are more
+    than a question and an answer are dropped and counted.
     """
-    folder = settings.images or settings.path.parent
     (out / "images").mkdir(exist_ok=True)
-    dropped = dict.fromkeys(("no picture", "empty", "equal", "several turns", "other turns"), 0)
+    dropped = Counter(dict.fromkeys(REASONS, 0))
     rows: list[PairRow] = []
-    for number, row in enumerate(read_released(settings.path)):
-        fault = row if isinstance(row, str) else _fault(row, folder)
-        if isinstance(row, str) or fault:
-            dropped[str(fault)] += 1
+    for number, pair in enumerate(read_pairs(settings.path)):
+        if isinstance(pair, str):
+            dropped[pair] += 1
             continue
-        source = folder / row["image"]
-        name = f"{number:06}-{source.name}"  # two folders may hold files of one name
-        link_image(source, out / "images" / name)
-        rows.append({**row, "image": f"images/{name}"})
+        fault = _fault(pair)
+        if fault:
+            dropped[fault] += 1
+            continue
+        image = _take_image(pair, number, settings.folder, out / "images")
+        if image is None:
+            dropped["no picture"] += 1
+            continue
+        rows.append(
+            {
+                "id": pair.id,
+                "image": f"images/{image}",
+                "instruction": pair.instruction,
+                "chosen": pair.chosen,
+                "rejected": pair.rejected,
+            }
+        )
     if not rows:
         raise RecipeError(
             f"{settings.path} gives no pair.",
-            f"Dropped: {dropped}.",
+            f"Dropped: {dict(dropped)}.",
             "Check `images:`, the folder of its pictures; a pair is one question with two answers.",
         )
     replace_lines(out / "pairs.jsonl", rows)
     return {"pairs": len(rows), **dropped}
 
 
-def read_released(file: Path) -> list[PairRow | str]:
-    """The pairs of a released file; in place of one that is no pair of single answers, why not.
-
-    Raises RecipeError if it is no such file.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, list):
-            raise TypeError("it is no list")
-        return [_pair(row) for row in content]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise RecipeError(
-            f"{file} is not in the released format.",
-            f"{type(error).__name__}: {error}.",
-            "Each row needs image, conversations and rejected_conversations of a question and an "
-            "answer.",
-        ) from error
-
-
-def _pair(row: Mapping[str, Any]) -> PairRow | str:
-    conversations = (row["conversations"], row["rejected_conversations"])
-    for turns in conversations:
-        speakers = [turn["from"] for turn in turns]
-        if len(speakers) < 2 or speakers[0] not in PEOPLE or speakers[1] in PEOPLE:
-            return "other turns"  # of a system, or an answer without a question
-        if len(speakers) > 2:
-            return "several turns"
-    (question, chosen), (_, rejected) = conversations
-    return {
-        "id": str(row["id"]),
-        "image": str(row["image"]),
-        "instruction": question["value"].replace(IMAGE, "").strip(),
-        "chosen": chosen["value"].strip(),
-        "rejected": rejected["value"].strip(),
-    }
-
-
-def _fault(row: PairRow, folder: Path) -> str | None:
-    """Why a pair is dropped, None if it is not."""
+def _fault(pair: ReleasedPair) -> str | None:
+    """Why a pair's texts cannot be trained on, None if they can."""
     # An empty rejected response stays: the authors released such rows, and trained on them.
-    if not row["chosen"]:
+    if not pair.chosen:
         return "empty"
-    if row["chosen"] == row["rejected"]:
-        return "equal"
-    try:
-        read_image(folder / row["image"])
-    except DataError:
-        return "no picture"
+    return "equal" if pair.chosen == pair.rejected else None
+
+
+def _take_image(pair: ReleasedPair, number: int, folder: Path, images: Path) -> str | None:
+    """Puts a pair's image into `images`; returns its name there, None if none can be read."""
+    # Two folders may hold files of one name, so each has the pair's number in front.
+    if pair.content is not None:
+        name = f"{number:06}-{Path(pair.images[0]).name}" if pair.images else f"{number:06}.png"
+        (images / name).write_bytes(pair.content)
+        return name if _is_image(images / name) else None
+    for path in pair.images:
+        source = folder / path
+        if _is_image(source):
+            name = f"{number:06}-{source.name}"
+            link_image(source, images / name)
+            return name
     return None
+
+
+def _is_image(file: Path) -> bool:
+    try:
+        read_image(file)
+    except DataError:
+        return False
+    return True

@@ -23,7 +23,7 @@ from alignment import pipeline
 from alignment.export import write_released, write_trl
 from alignment.recipe import read_recipe
 from alignment.settings import RecipeError
-from alignment.stages.released_pairs import read_released
+from alignment.stages.pair_formats import read_pairs
 from bench.errors import StoreError
 from bench.files import read_lines
 from bench.scenes.facts import synonym_lines
@@ -183,7 +183,7 @@ def test_pairs_are_exported_with_their_pictures(small, tmp_path):
         done = bench("data", "pairs", folder, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
     rows = read_lines(folder / "pairs.jsonl")
-    assert [row["chosen"] for row in read_released(tmp_path / "pairs.json")] == [
+    assert [pair.chosen for pair in read_pairs(tmp_path / "pairs.json")] == [
         row["chosen"] for row in rows
     ]
     loaded = Dataset.from_parquet(str(tmp_path / "pairs.parquet"))
@@ -509,7 +509,8 @@ def test_the_released_pairs_are_read_trained_on_and_written_again(shared, tiny, 
     source = shared / "images" / "synthetic" / "step3_sanity.json"
     file = tmp_path / "released.yaml"
     pairs = {"path": str(source), "images": str(shared / "images" / "synthetic")}
-    known = {row["image"].rsplit("/")[-1] for row in read_released(source)}
+    released = list(read_pairs(source))
+    known = {pair.images[0].rsplit("/")[-1] for pair in released}
     if not (
         Path(pairs["images"]) / "images"
     ).is_dir():  # they lie beside the file here, in images/ as released
@@ -530,15 +531,16 @@ def test_the_released_pairs_are_read_trained_on_and_written_again(shared, tiny, 
     assert done.returncode == 0, done.stderr
     artifacts = next((tmp_path / "out").glob("preferences-*"))
     rows = read_lines(artifacts / "pairs.jsonl")
-    assert len(read_released(source)) == 10
+    assert len(released) == 10
     assert len(rows) == 10
     assert sum(not row["rejected"] for row in rows) == 2  # trained on, as the authors do
     assert json.loads((artifacts / "manifest.json").read_text())["counts"]["empty"] == 0
     assert (
         next((tmp_path / "out").glob("dpo-*")) / "adapter" / "adapter_model.safetensors"
     ).is_file()
-    write_released(read_released(source), tmp_path / "again.json")
-    assert read_released(tmp_path / "again.json") == read_released(source)
+    write_released(rows, tmp_path / "again.json")
+    again = [pair._replace(images=()) for pair in read_pairs(tmp_path / "again.json")]
+    assert again == [pair._replace(images=()) for pair in released]
     write_trl(rows, artifacts, tmp_path / "pairs.parquet")
     loaded = Dataset.from_parquet(str(tmp_path / "pairs.parquet"))
     assert loaded[0]["chosen"][0]["content"] == rows[0]["chosen"]
@@ -551,4 +553,4 @@ def test_the_released_pairs_are_read_trained_on_and_written_again(shared, tiny, 
 def test_what_is_not_in_the_released_format_is_told(tmp_path, text):
     (tmp_path / "bad.json").write_text(text)
     with pytest.raises(RecipeError, match="released format"):
-        read_released(tmp_path / "bad.json")
+        list(read_pairs(tmp_path / "bad.json"))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from alignment.settings import RecipeError
-from alignment.stages import dpo, released_pairs
-from alignment.stages.released_pairs import Pairs
+from alignment.stages import dpo
 from alignment.training.settings import Lora, Training
 from alignment.training.trainer import make_trainer, use_reference
 from bench.data.images import read_image
-from bench.files import append_lines, read_lines
+from bench.files import append_lines
 from bench.models.hf import HFModel
 from tests.conftest import draw
 from tests.tiny_models import MAKERS
@@ -198,44 +195,6 @@ def test_a_family_trains_and_its_adapter_answers(tiny, tmp_path, kind):
     adapted = HFModel(f"{tiny(kind)}+{tmp_path / 'adapter'}", {})
     trained = [name for name, _ in adapted.model.named_parameters() if "lora_" in name]
     assert trained and not any("vision" in name for name in trained)
-
-
-def released(folder: Path, rows: list[dict]) -> Pairs:
-    Image.new("RGB", (40, 30), "red").save(folder / "a.png")
-    (folder / "pairs.json").write_text(json.dumps(rows))
-    return Pairs(path=folder / "pairs.json", images=folder)
-
-
-def row(number: int, turns: list[tuple[str, str]], rejected: list[tuple[str, str]]) -> dict:
-    def conversation(pairs):
-        return [{"from": speaker, "value": text} for speaker, text in pairs]
-
-    return {
-        "id": str(number),
-        "image": "a.png",
-        "conversations": conversation(turns),
-        "rejected_conversations": conversation(rejected),
-    }
-
-
-def test_conversations_of_several_turns_are_dropped_and_counted(tmp_path):
-    """What is behind the first answer would not be trained, without a word."""
-    asked = ("human", "<image>\nWhat is it?")
-    single = row(0, [asked, ("gpt", "A dog.")], [asked, ("gpt", "A cat.")])
-    later = ("human", "And the colour?")
-    multi = row(
-        1,
-        [asked, ("gpt", "A dog."), later, ("gpt", "Red.")],
-        [asked, ("gpt", "A dog."), later, ("gpt", "Green.")],
-    )
-    system = ("system", "Be brief.")
-    of_a_system = row(2, [system, asked, ("gpt", "A dog.")], [system, asked, ("gpt", "A cat.")])
-    out = tmp_path / "out"
-    out.mkdir()
-    counts = released_pairs.run(released(tmp_path, [single, multi, of_a_system]), {}, out, 0)
-    assert counts["pairs"] == 1 and counts["several turns"] == 1 and counts["other turns"] == 1
-    (kept,) = read_lines(out / "pairs.jsonl")
-    assert (kept["chosen"], kept["rejected"]) == ("A dog.", "A cat.")
 
 
 @pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])
