@@ -47,6 +47,7 @@ REWARDS = {
     "facts": "alignment.rewards.grounding:FactsReward",
     "classifier": "alignment.rewards.classifier:ClassifierReward",
     "judge": "alignment.rewards.judge:JudgeReward",
+    "clip": "alignment.rewards.clip:ClipReward",
 }
 TABLES = {"benchmarks": BENCHMARKS, "models": MODELS, "judges": JUDGES, "rewards": REWARDS}
 BENCHMARK_MEMBERS = ("name", "title", "version", "suffix", "judged", "images", "figures")

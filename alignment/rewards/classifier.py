@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,8 @@ class ClassifierReward(Reward):
     model: str
     batch: int = Field(8, gt=0)
     trust_remote_code: bool = False
+
+    MOVES_NOTHING: ClassVar[frozenset[str]] = frozenset({"batch"})
 
     def identity(self) -> Any:
         """Digests of weights, config, tokenizer and code."""

@@ -50,7 +50,7 @@ def scorer(settings: ImageReward) -> Scorer:
     Raises RecipeError if the model cannot be loaded.
     """
     if settings.kind == "clip":
-        return _clip(settings)
+        return load_clip(settings.model, settings.processor)
     from alignment.rewards import imagereward
 
     files = [imagereward.WEIGHTS, imagereward.TEXT_CONFIG]
@@ -61,20 +61,26 @@ def scorer(settings: ImageReward) -> Scorer:
     )
 
 
-def _clip(settings: ImageReward) -> Scorer:
-    """Cosine of CLIP's text and image features times its logit scale; PickScore is of this kind."""
+def load_clip(name: str, processor_name: str | None) -> Scorer:
+    """Cosine of CLIP's text and image features times its logit scale; PickScore is of this kind.
+
+    Args:
+        name: A CLIP-like checkpoint.
+        processor_name: Another processor, if it brings none.
+
+    Raises:
+        RecipeError: It cannot be loaded.
+    """
     from transformers import AutoModel, AutoProcessor
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model: Any = AutoModel.from_pretrained(settings.model, use_safetensors=True)
+        model: Any = AutoModel.from_pretrained(name, use_safetensors=True)
         model = model.to(device).eval()
-        processor = AutoProcessor.from_pretrained(
-            settings.processor or settings.model, use_fast=False
-        )
+        processor = AutoProcessor.from_pretrained(processor_name or name, use_fast=False)
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(
-            f"The image reward {settings.model} cannot be loaded.",
+            f"The image-text model {name} cannot be loaded.",
             one_line(error),
             "Give a CLIP-like checkpoint with safetensors, and `processor:` if it brings none.",
         ) from error

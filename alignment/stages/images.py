@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import zlib
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
+from PIL import Image
 from pydantic import Field
 
 from alignment.rewards.image import ImageReward, scorer
@@ -43,15 +43,21 @@ class SceneImages(Settings):
 
 
 class DiffusersImages(Settings):
-    """Any text-to-image pipeline of diffusers: one seeded candidate for each guidance scale."""
+    """Any text-to-image pipeline of diffusers: one seeded candidate for each guidance scale.
+
+    `batch` prompts are drawn at a time; each candidate has its own noise, whatever the batch.
+    """
 
     kind: Literal["diffusers"]
     model: str
+    batch: int = Field(4, gt=0)
     steps: int = Field(28, gt=0)
     guidance: list[float] = Field([5.0, 7.0, 9.0, 11.0], min_length=1)
     side: int | None = Field(None, gt=0)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     reward: ImageReward | None = None
+
+    MOVES_NOTHING: ClassVar[frozenset[str]] = frozenset({"batch"})
 
 
 class FolderImages(Settings):
@@ -65,8 +71,9 @@ class FolderImages(Settings):
 
 
 Images = SceneImages | DiffusersImages | FolderImages
-# A prompt's row, its number and the folder of images → the fields file, candidates, dropped.
-Maker = Callable[[PromptRow, int, Path], dict[str, Any]]
+Prompt = tuple[int, PromptRow]  # with its number
+# Prompts and the folder of images → for each the fields file, candidates, dropped.
+Maker = Callable[[Sequence[Prompt], Path], list[dict[str, Any]]]
 
 
 def identity(settings: Images) -> Any:
@@ -101,20 +108,27 @@ def run(settings: Images, inputs: Mapping[str, Path], out: Path, seed: int) -> d
     folder.mkdir(exist_ok=True)
     rows = cast(list[PromptRow], read_lines(inputs["prompts"] / "prompts.jsonl"))
     done = {row["id"] for row in read_lines(file)}
-    make: Maker | None = None
+    waiting = [(number, row) for number, row in enumerate(rows) if row["id"] not in done]
+    size = settings.batch if isinstance(settings, DiffusersImages) else 1
+    # A pipeline is loaded only if an image is missing.
+    make = _maker(settings, seed) if waiting else None
     with progress_bar("images", len(rows)) as progress:
-        for number, row in enumerate(rows):
-            if row["id"] not in done:
-                # A pipeline is loaded only if an image is missing.
-                make = make or _maker(settings, seed)
-                image = {
-                    "id": row["id"],
-                    "prompt": row["prompt"],
-                    "instructions": row["instructions"],
-                    **make(row, number, folder),
-                }
-                append_lines(file, [image])
-            progress(1)
+        progress(len(rows) - len(waiting))
+        for start in range(0, len(waiting), size):
+            prompts = waiting[start : start + size]
+            assert make is not None
+            new = []
+            for (_, row), made in zip(prompts, make(prompts, folder), strict=True):
+                new.append(
+                    {
+                        "id": row["id"],
+                        "prompt": row["prompt"],
+                        "instructions": row["instructions"],
+                        **made,
+                    }
+                )
+            append_lines(file, new)
+            progress(len(new))
     images = read_lines(file)
     dropped = sum(image["file"] is None for image in images)
     return {
@@ -126,14 +140,14 @@ def run(settings: Images, inputs: Mapping[str, Path], out: Path, seed: int) -> d
 
 def _maker(settings: Images, seed: int) -> Maker:
     if isinstance(settings, SceneImages):
-        return partial(_draw, settings, seed)
+        return lambda prompts, folder: [_draw(settings, seed, *item, folder) for item in prompts]
     if isinstance(settings, FolderImages):
-        return partial(_take, settings)
+        return lambda prompts, folder: [_take(settings, *item, folder) for item in prompts]
     return _generator(settings, seed)
 
 
 def _draw(
-    settings: SceneImages, seed: int, row: PromptRow, number: int, folder: Path
+    settings: SceneImages, seed: int, number: int, row: PromptRow, folder: Path
 ) -> dict[str, Any]:
     """The scene whose objects are most like the prompt's. Raises RecipeError without a place."""
     candidates = _candidates(settings.candidates, row, number, seed)
@@ -174,7 +188,7 @@ def facts_score(item: Scene, row: PromptRow) -> float:
     return 2 * len(wanted & shown) / (len(wanted) + len(shown))
 
 
-def _take(settings: FolderImages, row: PromptRow, number: int, folder: Path) -> dict[str, Any]:
+def _take(settings: FolderImages, number: int, row: PromptRow, folder: Path) -> dict[str, Any]:
     files = _image_files(settings.path)
     name = row.get("image")
     if name is None and number >= len(files):
@@ -210,27 +224,34 @@ def _generator(settings: DiffusersImages, seed: int) -> Maker:
     score = scorer(settings.reward) if settings.reward else None
     size = {"height": settings.side, "width": settings.side} if settings.side else {}
 
-    def make(row: PromptRow, number: int, folder: Path) -> dict[str, Any]:
-        images, listed = [], []
+    def make(prompts: Sequence[Prompt], folder: Path) -> list[dict[str, Any]]:
+        images: list[list[Image.Image]] = [[] for _ in prompts]  # candidates of each prompt
+        listed: list[list[dict[str, Any]]] = [[] for _ in prompts]
         for index, scale in enumerate(settings.guidance):
-            image_seed = zlib.crc32(f"{seed} {row['id']} {index}".encode())
-            # On the CPU, so that every device draws from the same noise.
-            generator = torch.Generator("cpu").manual_seed(image_seed)
+            generators = []
+            for (_, row), candidates in zip(prompts, listed, strict=True):
+                image_seed = zlib.crc32(f"{seed} {row['id']} {index}".encode())
+                # On the CPU, so that every device draws from the same noise.
+                generators.append(torch.Generator("cpu").manual_seed(image_seed))
+                candidates.append({"guidance": scale, "seed": image_seed})
             output = pipeline(
-                row["prompt"],
+                [row["prompt"] for _, row in prompts],
                 num_inference_steps=settings.steps,
                 guidance_scale=scale,
-                generator=generator,
+                generator=generators,
                 **size,
             )
-            images.append(output.images[0])
-            listed.append({"guidance": scale, "seed": image_seed})
-        scores = score(row["prompt"], images) if score else [0.0] * len(images)
-        for candidate, value in zip(listed, scores, strict=True):
-            candidate["score"] = value
-        file = f"{row['id']}.png"
-        images[scores.index(max(scores))].save(folder / file)
-        return {"file": f"images/{file}", "candidates": listed}
+            for own, image in zip(images, output.images, strict=True):
+                own.append(image)
+        made = []
+        for (_, row), own, candidates in zip(prompts, images, listed, strict=True):
+            scores = score(row["prompt"], own) if score else [0.0] * len(own)
+            for candidate, value in zip(candidates, scores, strict=True):
+                candidate["score"] = value
+            file = f"{row['id']}.png"
+            own[scores.index(max(scores))].save(folder / file)
+            made.append({"file": f"images/{file}", "candidates": candidates})
+        return made
 
     return make
 

@@ -100,7 +100,7 @@ def _pairs_of_file(file: Path) -> Iterator[ReleasedPair | str]:
 def _rows(file: Path) -> Iterator[Any]:
     """The rows of a file; of HA-DPO's descriptions each with its image's number."""
     if file.suffix == ".parquet":
-        import pyarrow.parquet
+        import pyarrow.parquet  # type: ignore[import-untyped]
 
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=64):
             yield from batch.to_pylist()

@@ -18,6 +18,7 @@ CURVES = (
     "rewards/accuracies",
     "grad_norm",
 )
+MEASURED = "measured.jsonl"  # figures of benchmarks on the way
 COLOURS = {"chosen": "#0060a0", "rejected": "#be3c00"}
 
 
@@ -37,7 +38,7 @@ def model_card(
         steps: The trainer's log, a row a step.
         preferences: The manifest of the pairs; empty if there is none.
     """
-    table = settings.model_dump(exclude={"lora"})
+    table = settings.model_dump(exclude={"lora", "measure"})
     setting_rows = "\n".join(f"| {name} | {value} |" for name, value in table.items())
     counts = [f"{name} {value}" for name, value in preferences.get("counts", {}).items()]
     inputs = preferences.get("inputs", {})
@@ -69,16 +70,27 @@ optimisation (trl's DPOTrainer) for {len(steps)} steps with seed {seed}; loss {s
 """  # noqa: E501
 
 
-def write_curves(history: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """curves.csv and curves.png: loss, and rewards of chosen and rejected responses, by step."""
+def write_curves(
+    history: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]], out: Path
+) -> None:
+    """curves.csv and curves.png: what a training was like, by step.
+
+    Loss, rewards of chosen and rejected responses, and the rates that were measured on the way.
+
+    Args:
+        history: The trainer's log, a row a step.
+        measured: Rows of measured.jsonl; empty if nothing was measured.
+        out: The artifact's folder.
+    """
     from matplotlib.figure import Figure
 
     with (out / "curves.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, CURVES, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(history)
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    panels = 3 if measured else 2
+    figure = Figure(figsize=(4.5 * panels, 3.6), layout="constrained")
+    left, middle, *rest = figure.subplots(1, panels)
     steps = [row["step"] for row in history]
     losses = [row["loss"] for row in history]
     left.plot(steps, losses, color=COLOURS["chosen"])
@@ -86,7 +98,27 @@ def write_curves(history: Sequence[Mapping[str, Any]], out: Path) -> None:
     for side, colour in COLOURS.items():
         # A supervised training has no rewards.
         rewards = [row.get(f"rewards/{side}", 0.0) for row in history]
-        right.plot(steps, rewards, color=colour, label=side)
-    right.set(xlabel="step", ylabel="implicit reward")
-    right.legend()
+        middle.plot(steps, rewards, color=colour, label=side)
+    middle.set(xlabel="step", ylabel="implicit reward")
+    middle.legend()
+    for panel in rest:
+        _plot_rates(panel, measured)
     figure.savefig(out / "curves.png", dpi=110)
+
+
+def _plot_rates(panel: Any, measured: Sequence[Mapping[str, Any]]) -> None:
+    """Measured percentages over steps with their 95 % intervals; other units have other axes."""
+    by_figure: dict[str, list[Mapping[str, Any]]] = {}
+    for row in measured:
+        if row["unit"] == "fraction":
+            by_figure.setdefault(row["figure"], []).append(row)
+    for title, rows in by_figure.items():
+        steps = [row["step"] for row in rows]
+        (line,) = panel.plot(steps, [row["value"] for row in rows], marker="o", label=title)
+        ends = [(row["low"], row["high"]) for row in rows]
+        # A count has no interval.
+        if all(None not in end for end in ends):
+            low, high = zip(*ends, strict=True)
+            panel.fill_between(steps, low, high, color=line.get_color(), alpha=0.15)
+    panel.set(xlabel="step", ylabel="%, with 95 % interval")
+    panel.legend(fontsize="small")

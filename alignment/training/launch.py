@@ -25,6 +25,12 @@ SHIPPED = Path(__file__).parent / "accelerate"
 
 def check_launch(settings: Training) -> None:
     """Raises RecipeError if a configuration needs a library that is not installed."""
+    if settings.measure and "fsdp" in shlex.split(settings.launch):
+        raise RecipeError(
+            "`measure` does not go with `launch: fsdp`.",
+            "No process has the whole model while it trains.",
+            "Leave `measure` out, or use zero2.",
+        )
     if "zero2" in shlex.split(settings.launch) and importlib.util.find_spec("deepspeed") is None:
         raise RecipeError(
             "DeepSpeed is not installed.",

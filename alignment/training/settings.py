@@ -20,12 +20,23 @@ class Lora(Settings):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
+class Measuring(Settings):
+    """Benchmarks while a model trains: every so many updates, and at the end."""
+
+    suite: list[str] = Field(min_length=1)
+    every: int = Field(gt=0)
+    data: str = "hub"
+    limit: int | None = Field(None, gt=0)
+    judge: str | None = None
+
+
 class Training(Settings):
     """trl's DPOTrainer, or supervised fine-tuning on the chosen responses (`loss: sft`).
 
     `batch` is of one process. `launch` are arguments of `accelerate launch`, for several:
     "--num_processes 4", or "fsdp --num_processes 4" and "zero2 …" for the configurations in
-    `alignment/training/accelerate/`. `trackers` get the curves too.
+    `alignment/training/accelerate/`. `trackers` get the curves too. `measure` runs benchmarks on
+    the way.
     """
 
     model: str
@@ -42,6 +53,7 @@ class Training(Settings):
     launch: str = ""
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
     lora: Lora = Lora()
+    measure: Measuring | None = None
 
     @field_validator("model")
     @classmethod

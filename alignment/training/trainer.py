@@ -30,9 +30,9 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from alignment.settings import RecipeError
-from alignment.training.artifacts import model_card, write_curves
+from alignment.training.artifacts import MEASURED, model_card, write_curves
 from alignment.training.collator import REFERENCE, Collator
-from alignment.training.settings import Training
+from alignment.training.settings import Measuring, Training
 from alignment.training.shared_prefix import share_prefix
 from bench.files import append_lines, read_json, read_lines, replace_file, write_json
 from bench.models.convert import convert
@@ -82,6 +82,8 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
     shown = progress_bar("dpo", _total_steps(trainer)) if is_first else NOTHING_SHOWN
     with shown as progress:
         trainer.add_callback(_progress_callback(progress))
+        if settings.measure:
+            _measure_on_the_way(trainer, settings, settings.measure, out)
         trainer.train(resume_from_checkpoint=checkpoint)
     steps = []
     for row in trainer.state.log_history:
@@ -102,7 +104,7 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
         adapter = out / "adapter"
         network = trainer.accelerator.unwrap_model(trainer.model)
         network.save_pretrained(adapter, state_dict=tensors)
-        write_curves(steps, out)
+        write_curves(steps, read_lines(out / MEASURED), out)
         manifest = inputs["preferences"] / "manifest.json"
         preferences = read_json(manifest) if manifest.exists() else {}
         name = model.describe()["name"]
@@ -180,6 +182,25 @@ def _progress_callback(advance: Progress) -> Any:
             advance(1)
 
     return Bar()
+
+
+def _measure_on_the_way(trainer: Any, settings: Training, measure: Measuring, out: Path) -> None:
+    """Lets the bench measure while the trainer trains."""
+    from alignment.training.measuring import BenchCallback
+
+    # The runs have times in them, so they lie beside the artifact, which has the figures.
+    callback = BenchCallback(
+        settings.model,
+        measure.suite,
+        measure.every,
+        out.parent / "measured" / out.name,
+        measure.data,
+        measure.limit,
+        measure.judge,
+        out / MEASURED,
+    )
+    # In front of the trackers' callbacks, which then get the figures.
+    trainer.callback_handler.callbacks.insert(0, callback)
 
 
 def make_trainer(

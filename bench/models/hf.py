@@ -174,6 +174,10 @@ class HFModel(ByProtocol):
             self._model.generation_config = without_search(self.generation_config)
         return self._model
 
+    def take_network(self, network: Any) -> None:
+        """Answers with a network that holds these weights already, such as one that trains."""
+        self._model = network
+
     def answer(self, requests: Sequence[Request], done: frozenset[str]) -> Iterator[Batch]:
         """Answers in batches of whole images.
 

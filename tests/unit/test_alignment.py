@@ -322,3 +322,37 @@ def test_a_model_that_hardly_speaks_is_compared_without_intervals(tmp_path, ment
     change = "50.00    +50.00 no interval" if mentioned else "–         – no interval"
     assert " ".join(change.split()) in " ".join(line.split())
     assert "nan" not in evaluate.as_text(results) + evaluate.table([results])
+
+
+def test_a_batch_of_prompts_draws_what_single_prompts_draw(tmp_path):
+    """A real pipeline; three prompts at once, and one after the other, the last of them resumed."""
+    from tests.tiny_pipelines import sd3_pipeline
+
+    pipe = str(sd3_pipeline(tmp_path / "sd3"))
+    (tmp_path / "prompts").mkdir()
+    rows = [{"id": str(n), "prompt": f"{n} dogs", "instructions": ["?"]} for n in range(3)]
+    append_lines(tmp_path / "prompts" / "prompts.jsonl", rows)
+    drawn = {}
+    for batch in (1, 2, 3):
+        settings = images.DiffusersImages(
+            kind="diffusers", model=pipe, steps=2, side=32, guidance=[5.0, 7.0], batch=batch
+        )
+        out = tmp_path / str(batch)
+        out.mkdir()
+        counts = images.run(settings, {"prompts": tmp_path / "prompts"}, out, 0)
+        assert counts["images"] == 3 and counts["candidates"] == 6
+        lines = read_lines(out / "images.jsonl")
+        assert [row["id"] for row in lines] == ["0", "1", "2"]
+        pixels = [list(Image.open(out / row["file"]).getdata()) for row in lines]
+        drawn[batch] = [[c["seed"] for c in row["candidates"]] for row in lines], pixels
+    assert drawn[1][0] == drawn[2][0] == drawn[3][0]
+    assert len({seed for seeds in drawn[1][0] for seed in seeds}) == 6
+    for batch in (2, 3):
+        for one, other in zip(drawn[1][1], drawn[batch][1], strict=True):
+            differences = [
+                abs(a - b)
+                for p, q in zip(one, other, strict=True)
+                for a, b in zip(p, q, strict=True)
+            ]
+            assert max(differences) <= 1  # of 255
+    assert drawn[1][1][0] != drawn[1][1][1]

@@ -13,10 +13,19 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from alignment.rewards.classifier import ClassifierReward
+from alignment.rewards.clip import ClipReward
 from alignment.rewards.image import ImageReward, scorer
+from alignment.rows import ImageFile
 from alignment.settings import RecipeError
 from tests.tiny_models import byte_level_tokenizer
-from tests.tiny_pipelines import IMAGE_REWARD_SIZES, TEXT, armorm, image_reward, reward_model
+from tests.tiny_pipelines import (
+    IMAGE_REWARD_SIZES,
+    TEXT,
+    armorm,
+    clip_model,
+    image_reward,
+    reward_model,
+)
 
 TALKS = [
     ("Describe the image in detail.", "A red dog stands next to a man."),
@@ -283,6 +292,38 @@ def test_other_weights_than_the_published_are_told(tmp_path):
     (folder / "ImageReward.pt").write_bytes(b"no pickle")
     with pytest.raises(RecipeError, match="ImageReward cannot be loaded"):
         scorer(settings)
+
+
+def test_clip_rates_a_response_by_its_sentences(tmp_path):
+    """The mean over sentences of the cosine of features, times the logit scale."""
+    folder = clip_model(tmp_path / "clip")
+    image = tmp_path / "0.png"
+    Image.effect_noise((40, 30), 60).convert("RGB").save(image)
+    model = hf.CLIPModel.from_pretrained(folder).eval()
+    processor = hf.AutoProcessor.from_pretrained(folder, use_fast=False)
+    texts = {"a": ["A red dog.", "It stands next to a man!"], "b": ["no"], "c": [""]}
+    expected = []
+    for sentences in texts.values():
+        inputs = processor(
+            text=sentences, images=Image.open(image), return_tensors="pt", padding=True
+        )
+        with torch.no_grad():
+            seen = model.vision_model(inputs["pixel_values"]).pooler_output
+            read = model.text_model(
+                inputs["input_ids"], attention_mask=inputs["attention_mask"]
+            ).pooler_output
+            seen = functional.normalize(model.visual_projection(seen), dim=-1)
+            read = functional.normalize(model.text_projection(read), dim=-1)
+            expected.append(float((model.logit_scale.exp() * read @ seen.T).mean()))
+    rows = []
+    for key, sentences in texts.items():
+        rows.append({"key": key, "image": "0", "instruction": "?", "text": " ".join(sentences)})
+    reward = ClipReward(kind="clip", model=str(folder))
+    items = []
+    for batch in reward.rewards(rows, {"0": ImageFile(image, "")}, tmp_path):
+        items += batch
+    assert [item.reward for item in items] == pytest.approx(expected, abs=1e-4)
+    assert [item.response["key"] for item in items] == ["a", "b", "c"]
 
 
 def test_other_weights_are_another_identity(tmp_path):
