@@ -5,7 +5,7 @@ All faults are told at once, with their lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,6 +122,28 @@ class Recipe(Settings):
                 "; ".join(faults),
                 "Correct these fields.",
             ) from error
+
+
+def check_comparable(recipes: Sequence[Recipe]) -> None:
+    """Raises RecipeError if recipes have one name, different bases or different evaluations."""
+    first = recipes[0]
+    for other in recipes[1:]:
+        for what, one, two in (
+            ("dpo.model", first.dpo.model, other.dpo.model),
+            ("evaluate", first.evaluate, other.evaluate),
+            ("seed", first.seed, other.seed),
+        ):
+            if one != two:
+                raise RecipeError(
+                    f"{first.name} and {other.name} cannot be compared.",
+                    f"`{what}` is {one} and {two}.",
+                    "Give them the same, or align them one by one.",
+                )
+    names = [recipe.name for recipe in recipes]
+    if len(set(names)) < len(names):
+        raise RecipeError(
+            "Two recipes have one name.", f"They are {', '.join(names)}.", "Rename one."
+        )
 
 
 def shipped_recipes() -> dict[str, Path]:

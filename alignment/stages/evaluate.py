@@ -40,11 +40,21 @@ class Evaluation(Settings):
 
 
 class RecipeResults(NamedTuple):
-    """What one recipe came to: its name, its seed, and the rows of results.json."""
+    """What one recipe came to.
+
+    Args:
+        recipe: Its name.
+        seed: Its seed.
+        rows: The rows of results.json.
+        pairs: How many pairs it was trained on.
+        updates: How often the weights were changed.
+    """
 
     recipe: str
     seed: int
     rows: Sequence[Mapping[str, Any]]
+    pairs: int
+    updates: int
 
 
 def identity(settings: Evaluation) -> Any:
@@ -184,6 +194,9 @@ def _notes(columns: Sequence[RecipeResults]) -> list[str]:
 def _seed_table(columns: Sequence[RecipeResults]) -> list[list[str]]:
     header = ["", "base", *(results.recipe for results in columns)]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    # What a column cost: a recipe may gain by more pairs alone.
+    budgets = [f"{results.pairs}, {results.updates}" for results in columns]
+    lines.append(["pairs, updates", "–", *budgets])
     row_of: list[dict[str, Mapping[str, Any]]] = []
     figures: dict[str, None] = {}
     for results in columns:

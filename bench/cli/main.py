@@ -408,10 +408,15 @@ def check(
 @reports_errors
 def align(
     recipe: Annotated[
-        Path, typer.Argument(help="A recipe in YAML, or a shipped one's name.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help="A recipe in YAML, or a shipped one's name; several are compared.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the artifacts. Default: runs/align/NAME")
+        Path | None,
+        typer.Option(help="Folder of the artifacts. Default: runs/align/NAME of the first"),
     ] = None,
     variants: Annotated[
         str, typer.Option(help="Variants of the recipe, separated by commas; 'all' for all.")
@@ -426,26 +431,27 @@ def align(
 ) -> None:
     """Make preference data from prompts, train on it, measure before and after.
 
-    The same command continues where it stopped.
+    The same command continues where it stopped. Several recipes must train one base and measure it
+    alike; they share the stages that they have in common and end in one table.
     """
     from alignment import pipeline, plan
-    from alignment.recipe import read_recipe
+    from alignment.recipe import check_comparable, read_recipe
     from alignment.stages.evaluate import RecipeResults, as_text, table
     from bench import terminal
     from bench.files import indented, replace_file
 
-    content = read_recipe(recipe)
-    if variants == "all":
-        names = list(content.variants)
-    else:
-        names = []
-        for name in variants.split(","):
-            if name.strip():
-                names.append(name.strip())
-    folder = out or Path("runs") / "align" / content.name
+    contents = [read_recipe(name) for name in recipe]
+    check_comparable(contents)
+    folder = out or Path("runs") / "align" / contents[0].name
     recipes = []
-    for seed in range(content.seed, content.seed + seeds):
-        recipes += [content.variant(name, seed) for name in ("", *names)]
+    for extra_seed in range(seeds):
+        for content in contents:
+            if variants == "all":
+                names = list(content.variants)
+            else:
+                names = [name.strip() for name in variants.split(",") if name.strip()]
+            for name in ("", *names):
+                recipes.append(content.variant(name, content.seed + extra_seed))
     if dry_run:
         for item in recipes:
             print(plan.as_text(item.name, plan.plan(item, folder)))
@@ -455,12 +461,24 @@ def align(
     with contextlib.redirect_stdout(sys.stderr):
         for item in recipes:
             artifacts = pipeline.align(item, folder, terminal.note)
-            results.append(RecipeResults(item.name, item.seed, pipeline.results(artifacts)))
+            training = artifacts["dpo"].manifest["counts"]
+            rows = pipeline.results(artifacts)
+            results.append(
+                RecipeResults(item.name, item.seed, rows, training["pairs"], training["steps"])
+            )
     if json:
-        rows = []
+        aligned = []
         for result in results:
-            rows.append({"recipe": result.recipe, "seed": result.seed, "figures": result.rows})
-        print(indented({"aligned": rows}))
+            aligned.append(
+                {
+                    "recipe": result.recipe,
+                    "seed": result.seed,
+                    "pairs": result.pairs,
+                    "updates": result.updates,
+                    "figures": result.rows,
+                }
+            )
+        print(indented({"aligned": aligned}))
     # A recipe need not evaluate.
     measured = [result for result in results if result.rows]
     if measured and not json:

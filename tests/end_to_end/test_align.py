@@ -130,6 +130,23 @@ def test_variants_share_the_stages_that_they_have_in_common(small):
     assert artifacts[0]["rewards"].folder != artifacts[1]["rewards"].folder
 
 
+def test_two_recipes_share_what_they_can_and_end_in_one_table(small, tmp_path):
+    file, out, _ = small
+    content = yaml.safe_load(file.read_text())
+    content |= {"name": "by-facts", "rewards": {"kind": "facts"}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(content))
+    done = bench("align", file, tmp_path / "other.yaml", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    one, other = json.loads(done.stdout)["aligned"]
+    assert (one["recipe"], other["recipe"]) == ("scenes-tiny", "by-facts")
+    assert other["pairs"] > 0 and other["updates"] == -(-other["pairs"] // 4)
+    assert len(list(out.glob("responses-*"))) == 1
+    lines = (out / "results.md").read_text().splitlines()
+    assert lines[2] == "|  | base | scenes-tiny | by-facts |"
+    budgets = [f"{result['pairs']}, {result['updates']}" for result in (one, other)]
+    assert lines[4] == f"| pairs, updates | – | {budgets[0]} | {budgets[1]} |"
+
+
 @pytest.mark.parametrize("damage", ["gone", "changed"])
 def test_a_vanished_or_changed_input_is_named(small, tmp_path, damage):
     file, out, _ = small

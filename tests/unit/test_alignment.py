@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from alignment import pipeline
-from alignment.recipe import read_recipe
+from alignment.recipe import check_comparable, read_recipe
 from alignment.rewards.grounding import WORST, FactsReward, value
 from alignment.rewards.reward import Reward, Rewarded
 from alignment.settings import RecipeError
@@ -317,7 +317,7 @@ def test_a_model_that_hardly_speaks_is_compared_without_intervals(tmp_path, ment
     rows = evaluate.read_results(tmp_path)
     chair_i = next(row for row in rows if row["figure"] == "CHAIRi")
     assert math.isnan(chair_i["p"]) and math.isnan(chair_i["difference"][1])
-    results = evaluate.RecipeResults("recipe", 0, rows)
+    results = evaluate.RecipeResults("recipe", 0, rows, 10, 5)
     line = next(line for line in evaluate.as_text(results).splitlines() if "CHAIRi" in line)
     change = "50.00    +50.00 no interval" if mentioned else "–         – no interval"
     assert " ".join(change.split()) in " ".join(line.split())
@@ -356,3 +356,23 @@ def test_a_batch_of_prompts_draws_what_single_prompts_draw(tmp_path):
             ]
             assert max(differences) <= 1  # of 255
     assert drawn[1][1][0] != drawn[1][1][1]
+
+
+def test_recipes_that_train_or_measure_otherwise_are_not_compared(tmp_path):
+    content = yaml.safe_load(GOOD)
+    recipes = {}
+    for name, part, change in (
+        ("one", "dpo", {}),
+        ("other", "rewards", {"threshold": 0.5}),
+        ("base", "dpo", {"model": "llava-tiny-b"}),
+        ("measured", "evaluate", {"suite": ["pope"]}),
+    ):
+        changed = content | {"name": name, part: content[part] | change}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(changed))
+        recipes[name] = read_recipe(tmp_path / f"{name}.yaml")
+    check_comparable([recipes["one"], recipes["other"]])
+    for name, field in (("base", "dpo.model"), ("measured", "evaluate")):
+        with pytest.raises(RecipeError, match=rf"`{field}` is"):
+            check_comparable([recipes["one"], recipes[name]])
+    with pytest.raises(RecipeError, match="one name"):
+        check_comparable([recipes["one"], recipes["one"]])
