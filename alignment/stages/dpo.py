@@ -15,7 +15,7 @@ from alignment.training.settings import Training
 from alignment.training.trainer import check_trackers, train
 from bench.runs.jobs import load_model
 
-VERSION = "2"
+VERSION = "3"
 
 
 def identity(settings: Training) -> Any:

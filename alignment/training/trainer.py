@@ -56,7 +56,8 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
     Raises RecipeError if the pairs cannot be trained on.
     """
     if (out / TRAINED).is_file():  # all but the merging or the clearing up was done
-        _leave_artifact(settings, out)
+        if int(os.environ.get("RANK", "0")) == 0:
+            _leave_artifact(settings, out)
         trained: dict[str, Any] = read_json(out / TRAINED)
         return trained
     all_pairs = _read_pairs(inputs)
