@@ -6,6 +6,7 @@ Time is known only if a like stage was timed in the same folder.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import torch
 from alignment.pipeline import MANIFEST, STAGES, planned_stages
 from alignment.recipe import Recipe
 from alignment.rewards.reward import Reward
+from alignment.settings import RecipeError
 from alignment.stages.images import DiffusersImages
 from alignment.stages.pair_formats import read_pairs
 from alignment.stages.prompts import FilePrompts
@@ -93,6 +95,28 @@ def plan(recipe: Recipe, out: Path) -> Plan:
     for stage in stages:
         timed.append(stage._replace(seconds=stage.items * pace.get(stage.stage, math.nan)))
     return Plan(timed, missing)
+
+
+def check_space(recipe: Recipe, out: Path) -> None:
+    """Raises RecipeError if the disk has no room for what a recipe leaves, as far as it is known.
+
+    Not if `out` is there: much of it may be done.
+    """
+    if out.exists():
+        return
+    needed = 0.0
+    for stage in plan(recipe, out).stages:
+        needed += 0.0 if math.isnan(stage.disk) else stage.disk
+    folder = out.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise RecipeError(
+            f"The disk of {out} has no room for {recipe.name}.",
+            f"It needs about {needed / 1e9:.1f} GB and has {free / 1e9:.1f} GB.",
+            "Free space, or give another disk's folder with --out.",
+        )
 
 
 def _missing(recipe: Recipe) -> list[str]:

@@ -456,6 +456,8 @@ def align(
         for item in recipes:
             print(plan.as_text(item.name, plan.plan(item, folder)))
         return
+    for item in recipes:
+        plan.check_space(item, folder)
     results = []
     # Libraries of training write there too, and a program reads it.
     with contextlib.redirect_stdout(sys.stderr):

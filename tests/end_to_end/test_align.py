@@ -350,6 +350,15 @@ def test_all_that_would_stop_a_recipe_is_told_before_it_costs_anything(tiny, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_full_disk_is_told_before_the_first_stage(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1_000_000))
+    done = bench("align", "scenes-tiny", "--out", tmp_path / "new" / "out")
+    assert done.returncode == 2
+    assert "no room for scenes-tiny" in done.stderr and "has 0.0 GB" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_dry_run_says_what_is_missing_first(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     file = recipe_in(
