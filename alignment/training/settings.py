@@ -33,7 +33,8 @@ class Measuring(Settings):
 class Training(Settings):
     """trl's DPOTrainer, or supervised fine-tuning on the chosen responses (`loss: sft`).
 
-    `batch` is of one process. `launch` are arguments of `accelerate launch`, for several:
+    `batch` is of one process. `dtype` is that of the base's weights; `auto` is bfloat16 on a GPU
+    and float32 on a CPU. `launch` are arguments of `accelerate launch`, for several processes:
     "--num_processes 4", or "fsdp --num_processes 4" and "zero2 …" for the configurations in
     `alignment/training/accelerate/`. `trackers` get the curves too. `measure` runs benchmarks on
     the way.
@@ -49,6 +50,7 @@ class Training(Settings):
     accumulate: int = Field(1, gt=0)
     warmup: float = Field(0.03, ge=0, lt=1)
     gradient_checkpointing: bool = False
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     merge: bool = False
     launch: str = ""
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)

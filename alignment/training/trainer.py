@@ -61,7 +61,7 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
         trained: dict[str, Any] = read_json(out / TRAINED)
         return trained
     all_pairs = _read_pairs(inputs)
-    options = {}
+    options: dict[str, str] = {"dtype": settings.dtype}
     local_rank = os.environ.get("LOCAL_RANK")  # set by accelerate in each of several processes
     if local_rank and torch.cuda.is_available():
         options["device"] = f"cuda:{local_rank}"
