@@ -16,10 +16,11 @@ import torch
 from alignment.pipeline import MANIFEST, STAGES, planned_stages
 from alignment.recipe import Recipe
 from alignment.rewards.reward import Reward
-from alignment.settings import RecipeError
+from alignment.settings import RecipeError, Settings
 from alignment.stages.images import DiffusersImages
 from alignment.stages.pair_formats import read_pairs
 from alignment.stages.prompts import FilePrompts
+from alignment.stages.released_pairs import Pairs
 from alignment.stages.responses import Responses
 from bench import registry
 from bench.errors import BenchError
@@ -77,8 +78,10 @@ def plan(recipe: Recipe, out: Path) -> Plan:
     missing = _missing(recipe)
     if recipe.pairs:
         stages: list[Planned] = []
-        is_there = recipe.pairs.path.exists()
-        pairs = sum(1 for _ in read_pairs(recipe.pairs.path)) if is_there else UNKNOWN
+        path = recipe.pairs.path
+        # Those of the hub are counted when they are there: a plan downloads nothing.
+        is_there = path is not None and path.exists()
+        pairs = sum(1 for _ in read_pairs(path)) if path and is_there else UNKNOWN
     else:
         stages, pairs = _before_pairs(recipe)
     stages.append(Planned("preferences", pairs, "pairs at most", pairs * 2 * LINE_BYTES))
@@ -122,7 +125,7 @@ def check_space(recipe: Recipe, out: Path) -> None:
 def _missing(recipe: Recipe) -> list[str]:
     """Files that are not there, and what a stage's own check finds.
 
-    Models are left out: to look at them is to download them.
+    Models and data sets of the hub are left out: to look at them is to download them.
     """
     missing = []
     for name, (stage, settings) in planned_stages(recipe).items():
@@ -135,11 +138,16 @@ def _missing(recipe: Recipe) -> list[str]:
         try:
             if isinstance(settings, Reward):
                 settings.check()
-            elif not isinstance(settings, Responses):
+            elif not _is_download(settings):
                 stage.check(settings)
         except BenchError as error:
             missing.append(f"{name}: {error.fact} {error.reason} {error.remedy}")
     return missing
+
+
+def _is_download(settings: Settings) -> bool:
+    """Whether a stage's check downloads what the stage reads."""
+    return isinstance(settings, Responses) or (isinstance(settings, Pairs) and bool(settings.hub))
 
 
 def as_text(name: str, planned: Plan) -> str:

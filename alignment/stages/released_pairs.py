@@ -11,9 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, model_validator
+
 from alignment.rows import PairRow
 from alignment.settings import Beside, RecipeError, Settings
 from alignment.stages.pair_formats import SUFFIXES, ReleasedPair, read_pairs
+from bench.data.folder import SUFFIXES as IMAGE_SUFFIXES
+from bench.data.hub import download
 from bench.data.images import link_image, read_image
 from bench.errors import DataError
 from bench.files import replace_lines
@@ -26,29 +30,44 @@ REASONS = ("no picture", "empty", "equal", "several turns", "other turns")  # al
 class Pairs(Settings):
     """Preference pairs in a released file, or a folder of such files (`pair_formats.py`).
 
-    `images` is the folder that their paths start from; by default the file's own.
+    `hub` names a data set of the hub in place of `path`. `images` is the folder that their paths
+    start from; by default the file's own.
     """
 
-    path: Beside
+    path: Beside | None = None
+    hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
     images: Beside | None = None
 
-    @property
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Pairs:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give `path`, a file or folder, or `hub`, a data set's name")
+        return self
+
+    def source(self) -> Path:
+        """The file or folder of the pairs, downloaded from the hub if need be."""
+        if self.path is not None:
+            return self.path
+        return download(str(self.hub), [f"*{suffix}" for suffix in (*SUFFIXES, *IMAGE_SUFFIXES)])
+
     def folder(self) -> Path:
         """Where paths of images start."""
-        return self.images or (self.path if self.path.is_dir() else self.path.parent)
+        source = self.source()
+        return self.images or (source if source.is_dir() else source.parent)
 
 
 def identity(settings: Pairs) -> Any:
     """The contents of the files."""
-    files = [settings.path]
-    if settings.path.is_dir():
-        files = sorted(file for file in settings.path.rglob("*") if file.suffix in SUFFIXES)
+    source = settings.source()
+    files = [source]
+    if source.is_dir():
+        files = sorted(file for file in source.rglob("*") if file.suffix in SUFFIXES)
     return [digest_of(file) for file in files]
 
 
 def check(settings: Pairs) -> None:
     """Raises RecipeError if the first pairs are in no form that is read."""
-    next(iter(read_pairs(settings.path)), None)
+    next(iter(read_pairs(settings.source())), None)
 
 
 def run(settings: Pairs, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
@@ -60,7 +79,8 @@ def run(settings: Pairs, inputs: Mapping[str, Path], out: Path, seed: int) -> di
     (out / "images").mkdir(exist_ok=True)
     dropped = Counter(dict.fromkeys(REASONS, 0))
     rows: list[PairRow] = []
-    for number, pair in enumerate(read_pairs(settings.path)):
+    folder = settings.folder()
+    for number, pair in enumerate(read_pairs(settings.source())):
         if isinstance(pair, str):
             dropped[pair] += 1
             continue
@@ -68,7 +88,7 @@ def run(settings: Pairs, inputs: Mapping[str, Path], out: Path, seed: int) -> di
         if fault:
             dropped[fault] += 1
             continue
-        image = _take_image(pair, number, settings.folder, out / "images")
+        image = _take_image(pair, number, folder, out / "images")
         if image is None:
             dropped["no picture"] += 1
             continue
@@ -83,7 +103,7 @@ def run(settings: Pairs, inputs: Mapping[str, Path], out: Path, seed: int) -> di
         )
     if not rows:
         raise RecipeError(
-            f"{settings.path} gives no pair.",
+            f"{settings.path or settings.hub} gives no pair.",
             f"Dropped: {dict(dropped)}.",
             "Check `images:`, the folder of its pictures; a pair is one question with two answers.",
         )

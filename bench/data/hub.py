@@ -12,7 +12,8 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -64,6 +65,29 @@ def fetch(benchmark: str) -> Path:
             "machine and pass their folder with --data DIR (the README shows the layout).",
         ) from error
     return root / revision
+
+
+def download(repository: str, patterns: Sequence[str]) -> Path:
+    """The folder of a data set of the hub: those of its files whose names fit a pattern.
+
+    If the hub cannot be reached, what was downloaded before. Raises DataError if there is nothing.
+    """
+    from huggingface_hub import snapshot_download
+
+    fetch_files = partial(
+        snapshot_download, repository, repo_type="dataset", allow_patterns=[*patterns]
+    )
+    try:
+        return Path(fetch_files())
+    except Exception as error:  # the client raises dozens of types
+        try:
+            return Path(fetch_files(local_files_only=True))
+        except Exception:
+            raise DataError(
+                f"{repository} could not be downloaded from the hub.",
+                f"{type(error).__name__}: {_first_line(error)}",
+                "Check the name, the network, HF_ENDPOINT and HF_TOKEN, or give a folder.",
+            ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -18,6 +21,8 @@ from alignment.stages.pair_formats import DESCRIBE, read_pairs
 from alignment.stages.released_pairs import Pairs
 from bench.data.images import read_image
 from bench.files import read_lines
+from tests.conftest import ROOT
+from tests.loopback_hub import hub_server
 
 
 def picture(colour: str) -> bytes:
@@ -217,6 +222,55 @@ def test_trl_in_each_of_its_forms(tmp_path):
     counts, pairs = taken(tmp_path / "trl.json")
     assert texts(pairs) == [("What is it?", "A cup.", "A cat.")] * 2
     assert counts["several images"] == 1
+
+
+def test_a_data_set_of_the_hub_is_downloaded_once(tmp_path):
+    """Parquet and pictures come, other files do not; without the hub it is read again."""
+    said = {"question": "What?", "chosen": "A cup.", "rejected": "A cat."}
+    line = json.dumps({"image_path": "images/0.png", "text": said}).encode()
+    files = {
+        "data/pairs.jsonl": line,
+        "data/images/0.png": picture("blue"),
+        "images/0.png": picture("red"),
+        "model.safetensors": bytes(10),
+    }
+    script = """
+import json, sys
+from pathlib import Path
+from alignment.stages import released_pairs
+from alignment.stages.released_pairs import Pairs
+out = Path(sys.argv[1])
+out.mkdir()
+settings = Pairs(hub="us/pairs")
+print(json.dumps([released_pairs.identity(settings), released_pairs.run(settings, {}, out, 0)]))
+"""
+    results = []
+    with hub_server({("dataset", "us/pairs"): files}) as hub:
+        home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        for number in range(2):
+            if number:
+                hub.fault = "500"
+            done = subprocess.run(
+                [sys.executable, "-c", script, str(tmp_path / str(number))],
+                cwd=ROOT,
+                env={**os.environ, **home},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            results.append(json.loads(done.stdout))
+        assert not any("model.safetensors" in request for request in hub.requests)
+    assert results[0] == results[1] and results[0][1]["pairs"] == 1
+    (pair,) = read_lines(tmp_path / "0" / "pairs.jsonl")
+    # Paths of images start at the data set's own folder.
+    assert read_image(tmp_path / "0" / pair["image"]).getpixel((0, 0)) == RED
+
+
+@pytest.mark.parametrize("given", [{}, {"path": "a.json", "hub": "us/pairs"}, {"hub": "no name"}])
+def test_pairs_have_one_source(given):
+    with pytest.raises(ValueError, match=r"give `path`|hub"):
+        Pairs(**given)
 
 
 def test_an_empty_rejected_response_stays_and_an_empty_chosen_one_does_not(tmp_path):
