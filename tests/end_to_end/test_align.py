@@ -533,7 +533,6 @@ def test_a_vanished_vocabulary_or_prompt_file_is_told(tmp_path):
 
 def test_the_released_pairs_are_read_trained_on_and_written_again(shared, tiny, tmp_path):
     source = shared / "images" / "synthetic" / "step3_sanity.json"
-    file = tmp_path / "released.yaml"
     pairs = {"path": str(source), "images": str(shared / "images" / "synthetic")}
     released = list(read_pairs(source))
     known = {pair.images[0].rsplit("/")[-1] for pair in released}
@@ -552,7 +551,13 @@ def test_the_released_pairs_are_read_trained_on_and_written_again(shared, tiny, 
         "learning_rate": 1e-3,
         "lora": {"rank": 4, "alpha": 8},
     }
-    file.write_text(yaml.safe_dump({"name": "released", "pairs": pairs, "dpo": dpo}))
+    file = recipe_in(
+        tmp_path,
+        "synthalign-llava-7b-released.yaml",
+        pairs=pairs | {"hub": None},
+        dpo=dpo,
+        evaluate=None,
+    )
     done = bench("align", file, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     artifacts = next((tmp_path / "out").glob("preferences-*"))
