@@ -351,11 +351,12 @@ if os.environ.get("ACCELERATE_USE_FSDP") == "true":
     ("name", "accumulate", "kind"),
     [
         ("fsdp", 1, "llava"),
-        pytest.param("fsdp", 2, "qwen2_5_vl", marks=pytest.mark.slow),
-        pytest.param("zero2", 1, "llava", marks=pytest.mark.slow),
-        pytest.param("zero2", 2, "llava", marks=pytest.mark.slow),
+        ("fsdp", 2, "qwen2_5_vl"),
+        ("zero2", 1, "llava"),
+        ("zero2", 2, "llava"),
     ],
 )
+@pytest.mark.slow
 def test_the_shipped_configurations_train_as_one_process(
     tiny, inputs, tmp_path, monkeypatch, name, accumulate, kind
 ):
