@@ -75,7 +75,16 @@ def plan(recipe: Recipe, out: Path) -> Plan:
 
     Memory is an estimate: of weights and, in training, of optimizer and activations.
     """
-    missing = _missing(recipe)
+    # The same machine and models did it at this pace before.
+    pace = _seconds_per_item(out)
+    timed = []
+    for stage in _stages(recipe):
+        timed.append(stage._replace(seconds=stage.items * pace.get(stage.stage, math.nan)))
+    return Plan(timed, _missing(recipe))
+
+
+def _stages(recipe: Recipe) -> list[Planned]:
+    """All stages, their times unknown."""
     if recipe.pairs:
         stages: list[Planned] = []
         path = recipe.pairs.path
@@ -92,12 +101,7 @@ def plan(recipe: Recipe, out: Path) -> Plan:
         stages.append(
             Planned("evaluate", benchmarks, "benchmarks, base and aligned", memory=memory)
         )
-    # The same machine and models did it at this pace before.
-    pace = _seconds_per_item(out)
-    timed = []
-    for stage in stages:
-        timed.append(stage._replace(seconds=stage.items * pace.get(stage.stage, math.nan)))
-    return Plan(timed, missing)
+    return stages
 
 
 def check_space(recipe: Recipe, out: Path) -> None:
@@ -108,7 +112,7 @@ def check_space(recipe: Recipe, out: Path) -> None:
     if out.exists():
         return
     needed = 0.0
-    for stage in plan(recipe, out).stages:
+    for stage in _stages(recipe):
         needed += 0.0 if math.isnan(stage.disk) else stage.disk
     folder = out.absolute()
     while not folder.exists():

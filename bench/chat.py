@@ -158,11 +158,11 @@ class Parallel(Generic[Item, Result]):
         running = self.threads
         try:
             while running:
-                done = self._done.get()
-                if done is None:
+                entry = self._done.get()
+                if entry is None:
                     running -= 1
                     continue
-                index, item, result = done
+                index, item, result = entry
                 if isinstance(result, Exception) and not isinstance(result, BenchError):
                     raise result
                 yield index, item, result  # type: ignore[misc]
@@ -212,8 +212,8 @@ def ask_all(
         BenchError: What `ask` raises, or the outage, after what is under way was handed over.
     """
     fault: BenchError | None = None
-    asked = Parallel(ask, items, threads)
-    for item, outcome in asked:
+    requests = Parallel(ask, items, threads)
+    for item, outcome in requests:
         # No new request is made after a fault, but what is under way was paid for.
         if isinstance(outcome, BenchError):
             fault = fault or outcome
@@ -221,7 +221,7 @@ def ask_all(
         result, served = outcome
         fault = fault or outage.after(served, str(result.error))
         if fault is not None:
-            asked.stop()
+            requests.stop()
         yield item, result
     if fault is not None:
         raise fault

@@ -166,13 +166,13 @@ def make_pairs(folder: Path) -> None:
     for number, item in enumerate(scenes("train", 1, 2)):
         render(item).save(folder / f"{number}.png")
         asked = {"from": "human", "value": "<image>\nDescribe the image in detail."}
-        said = " ".join(["There is a dog in the park."] * 20)
+        text = " ".join(["There is a dog in the park."] * 20)
         rows.append(
             {
                 "id": str(number),
                 "image": f"{number}.png",
-                "conversations": [asked, {"from": "gpt", "value": said}],
-                "rejected_conversations": [asked, {"from": "gpt", "value": f"{said} And a cat."}],
+                "conversations": [asked, {"from": "gpt", "value": text}],
+                "rejected_conversations": [asked, {"from": "gpt", "value": f"{text} And a cat."}],
             }
         )
     (folder / "pairs.json").write_text(json.dumps(rows))

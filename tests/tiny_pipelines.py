@@ -175,8 +175,11 @@ def image_reward(folder: Path) -> Path:
         norm(f"{block}.output.LayerNorm", text)
     linear("blip.vision_proj", 16, width)
     linear("blip.text_proj", 16, text)
-    for number, (inputs, outputs) in {0: (text, 24), 2: (24, 16), 4: (16, 8), 6: (8, 4)}.items():
-        linear(f"mlp.layers.{number}", outputs, inputs)
+    # Dropout layers have the numbers between.
+    linear("mlp.layers.0", 24, text)
+    linear("mlp.layers.2", 16, 24)
+    linear("mlp.layers.4", 8, 16)
+    linear("mlp.layers.6", 4, 8)
     linear("mlp.layers.7", 1, 4)
 
     folder.mkdir(parents=True, exist_ok=True)

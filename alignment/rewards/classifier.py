@@ -133,6 +133,17 @@ def _conversation(tokenizer: Any, row: ResponseRow) -> list[int]:
     return list(tokenizer.apply_chat_template(messages, return_dict=False))
 
 
+def _unused_token(conversations: Sequence[list[int]]) -> int:
+    """The smallest id that no conversation has."""
+    used: set[int] = set()
+    for ids in conversations:
+        used.update(ids)
+    token = 0
+    while token in used:
+        token += 1
+    return token
+
+
 def _scores(model: Any, conversations: Sequence[list[int]]) -> list[float]:
     """The model's score of each conversation: its own `score` if it has one, else its first logit.
 
@@ -142,15 +153,11 @@ def _scores(model: Any, conversations: Sequence[list[int]]) -> list[float]:
     """
     import torch
 
-    pad = model.config.pad_token_id
-    if pad is None:
-        used = {token for ids in conversations for token in ids}
-        unused = next(token for token in range(len(used) + 1) if token not in used)
-        pad = unused
+    declared = model.config.pad_token_id
+    pad = _unused_token(conversations) if declared is None else declared
     width = max(map(len, conversations))
     padded = [[*ids, *[pad] * (width - len(ids))] for ids in conversations]
     masks = [[1] * len(ids) + [0] * (width - len(ids)) for ids in conversations]
-    declared = model.config.pad_token_id
     model.config.pad_token_id = pad
     try:
         with torch.inference_mode():

@@ -34,8 +34,7 @@ class ClipReward(Reward):
 
     def identity(self) -> Any:
         """Digests of the weights and of another processor, or their hub commits."""
-        names = [self.model, self.processor] if self.processor else [self.model]
-        return [checkpoints.contents(name) for name in names]
+        return [checkpoints.contents(name) for name in (self.model, self.processor) if name]
 
     def weights(self) -> Sequence[str]:
         """The image-text model's."""

@@ -33,10 +33,7 @@ class ImageReward(Settings):
 
     def identity(self) -> Any:
         """Digests of the weights and of another processor, or their hub commits."""
-        names = [self.source()]
-        if self.processor:
-            names.append(self.processor)
-        return [checkpoints.contents(name) for name in names]
+        return [checkpoints.contents(name) for name in (self.source(), self.processor) if name]
 
     def source(self) -> str:
         """The folder or hub id of the weights."""

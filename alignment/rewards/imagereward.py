@@ -87,8 +87,9 @@ class ImageRewardModel(nn.Module):
             linear[str(number)] = nn.Linear(inputs, outputs)
             inputs = outputs
         self.head = nn.ModuleDict(linear)
-        for module, own in ((self.vision, vision), (self.text, text), (self.head, head)):
-            module.load_state_dict(own)
+        self.vision.load_state_dict(vision)
+        self.text.load_state_dict(text)
+        self.head.load_state_dict(head)
 
     def forward(
         self, pixels: torch.Tensor, ids: torch.Tensor, attention_mask: torch.Tensor

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from alignment.rewards.reward import Reward, Rewarded
 from alignment.rows import ImageFile, ResponseRow
 from bench.metrics.ratings import rubric_rating
-from bench.runs.jobs import load_judge
-from bench.types import Answer, Checkable, Sample
+from bench.runs.jobs import check_server, load_judge
+from bench.types import Answer, Sample
 
 TOGETHER = 32  # responses judged between two writes
 
@@ -27,9 +27,7 @@ class JudgeReward(Reward):
 
     def check(self) -> None:
         """Raises BenchError if the judge is behind a server that cannot be asked."""
-        judge = load_judge(self.judge)
-        if isinstance(judge, Checkable):
-            judge.check()
+        check_server(load_judge(self.judge))
 
     def rewards(
         self, responses: Sequence[ResponseRow], images: Mapping[str, ImageFile], out: Path

@@ -19,12 +19,12 @@ from alignment.settings import Settings
 from bench import registry
 from bench.files import dump, locked, read_json, write_json
 from bench.metrics.paired import Change, format_change, paired
-from bench.runs.jobs import judge_for, load_model, run_suite
+from bench.runs.jobs import check_server, judge_for, load_model, run_suite
 from bench.runs.run import Run
 from bench.runs.runner import read_samples
 from bench.runs.sources import open_data
 from bench.terminal import note
-from bench.types import CAVEAT, Benchmark, Checkable, Figure, caveats_of
+from bench.types import CAVEAT, Benchmark, Figure, caveats_of
 
 VERSION = "4"
 TABLE_DIGITS = 1  # of percentages in results.md; ratings have one more
@@ -72,8 +72,8 @@ def identity(settings: Evaluation) -> Any:
 def check(settings: Evaluation) -> None:
     """Raises BenchError if the judge is behind a server that cannot be asked."""
     judge = judge_for(settings.judge, settings.data)
-    if isinstance(judge, Checkable):
-        judge.check()
+    if judge is not None:
+        check_server(judge)
 
 
 def run(settings: Evaluation, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:

@@ -118,13 +118,13 @@ def run(settings: Images, inputs: Mapping[str, Path], out: Path, seed: int) -> d
             prompts = waiting[start : start + size]
             assert make is not None
             new = []
-            for (_, row), made in zip(prompts, make(prompts, folder), strict=True):
+            for (_, row), fields in zip(prompts, make(prompts, folder), strict=True):
                 new.append(
                     {
                         "id": row["id"],
                         "prompt": row["prompt"],
                         "instructions": row["instructions"],
-                        **made,
+                        **fields,
                     }
                 )
             append_lines(file, new)
@@ -241,17 +241,17 @@ def _generator(settings: DiffusersImages, seed: int) -> Maker:
                 generator=generators,
                 **size,
             )
-            for own, image in zip(images, output.images, strict=True):
-                own.append(image)
-        made = []
-        for (_, row), own, candidates in zip(prompts, images, listed, strict=True):
-            scores = score(row["prompt"], own) if score else [0.0] * len(own)
+            for drawn, image in zip(images, output.images, strict=True):
+                drawn.append(image)
+        rows = []
+        for (_, row), drawn, candidates in zip(prompts, images, listed, strict=True):
+            scores = score(row["prompt"], drawn) if score else [0.0] * len(drawn)
             for candidate, value in zip(candidates, scores, strict=True):
                 candidate["score"] = value
             file = f"{row['id']}.png"
-            own[scores.index(max(scores))].save(folder / file)
-            made.append({"file": f"images/{file}", "candidates": candidates})
-        return made
+            drawn[scores.index(max(scores))].save(folder / file)
+            rows.append({"file": f"images/{file}", "candidates": candidates})
+        return rows
 
     return make
 

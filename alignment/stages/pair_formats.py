@@ -65,9 +65,7 @@ def read_pairs(source: Path) -> Iterator[ReleasedPair | str]:
     In place of one that is no pair of single answers comes the reason. Raises RecipeError if a file
     is in none of the forms.
     """
-    files = [source]
-    if source.is_dir():
-        files = sorted(file for file in source.rglob("*") if file.suffix in SUFFIXES)
+    files = pair_files(source)
     if not files:
         raise RecipeError(
             f"{source} holds no pairs.",
@@ -83,6 +81,13 @@ def read_pairs(source: Path) -> Iterator[ReleasedPair | str]:
                 f"{type(error).__name__}: {error}.",
                 "docs/alignment.md shows the forms that are read.",
             ) from error
+
+
+def pair_files(source: Path) -> list[Path]:
+    """The files of a source: itself, or those of a folder by name."""
+    if not source.is_dir():
+        return [source]
+    return sorted(file for file in source.rglob("*") if file.suffix in SUFFIXES)
 
 
 def _pairs_of_file(file: Path) -> Iterator[ReleasedPair | str]:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from alignment.rows import PairRow
 from alignment.settings import Beside, RecipeError, Settings
-from alignment.stages.pair_formats import SUFFIXES, ReleasedPair, read_pairs
+from alignment.stages.pair_formats import SUFFIXES, ReleasedPair, pair_files, read_pairs
 from bench.data.folder import SUFFIXES as IMAGE_SUFFIXES
 from bench.data.hub import download
 from bench.data.images import link_image, read_image
@@ -50,19 +50,10 @@ class Pairs(Settings):
             return self.path
         return download(str(self.hub), [f"*{suffix}" for suffix in (*SUFFIXES, *IMAGE_SUFFIXES)])
 
-    def folder(self) -> Path:
-        """Where paths of images start."""
-        source = self.source()
-        return self.images or (source if source.is_dir() else source.parent)
-
 
 def identity(settings: Pairs) -> Any:
     """The contents of the files."""
-    source = settings.source()
-    files = [source]
-    if source.is_dir():
-        files = sorted(file for file in source.rglob("*") if file.suffix in SUFFIXES)
-    return [digest_of(file) for file in files]
+    return [digest_of(file) for file in pair_files(settings.source())]
 
 
 def check(settings: Pairs) -> None:
@@ -79,8 +70,9 @@ def run(settings: Pairs, inputs: Mapping[str, Path], out: Path, seed: int) -> di
     (out / "images").mkdir(exist_ok=True)
     dropped = Counter(dict.fromkeys(REASONS, 0))
     rows: list[PairRow] = []
-    folder = settings.folder()
-    for number, pair in enumerate(read_pairs(settings.source())):
+    source = settings.source()
+    folder = settings.images or (source if source.is_dir() else source.parent)
+    for number, pair in enumerate(read_pairs(source)):
         if isinstance(pair, str):
             dropped[pair] += 1
             continue

@@ -14,10 +14,10 @@ from pydantic import Field
 from alignment.rows import ImageRow, ResponseRow
 from alignment.settings import Settings
 from bench.files import append_lines, read_lines
-from bench.runs.jobs import load_model
+from bench.runs.jobs import check_server, load_model
 from bench.runs.runner import without_thoughts
 from bench.terminal import progress_bar
-from bench.types import Checkable, Request
+from bench.types import Request
 
 VERSION = "1"
 
@@ -52,9 +52,7 @@ def check(settings: Responses) -> None:
 
 def check_model(name: str) -> None:
     """Raises BenchError if a model cannot be asked, as far as that is known without weights."""
-    model = load_model(name, {})
-    if isinstance(model, Checkable):
-        model.check()
+    check_server(load_model(name, {}))
 
 
 def run(settings: Responses, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:

@@ -141,26 +141,28 @@ class Collator:
         if not self.limit or not pairs:
             return list(pairs)
         image_tokens = self._length(pairs[0]) - self._text_length(pairs[0])
-        kept = []
+        fitting = []
         for pair in pairs:
             # An image is read only where it could matter: its tokens depend on its shape.
             most = self._text_length(pair) + LARGEST_IMAGE * image_tokens
             if most <= self.limit or self._length(pair) <= self.limit:
-                kept.append(pair)
-        return kept
+                fitting.append(pair)
+        return fitting
 
     def _text_length(self, pair: Mapping[str, Any]) -> int:
         """Tokens of the question and of the longer response."""
         question = self.tokenizer(pair["instruction"], add_special_tokens=False)["input_ids"]
-        responses = [self._response(pair[side]) for side in ("chosen", "rejected")]
-        return len(question) + max(map(len, responses))
+        return len(question) + self._response_length(pair)
 
     def _length(self, pair: Mapping[str, Any]) -> int:
         """Tokens of the prompt, image included, and of the longer response."""
         image = read_image(Path(pair["image"]), self.is_upright)
         prompt = self.prompter.encode(image, [pair["instruction"]]).ids[0]
-        responses = [self._response(pair[side]) for side in ("chosen", "rejected")]
-        return len(prompt) + max(map(len, responses))
+        return len(prompt) + self._response_length(pair)
+
+    def _response_length(self, pair: Mapping[str, Any]) -> int:
+        """Tokens of the longer response, its end included."""
+        return max(len(self._response(pair[side])) for side in ("chosen", "rejected"))
 
     def _response(self, text: str) -> list[int]:
         return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end]

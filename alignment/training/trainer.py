@@ -431,7 +431,6 @@ def _leave_artifact(settings: Training, out: Path) -> None:
     # They hold optimizer states, several times the size of the adapter.
     for checkpoint in out.glob("checkpoint-*"):
         # Renamed first: half a checkpoint must not be taken for a whole one.
-        removed = checkpoint.rename(out / f"removed-{checkpoint.name}")
-        shutil.rmtree(removed)
+        checkpoint.rename(out / f"removed-{checkpoint.name}")
     for removed in out.glob("removed-checkpoint-*"):
         shutil.rmtree(removed)

@@ -224,6 +224,12 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
     return Prepared(job, questions, record, RunFolder(folder / benchmark.name.replace(":", "-")))
 
 
+def check_server(server: Model | Judge) -> None:
+    """Raises a BenchError if a model or judge is behind a server that cannot be asked."""
+    if isinstance(server, Checkable):
+        server.check()
+
+
 def check_jobs(jobs: Sequence[Prepared]) -> None:
     """Tries whatever can fail before the first answer is paid for.
 
@@ -233,9 +239,9 @@ def check_jobs(jobs: Sequence[Prepared]) -> None:
     tried: set[int] = set()
 
     def try_once(server: Model | Judge) -> None:
-        if isinstance(server, Checkable) and id(server) not in tried:
+        if id(server) not in tried:
             tried.add(id(server))
-            server.check()
+            check_server(server)
 
     for prepared in jobs:
         job, questions, store = prepared.job, prepared.questions, prepared.store

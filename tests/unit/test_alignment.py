@@ -344,7 +344,10 @@ def test_a_batch_of_prompts_draws_what_single_prompts_draw(tmp_path):
         lines = read_lines(out / "images.jsonl")
         assert [row["id"] for row in lines] == ["0", "1", "2"]
         pixels = [list(Image.open(out / row["file"]).getdata()) for row in lines]
-        drawn[batch] = [[c["seed"] for c in row["candidates"]] for row in lines], pixels
+        seeds = []
+        for row in lines:
+            seeds.append([candidate["seed"] for candidate in row["candidates"]])
+        drawn[batch] = seeds, pixels
     assert drawn[1][0] == drawn[2][0] == drawn[3][0]
     assert len({seed for seeds in drawn[1][0] for seed in seeds}) == 6
     for batch in (2, 3):

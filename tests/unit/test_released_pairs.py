@@ -170,7 +170,10 @@ def test_vlfeedback(tmp_path, as_columns):
     (tmp_path / "0.png").write_bytes(picture("blue"))
     completions = [rated("Fair.", 4, 3, 5), rated("Good.", 5, 5, 5), rated("So so.", 3, 4, 5)]
     if as_columns:
-        completions = {name: [item[name] for item in completions] for name in completions[0]}
+        columns = {}
+        for name in completions[0]:
+            columns[name] = [item[name] for item in completions]
+        completions = columns
     row = {"id": "a", "prompt": "Say.", "img_path": "0.png", "completions": completions}
     (tmp_path / "vlfeedback.jsonl").write_text(json.dumps(row) + "\n")
     counts, pairs = taken(tmp_path / "vlfeedback.jsonl")
