@@ -61,6 +61,33 @@ def draw(path: Path, seed: int, size: tuple[int, int] = (90, 60)) -> Path:
     return path
 
 
+def scene_stages(root: Path, texts: Callable[[int], tuple[str, str, str]]) -> dict[str, Path]:
+    """Stage folders with six scenes and a pair about each.
+
+    `texts` gives instruction, chosen and rejected response by number.
+    """
+    from bench.files import append_lines
+    from bench.scenes.render import render
+    from bench.scenes.world import scenes
+
+    (root / "images" / "images").mkdir(parents=True)
+    (root / "preferences").mkdir()
+    rows = []
+    for number, item in enumerate(scenes("train", 3, 6)):
+        render(item).save(root / "images" / "images" / item.name)
+        instruction, chosen, rejected = texts(number)
+        rows.append(
+            {
+                "image": f"images/{item.name}",
+                "instruction": instruction,
+                "chosen": chosen,
+                "rejected": rejected,
+            }
+        )
+    append_lines(root / "preferences" / "pairs.jsonl", rows)
+    return {"images": root / "images", "preferences": root / "preferences"}
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with POPE questions about five drawn pictures, made by `bench data pope`."""

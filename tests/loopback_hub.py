@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
+ROOT = Path(__file__).resolve().parents[1]
 Files = Mapping[str, bytes]
 Fault = Literal["500", "html", "truncated"]
 LARGE = (".parquet", ".zip", ".safetensors", ".bin")
@@ -159,6 +163,21 @@ class Hub:
         return Reply(
             302, headers | linked | {"Location": f"http://localhost:{self.port}/blobs/{digest}"}
         )
+
+
+def python_against(
+    hub: Hub, home: Path, script: str, *arguments: Any
+) -> subprocess.CompletedProcess[str]:
+    """A script in a process of its own, whose hub is `hub` and whose HF_HOME is `home`."""
+    settings = {"HF_HOME": str(home), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -29,7 +28,7 @@ from bench.files import read_lines
 from bench.scenes.facts import synonym_lines
 from tests.conftest import BENCH, ROOT, bench
 from tests.loopback_chat import chat_server, completion
-from tests.loopback_hub import hub_server
+from tests.loopback_hub import hub_server, python_against
 
 RECIPES = ROOT / "alignment" / "recipes"
 
@@ -408,7 +407,6 @@ stages = plan(read_recipe(Path(sys.argv[1])), Path("nowhere")).stages
 print(json.dumps({stage.stage: stage.memory for stage in stages}))
 """
     with hub_server(repositories) as hub:
-        home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
         file = recipe_in(
             tmp_path,
             "synthalign-llava-7b.yaml",
@@ -417,14 +415,7 @@ print(json.dumps({stage.stage: stage.memory for stage in stages}))
             rewards={"model": "us/reward"},
             dpo={"model": "llava-hf/base"},
         )
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(file)],
-            cwd=ROOT,
-            env={**os.environ, **home},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = python_against(hub, tmp_path / "home", script, file)
     assert done.returncode == 0, done.stderr
     memory = json.loads(done.stdout)
     weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))

@@ -23,9 +23,7 @@ from alignment.training.trainer import make_trainer, use_reference
 from bench.data.images import read_image
 from bench.files import append_lines
 from bench.models.hf import HFModel
-from bench.scenes.render import render
-from bench.scenes.world import scenes
-from tests.conftest import ROOT
+from tests.conftest import ROOT, scene_stages
 
 
 @pytest.fixture(scope="module")
@@ -48,27 +46,17 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """Stage folders with pictures and six pairs of unequal length."""
-    root = tmp_path_factory.mktemp("stages")
-    (root / "images" / "images").mkdir(parents=True)
-    (root / "preferences").mkdir()
-    rows = []
-    for number, item in enumerate(scenes("train", 3, 6)):
-        render(item).save(root / "images" / "images" / item.name)
-        said = "The image shows a dog and a cat in a park." + " There is also a person." * (
-            number % 2
-        )
-        rows.append(
-            {
-                "image": f"images/{item.name}",
-                "instruction": "Describe the image in detail."
-                if number % 3
-                else "What does the image show?",
-                "chosen": said,
-                "rejected": "A dog in a park.",
-            }
-        )
-    append_lines(root / "preferences" / "pairs.jsonl", rows)
-    return {"images": root / "images", "preferences": root / "preferences"}
+
+    def texts(number):
+        instruction = "What does the image show?"
+        if number % 3:
+            instruction = "Describe the image in detail."
+        chosen = "The image shows a dog and a cat in a park."
+        if number % 2:
+            chosen += " There is also a person."
+        return instruction, chosen, "A dog in a park."
+
+    return scene_stages(tmp_path_factory.mktemp("stages"), texts)
 
 
 def settings(checkpoint, **more):

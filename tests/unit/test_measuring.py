@@ -11,31 +11,19 @@ from alignment.settings import RecipeError
 from alignment.stages import dpo
 from alignment.training.measuring import BenchCallback
 from alignment.training.settings import Lora, Measuring, Training
-from bench.files import append_lines, read_lines
-from bench.scenes.render import render
-from bench.scenes.world import scenes
-from tests.conftest import bench
+from bench.files import read_lines
+from tests.conftest import bench, scene_stages
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """Six pairs about scenes."""
-    root = tmp_path_factory.mktemp("stages")
-    (root / "images" / "images").mkdir(parents=True)
-    (root / "preferences").mkdir()
-    rows = []
-    for item in scenes("train", 3, 6):
-        render(item).save(root / "images" / "images" / item.name)
-        rows.append(
-            {
-                "image": f"images/{item.name}",
-                "instruction": "Describe the image in detail.",
-                "chosen": "The image shows a park.",
-                "rejected": "The image shows a dog, a cat and a person in a park.",
-            }
-        )
-    append_lines(root / "preferences" / "pairs.jsonl", rows)
-    return {"images": root / "images", "preferences": root / "preferences"}
+
+    def texts(number):
+        rejected = "The image shows a dog, a cat and a person in a park."
+        return "Describe the image in detail.", "The image shows a park.", rejected
+
+    return scene_stages(tmp_path_factory.mktemp("stages"), texts)
 
 
 def test_figures_on_the_way_are_those_of_a_run_on_the_adapter(inputs, tmp_path):

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow
@@ -21,8 +18,7 @@ from alignment.stages.pair_formats import DESCRIBE, read_pairs
 from alignment.stages.released_pairs import Pairs
 from bench.data.images import read_image
 from bench.files import read_lines
-from tests.conftest import ROOT
-from tests.loopback_hub import hub_server
+from tests.loopback_hub import hub_server, python_against
 
 
 def picture(colour: str) -> bytes:
@@ -249,18 +245,10 @@ print(json.dumps([released_pairs.identity(settings), released_pairs.run(settings
 """
     results = []
     with hub_server({("dataset", "us/pairs"): files}) as hub:
-        home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
         for number in range(2):
             if number:
                 hub.fault = "500"
-            done = subprocess.run(
-                [sys.executable, "-c", script, str(tmp_path / str(number))],
-                cwd=ROOT,
-                env={**os.environ, **home},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            done = python_against(hub, tmp_path / "home", script, tmp_path / str(number))
             assert done.returncode == 0, done.stderr
             results.append(json.loads(done.stdout))
         assert not any("model.safetensors" in request for request in hub.requests)

@@ -168,19 +168,23 @@ def test_a_model_that_padding_moves_is_refused_before_the_second_batch(tmp_path,
 def attend(tensors, name, query, source, heads):
     """Multi-head attention of BERT's layers, without a mask."""
 
-    def project(part, states):
-        return (
-            states @ tensors[f"{name}.self.{part}.weight"].T + tensors[f"{name}.self.{part}.bias"]
-        )
+    def by_head(part, states):
+        projected = linear(tensors, f"{name}.self.{part}", states)
+        return projected.unflatten(-1, (heads, -1)).transpose(0, 1)  # (heads, tokens, width)
 
-    split = [
-        part.unflatten(-1, (heads, -1)).transpose(0, 1)
-        for part in (project("query", query), project("key", source), project("value", source))
-    ]
-    weights = (split[0] @ split[1].transpose(1, 2) / split[0].shape[-1] ** 0.5).softmax(-1)
-    mixed = (weights @ split[2]).transpose(0, 1).flatten(1)
-    out = mixed @ tensors[f"{name}.output.dense.weight"].T + tensors[f"{name}.output.dense.bias"]
-    return normed(tensors, f"{name}.output.LayerNorm", out + query, 1e-12)
+    queries, keys, values = (
+        by_head("query", query),
+        by_head("key", source),
+        by_head("value", source),
+    )
+    weights = (queries @ keys.transpose(1, 2) / queries.shape[-1] ** 0.5).softmax(-1)
+    mixed = (weights @ values).transpose(0, 1).flatten(1)
+    output = linear(tensors, f"{name}.output.dense", mixed)
+    return normed(tensors, f"{name}.output.LayerNorm", output + query, 1e-12)
+
+
+def linear(tensors, name, states):
+    return states @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
 
 
 def normed(tensors, name, states, eps):
@@ -227,19 +231,16 @@ def image_reward_by_hand(folder: Path, prompt: str, image: Image.Image) -> float
             states + mixed @ eye[f"{block}.attn.proj.weight"].T + eye[f"{block}.attn.proj.bias"]
         )
         inner = normed(eye, f"{block}.norm2", states, 1e-6)
-        inner = functional.gelu(
-            inner @ eye[f"{block}.mlp.fc1.weight"].T + eye[f"{block}.mlp.fc1.bias"]
-        )
-        states = states + inner @ eye[f"{block}.mlp.fc2.weight"].T + eye[f"{block}.mlp.fc2.bias"]
-    seen = normed(eye, "norm", states, 1e-6)
+        inner = functional.gelu(linear(eye, f"{block}.mlp.fc1", inner))
+        states = states + linear(eye, f"{block}.mlp.fc2", inner)
+    image_states = normed(eye, "norm", states, 1e-6)
 
     pieces = (folder / "vocab.txt").read_text().splitlines()
     ids = [pieces.index("[CLS]")]
     for word in prompt.split():
-        ids += [
-            pieces.index(letter if not place else f"##{letter}")
-            for place, letter in enumerate(word)
-        ]
+        ids.append(pieces.index(word[0]))
+        for letter in word[1:]:
+            ids.append(pieces.index(f"##{letter}"))
     ids.append(pieces.index("[SEP]"))
     words = reader["embeddings.word_embeddings.weight"][ids]
     words = words + reader["embeddings.position_embeddings.weight"][: len(ids)]
@@ -247,18 +248,13 @@ def image_reward_by_hand(folder: Path, prompt: str, image: Image.Image) -> float
     for layer in range(sizes["layers"]):
         block = f"encoder.layer.{layer}"
         words = attend(reader, f"{block}.attention", words, words, 4)
-        words = attend(reader, f"{block}.crossattention", words, seen, 4)
-        inner = words @ reader[f"{block}.intermediate.dense.weight"].T
-        inner = functional.gelu(inner + reader[f"{block}.intermediate.dense.bias"])
-        inner = (
-            inner @ reader[f"{block}.output.dense.weight"].T + reader[f"{block}.output.dense.bias"]
-        )
+        words = attend(reader, f"{block}.crossattention", words, image_states, 4)
+        inner = functional.gelu(linear(reader, f"{block}.intermediate.dense", words))
+        inner = linear(reader, f"{block}.output.dense", inner)
         words = normed(reader, f"{block}.output.LayerNorm", inner + words, 1e-12)
     score = words[0]
     for number in (0, 2, 4, 6, 7):
-        score = (
-            tensors[f"mlp.layers.{number}.weight"] @ score + tensors[f"mlp.layers.{number}.bias"]
-        )
+        score = linear(tensors, f"mlp.layers.{number}", score)
     return (float(score) - 0.16717362830052426) / 1.0333394966054072
 
 
