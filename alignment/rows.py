@@ -49,11 +49,16 @@ class ResponseRow(TypedDict):
 
 
 class RewardRow(TypedDict):
-    """A line of rewards.jsonl; `doubtful` are asserted objects that are most likely not there."""
+    """A line of rewards.jsonl.
+
+    `doubtful` are asserted objects that are most likely not there; `claims` is how many claims
+    were found in the response, for a reward that looks for them.
+    """
 
     key: str
     reward: float
     doubtful: list[str]
+    claims: NotRequired[int]
 
 
 class PairRow(TypedDict):

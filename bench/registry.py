@@ -29,6 +29,7 @@ BENCHMARKS = {
     "amber": "bench.benchmarks.amber:AMBER",
     "amber-generative": "bench.benchmarks.amber:GENERATIVE",
     "amber-discriminative": "bench.benchmarks.amber:DISCRIMINATIVE",
+    "claims": "bench.benchmarks.claims:CLAIMS",
     "lmms": "bench.integrations.lmms_eval_task:LmmsTask",
 }
 MODELS = {
@@ -37,6 +38,7 @@ MODELS = {
     "replay": "bench.models.replay:ReplayModel",
 }
 JUDGES = {
+    "grounding": "bench.judges.grounding:GroundingJudge",
     "hf": "bench.judges.hf:HFJudge",
     "openai": "bench.judges.openai_api:OpenAIJudge",
     "replay": "bench.judges.replay:ReplayJudge",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 Better = Literal["higher", "lower", "neither"]
-Unit = Literal["fraction", "count", "rating", "words"]
+Unit = Literal["fraction", "count", "rating", "amount"]  # amount: words, claims
 Values = Mapping[str, Any]  # what a benchmark recorded of one scored sample
 
 
@@ -398,6 +398,14 @@ class Negotiating(Protocol):
     @property
     def negotiated(self) -> Sequence[str]:
         """What was refused, in words."""
+
+
+@runtime_checkable
+class LooksAtImages(Protocol):
+    """A judge that looks at the images, and is told where they lie before it judges."""
+
+    def look_at(self, images: Mapping[str, Path]) -> None:
+        """Says where the images lie, by name."""
 
 
 class Judge(Protocol):

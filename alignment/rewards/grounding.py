@@ -1,97 +1,194 @@
 """`grounding`: a reward that looks at the image, which a reward model for text cannot.
 
-Every object that a response asserts or denies, and every number of objects, is put to
-vision-language models as a yes/no question about the image (`bench/language/claims.py`). The mean
-of their P = P(yes) / (P(yes) + P(no)) is worth
+Everything that a response claims about the image becomes a yes/no question to vision-language
+models (`bench/language/claims.py`, `noun_phrases.py`, or a language model's). The mean of their
+P = P(yes) / (P(yes) + P(no)) is worth
 
     value(P) = clip((P - threshold) / (1 - threshold), -2, 1)
 
-for an assertion and -value(P) for a denial. A response's reward is the sum over its distinct
-claims, those of numbers weighted by `numbers`, so that it grows with what is covered and falls with
-what is not so. `facts` takes 1 or 0 from a scene's facts for P.
+for an assertion. A denial that the instruction asked for is worth -value(P), at most 1, and one
+that nobody asked for is worth nothing: there is no end of what is not in an image. A response's
+reward is the sum over its distinct claims, those of numbers and attributes weighted by `numbers`,
+so that it grows with what is covered and falls with what is not so. `facts` takes 1 or 0 from a
+scene's facts for P.
 
-Artifact, beside rewards.jsonl: grounding.jsonl with {"model", "image", "question", "p"}.
+Artifacts, beside rewards.jsonl: claims.jsonl with {"key", "claims"} if a language model split the
+responses, grounding.jsonl with {"model", "image", "question", "p"}.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from alignment.rewards.reward import Reward, Rewarded
 from alignment.rows import ImageFile, ResponseRow
-from alignment.settings import Beside, RecipeError
-from bench import registry
-from bench.files import append_lines, read_lines
-from bench.language.claims import Claim, claims_of
+from alignment.settings import Beside, RecipeError, Settings
+from bench.files import append_lines, read_json, read_lines, write_json
+from bench.grounding.panel import ImageQuestion, Probabilities, as_number, ask, mean_over
+from bench.grounding.readers import CocoReader, ModelReader, NounPhraseReader, Reader, Response
+from bench.grounding.threshold import AgreedClaim, choose_threshold
+from bench.language import coco_objects
+from bench.language.claims import Claim
 from bench.language.object_mentions import read_synonyms
-from bench.metrics.yes_no import yes_probability
 from bench.runs.jobs import load_model
 from bench.scenes import facts
 from bench.scenes.world import Scene
 from bench.terminal import progress_bar
-from bench.types import Benchmark, Request
 
 WORST = -2.0  # one false object must not outweigh everything that is right
-ImageQuestion = tuple[str, str]  # image, question
-Probabilities = dict[ImageQuestion, float]
+BEST_DENIAL = 1.0  # as much as an assertion
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class CocoClaims(Settings):
+    """Claims about objects of a list and their numbers.
+
+    `synonyms` is a list in CHAIR's form; COCO's 80 categories without it.
+    """
+
+    kind: Literal["coco"]
+    synonyms: Beside | None = None
+
+    def reader(self) -> Reader:
+        """Raises RecipeError if the list cannot be read."""
+        if self.synonyms is None:
+            return CocoReader(read_synonyms(coco_objects.synonym_lines()))
+        try:
+            return CocoReader(read_synonyms(self.synonyms.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(
+                f"The list of synonyms {self.synonyms} cannot be read.",
+                f"{error}.",
+                "Give a list in CHAIR's form, or none for COCO's categories.",
+            ) from error
+
+
+class NounPhraseClaims(Settings):
+    """Claims about whatever is named, with numbers and attributes."""
+
+    kind: Literal["noun-phrases"]
+
+    def reader(self) -> Reader:
+        """The tagger's."""
+        return NounPhraseReader()
+
+
+class ModelClaims(Settings):
+    """Claims as a language model splits a response into them.
+
+    `model` is openai:MODEL[@URL], or hf:MODEL for an instruct model on this machine.
+    """
+
+    kind: Literal["model"]
+    model: str
+
+    def reader(self) -> Reader:
+        """The model's. Raises RecipeError if it cannot be one."""
+        return ModelReader(self.model, RecipeError)
+
+
+class Claimed(NamedTuple):
+    """A response with its claims."""
+
+    response: ResponseRow
+    claims: list[Claim]
 
 
 class ClaimsReward(Reward):
-    """A reward by what is claimed about the objects of an image.
+    """A reward by what is claimed about an image.
 
-    `threshold` is the probability at which an assertion is worth nothing, `numbers` what a number
-    of objects counts beside their being there.
+    `numbers` is what a number or an attribute of objects counts beside their being there, `claims`
+    who finds the claims.
     """
 
-    threshold: float = Field(0.5, ge=0, le=1)
     numbers: float = Field(1.0, ge=0)
+    claims: CocoClaims | NounPhraseClaims | ModelClaims = Field(
+        CocoClaims(kind="coco"), discriminator="kind"
+    )
+
+    def check(self) -> None:
+        """Raises BenchError if the claims cannot be found."""
+        self.claims.reader().check()
 
     def rewards(
         self, responses: Sequence[ResponseRow], images: Mapping[str, ImageFile], out: Path
     ) -> Iterator[list[Rewarded]]:
-        """All rewards in one batch, once all questions have been asked."""
-        synonyms = self.synonyms()
-        claims = [claims_of(row["text"], row["instruction"], synonyms) for row in responses]
+        """All rewards in one batch, once all questions have been asked.
+
+        A response that the reader of claims could not read is left out.
+        """
+        claimed = self._read(responses, out)
         # Many responses claim the same of an image; it is asked once.
         claim_of: dict[ImageQuestion, Claim] = {}
-        for row, own_claims in zip(responses, claims, strict=True):
-            for claim in own_claims:
-                claim_of[row["image"], claim.question] = claim
+        for row, claims in claimed:
+            for claim in claims:
+                if _counts(claim):
+                    claim_of[ImageQuestion(row["image"], claim.question)] = claim
         probabilities = self.probabilities(claim_of, images, out / "grounding.jsonl")
-        batch = []
-        for row, own_claims in zip(responses, claims, strict=True):
-            batch.append(self._reward(row, own_claims, probabilities))
-        yield batch
+        threshold = self.threshold_for(claimed, probabilities, out / "threshold.json")
+        yield [self._reward(one, probabilities, threshold) for one in claimed]
 
-    def _reward(
-        self, row: ResponseRow, claims: Sequence[Claim], probabilities: Probabilities
-    ) -> Rewarded:
+    @abstractmethod
+    def threshold_for(
+        self, claimed: Sequence[Claimed], probabilities: Probabilities, file: Path
+    ) -> float:
+        """The probability at which an assertion is worth nothing.
+
+        Args:
+            claimed: The responses with their claims.
+            probabilities: The answers to all questions.
+            file: Where a choice is kept.
+        """
+
+    def _read(self, responses: Sequence[ResponseRow], out: Path) -> list[Claimed]:
+        """The responses with their claims, in order; a model's claims are kept in claims.jsonl."""
+        reader = self.claims.reader()
+        is_kept = isinstance(self.claims, ModelClaims)
+        file = out / "claims.jsonl"
+        claims_of: dict[str, list[Claim]] = {}
+        if is_kept:
+            for line in read_lines(file):
+                claims_of[line["key"]] = [Claim(**claim) for claim in line["claims"]]
+        waiting = [row for row in responses if row["key"] not in claims_of]
+        texts = [Response(row["text"], row["instruction"]) for row in waiting]
+        with progress_bar("claims", len(responses)) as progress:
+            progress(len(claims_of))
+            for number, claims in reader.read(texts):
+                key = waiting[number]["key"]
+                claims_of[key] = claims
+                if is_kept:
+                    rows = [claim._asdict() for claim in claims]
+                    append_lines(file, [{"key": key, "claims": rows}])
+                progress(1)
+        return [Claimed(row, claims_of[row["key"]]) for row in responses if row["key"] in claims_of]
+
+    def _reward(self, claimed: Claimed, probabilities: Probabilities, threshold: float) -> Rewarded:
+        row, claims = claimed
         terms = []
         doubtful: dict[str, None] = {}
         for claim in claims:
-            question = (row["image"], claim.question)
-            if question not in probabilities:  # its image could not be read
+            question = ImageQuestion(row["image"], claim.question)
+            # An image that could not be read was not asked about.
+            if question not in probabilities or not _counts(claim):
                 continue
-            weight = 1.0 if claim.number is None else self.numbers
-            # A denial is worth what the assertion would cost, and the reverse.
-            worth = weight * value(probabilities[question], self.threshold)
-            terms.append(-worth if claim.denied else worth)
-            if worth < 0 and not claim.denied:
-                doubtful[claim.object] = None
+            weight = 1.0 if claim.kind == "object" else self.numbers
+            worth = value(probabilities[question], threshold)
+            if claim.denied:
+                terms.append(weight * min(BEST_DENIAL, -worth))
+            else:
+                terms.append(weight * worth)
+                if worth < 0:
+                    doubtful[claim.subject] = None
         # fsum, so that the order of claims does not change the last digit and with it a tie.
-        return Rewarded(row, math.fsum(terms), [*doubtful])
-
-    def synonyms(self) -> dict[str, str]:
-        """Category by word: the objects that can be claimed. The scenes' own by default."""
-        return read_synonyms(facts.synonym_lines())
+        return Rewarded(row, math.fsum(terms), [*doubtful], len(claims))
 
     @abstractmethod
     def probabilities(
@@ -109,49 +206,57 @@ class ClaimsReward(Reward):
 class GroundingReward(ClaimsReward):
     """What the mean P(yes) of `models` says of everything that a response claims.
 
-    `vocabulary` is "scenes", or a list of synonyms in CHAIR's form.
+    `threshold: auto` is chosen from how far responses to an image agree
+    (`bench/grounding/threshold.py`); threshold.json and the manifest say what it is.
     """
 
     kind: Literal["grounding"]
     models: list[str] = Field(min_length=1)
-    vocabulary: Literal["scenes"] | Beside = "scenes"
+    threshold: Probability | Literal["auto"] = 0.5
 
     def identity(self) -> Any:
-        """The models as their adapters describe them, and the vocabulary."""
+        """The models as their adapters describe them, and what decides the claims."""
         descriptions = []
         for name in self.models:
             descriptions.append(load_model(name, {}).describe())
-        return [descriptions, sorted(self.synonyms().items())]
+        return [descriptions, self.claims.reader().describe()]
 
     def asked_models(self) -> Sequence[str]:
         """The panel."""
         return self.models
-
-    def synonyms(self) -> dict[str, str]:
-        """The vocabulary. Raises RecipeError if its file cannot be read."""
-        if not isinstance(self.vocabulary, Path):
-            return super().synonyms()
-        try:
-            return read_synonyms(self.vocabulary.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(
-                f"The vocabulary {self.vocabulary} cannot be read.",
-                f"{error}.",
-                "Give a list of synonyms in CHAIR's form.",
-            ) from error
 
     def probabilities(
         self, claim_of: Mapping[ImageQuestion, Claim], images: Mapping[str, ImageFile], file: Path
     ) -> Probabilities:
         """The mean over the panel, NaN if one of its models gives no probability."""
         questions = sorted(claim_of)
-        panel = [_ask(name, images, questions, file) for name in self.models]
-        means = {}
-        for pair in claim_of:
-            answers = [answers[pair] for answers in panel if pair in answers]
-            if answers:
-                means[pair] = statistics.fmean(answers)
-        return means
+        return mean_over([_ask(name, images, questions, file) for name in self.models])
+
+    def threshold_for(
+        self, claimed: Sequence[Claimed], probabilities: Probabilities, file: Path
+    ) -> float:
+        """The setting, or the choice; one that was made before stays.
+
+        Raises RecipeError if none can be made.
+        """
+        if self.threshold != "auto":
+            return self.threshold
+        if not file.exists():
+            choice = choose_threshold(agreed_claims(claimed, probabilities))
+            if isinstance(choice, str):
+                raise RecipeError(
+                    "`threshold: auto` finds no threshold.",
+                    choice,
+                    "Give a number, or more responses to each image.",
+                )
+            write_json(file, choice._asdict())
+        return float(read_json(file)["threshold"])
+
+    def counts(self, out: Path) -> dict[str, Any]:
+        """The threshold, if it was chosen."""
+        if self.threshold != "auto":
+            return {}
+        return {"threshold": round(read_json(out / "threshold.json")["threshold"], 3)}
 
 
 class FactsReward(ClaimsReward):
@@ -161,6 +266,14 @@ class FactsReward(ClaimsReward):
     """
 
     kind: Literal["facts"]
+    claims: CocoClaims = CocoClaims(kind="coco")
+    threshold: Probability = 0.5
+
+    def threshold_for(
+        self, claimed: Sequence[Claimed], probabilities: Probabilities, file: Path
+    ) -> float:
+        """The setting."""
+        return self.threshold
 
     def probabilities(
         self, claim_of: Mapping[ImageQuestion, Claim], images: Mapping[str, ImageFile], file: Path
@@ -168,10 +281,30 @@ class FactsReward(ClaimsReward):
         """1 for what is so, 0 for what is not."""
         probabilities = {}
         for question, claim in claim_of.items():
-            count = _scene(images[question[0]].path.name).counts.get(claim.object, 0)
+            count = _scene(images[question.image].path.name).counts.get(claim.subject, 0)
             holds = count > 0 if claim.number is None else count == claim.number
             probabilities[question] = float(holds)
         return probabilities
+
+
+def agreed_claims(claimed: Sequence[Claimed], probabilities: Probabilities) -> list[AgreedClaim]:
+    """The distinct assertions of objects, with the share of their image's responses that make them.
+
+    Images with one response are left out: it always agrees with itself.
+    """
+    responses_to: Counter[str] = Counter()
+    times: Counter[ImageQuestion] = Counter()
+    for row, claims in claimed:
+        responses_to[row["image"]] += 1
+        for claim in claims:
+            if claim.kind == "object" and not claim.denied:
+                times[ImageQuestion(row["image"], claim.question)] += 1
+    agreed = []
+    for question, count in times.items():
+        num_responses = responses_to[question.image]
+        if question in probabilities and num_responses > 1:
+            agreed.append(AgreedClaim(probabilities[question], count / num_responses))
+    return agreed
 
 
 def value(p: float, threshold: float) -> float:
@@ -186,45 +319,33 @@ def value(p: float, threshold: float) -> float:
     return max(WORST, (p - threshold) / (1 - threshold))
 
 
+def _counts(claim: Claim) -> bool:
+    """Whether a claim can be worth anything: a denial only if it was asked for."""
+    return claim.asked or not claim.denied
+
+
 def _ask(
     name: str, images: Mapping[str, ImageFile], questions: Sequence[ImageQuestion], file: Path
 ) -> Probabilities:
     """One model's P(yes) of every question, NaN if it gives none; kept in `file`."""
-    rows = [row for row in read_lines(file) if row["model"] == name]
-    done = frozenset(f"{row['image']}/{row['question']}" for row in rows)
+    probabilities: Probabilities = {}
+    for row in read_lines(file):
+        if row["model"] == name:
+            probabilities[ImageQuestion(row["image"], row["question"])] = as_number(row["p"])
+    done = [question for question in questions if question in probabilities]
+    path_of = {image: images[image].path for image, _ in questions}
     # One model at a time in memory, however many are on the panel.
     model = load_model(name, {})
-    # POPE's own suffix: the model answers the question as it would in that benchmark.
-    pope: Benchmark = registry.benchmark("pope")
-    suffix = model.suffix(pope)
-    requests = []
-    for image, question in questions:
-        prompt = f"{question}\n{suffix}" if suffix else question
-        path = images[image].path
-        key = f"{image}/{question}"
-        requests.append(Request(key, image, path, question, prompt, 1, True, ()))
-    with progress_bar(f"grounding by {name}", len(requests)) as progress:
+    with progress_bar(f"grounding by {name}", len(questions)) as progress:
         progress(len(done))
-        for batch in model.answer(requests, done):
-            new = []
-            for request, answer in batch:
-                if request.key in done or answer.error is not None:
-                    continue
-                new.append(
-                    {
-                        "model": name,
-                        "image": request.image,
-                        "question": request.question,
-                        "p": yes_probability(answer.p_yes, answer.p_no),
-                    }
-                )
-            append_lines(file, new)
-            rows += new
-            progress(len(new))
-    probabilities = {}
-    for row in rows:
-        p = math.nan if row["p"] is None else row["p"]
-        probabilities[row["image"], row["question"]] = p
+        for batch in ask(model, questions, path_of, done):
+            rows = []
+            for question, p in batch:
+                row = {"model": name, "image": question.image, "question": question.question}
+                rows.append(row | {"p": p})
+                probabilities[question] = as_number(p)
+            append_lines(file, rows)
+            progress(len(rows))
     return probabilities
 
 

@@ -12,11 +12,19 @@ from alignment.settings import Settings
 
 
 class Rewarded(NamedTuple):
-    """A response with its reward, and the objects that it asserts though they are doubtful."""
+    """A response with its reward.
+
+    Args:
+        response: The response.
+        reward: Higher is better.
+        doubtful: The objects that it asserts though they are doubtful.
+        claims: How many claims were found in it; None if the reward looks for none.
+    """
 
     response: ResponseRow
     reward: float
     doubtful: list[str]
+    claims: int | None = None
 
 
 class Reward(Settings):
@@ -45,6 +53,14 @@ class Reward(Settings):
             images: The images by id.
             out: The artifact's folder, for files of the reward's own.
         """
+
+    def counts(self, out: Path) -> dict[str, Any]:
+        """What the manifest shall say beside how many responses were rewarded.
+
+        Args:
+            out: The artifact's folder, once all is there.
+        """
+        return {}
 
     def asked_models(self) -> Sequence[str]:
         """The models that the bench asks for it."""

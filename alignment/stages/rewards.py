@@ -6,18 +6,20 @@ Artifact: rewards.jsonl (`alignment/rows.py`), and whatever the reward keeps bes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from alignment.rewards.reward import Reward
 from alignment.rows import ImageFile, ResponseRow, RewardRow
 from alignment.stages.responses import check_model
+from bench import terminal
 from bench.errors import BenchError
 from bench.files import append_lines, read_lines
 from bench.terminal import progress_bar
 
-VERSION = "4"
+VERSION = "5"
+MANY = 0.2  # of the responses without a claim are a reason to warn
 
 
 def identity(settings: Reward) -> Any:
@@ -50,7 +52,7 @@ def run(settings: Reward, inputs: Mapping[str, Path], out: Path, seed: int) -> d
     with progress_bar("rewards", len(waiting)) as progress:
         for batch in settings.rewards(waiting, images, out):
             rows: list[RewardRow] = []
-            for response, reward, doubtful in batch:
+            for response, reward, doubtful, claims in batch:
                 # NaN would sort anywhere and make pairs at random.
                 if not math.isfinite(reward):
                     raise BenchError(
@@ -58,8 +60,30 @@ def run(settings: Reward, inputs: Mapping[str, Path], out: Path, seed: int) -> d
                         "A model that gives no probabilities, or an overflow.",
                         "Use another reward model or dtype.",
                     )
-                rows.append({"key": response["key"], "reward": reward, "doubtful": doubtful})
+                rewarded: RewardRow = {
+                    "key": response["key"],
+                    "reward": reward,
+                    "doubtful": doubtful,
+                }
+                if claims is not None:
+                    rewarded["claims"] = claims
+                rows.append(rewarded)
             append_lines(file, rows)
             progress(len(batch))
-    rewarded = len(read_lines(file))
-    return {"rewards": rewarded, "unrewarded": len(done) + len(waiting) - rewarded}
+    recorded = read_lines(file)
+    counts = {"rewards": len(recorded), "unrewarded": len(done) + len(waiting) - len(recorded)}
+    return counts | _without_claims(recorded) | settings.counts(out)
+
+
+def _without_claims(recorded: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many responses the reward could say nothing of; empty if it looks for no claims."""
+    claims = [row["claims"] for row in recorded if "claims" in row]
+    if not claims:
+        return {}
+    without = claims.count(0)
+    if without > MANY * len(claims):
+        terminal.note(
+            f"{without} of {len(claims)} responses have no claim, so their reward is 0. "
+            "`claims: {kind: noun-phrases}` or `{kind: model}` finds more than a list of objects."
+        )
+    return {"without_claims": without}

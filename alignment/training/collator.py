@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 
 from alignment.settings import RecipeError
 from alignment.training.shared_prefix import TokenPair, pack
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
     from bench.models.hf import HFModel
 
 LARGEST_IMAGE = 4  # how many times as many tokens as the first image another one may have
-REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+# trl's names, and that of the chosen response to a crop of the image.
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps", "ref_cropped_logps")
+CROPS = "crops"  # of a batch: the chosen responses behind crops of their images
+CROP_SHARES = (0.01, 0.2)  # of the image's area
 # What a response's tokens are where types of tokens say more than text or image: PaliGemma's
 # prompt is seen whole by each of its tokens, its answer is not.
 RESPONSE_TYPES = {"paligemma": 1}
@@ -30,10 +36,14 @@ class Collator:
 
     Models that the shared-image engine serves get a pair as one packed row (`shared_prefix.py`),
     all others as two.
+
+    Args:
+        model: The model.
+        with_crops: Whether batches hold the chosen responses behind crops of their images, too.
     """
 
-    def __init__(self, model: HFModel) -> None:
-        self.model = model
+    def __init__(self, model: HFModel, with_crops: bool = False) -> None:
+        self.model, self.with_crops = model, with_crops
         self.prompter, self.tokenizer = model.prompter, model.processor.tokenizer
         self.is_upright = model.protocol.orientation == "exif"
         self.end = _end_of_answer(model)
@@ -45,7 +55,7 @@ class Collator:
         self.limit = getattr(text_config, "max_position_embeddings", None)
         self.response_type = RESPONSE_TYPES.get(model.config.model_type, 0)
 
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A batch.
 
         Args:
@@ -55,20 +65,29 @@ class Collator:
             input_ids, attention_mask and completion_mask of shape (2 × pairs, tokens), all chosen
             rows first; the images' tensors; the reference's log-probabilities (pairs,) if they are
             known; of packed pairs what `shared_prefix.pack` adds, of others types of tokens if the
-            model has them.
+            model has them. With crops also `crops`, a batch of its own whose first rows are the
+            chosen responses.
         """
-        encoded = []
+        encoded, encoded_crops = [], []
         for example in examples:
             image = read_image(Path(example["images"][0]), self.is_upright)
             encoded.append(self.prompter.encode(image, [example["question"]]))
+            if self.with_crops:
+                crop = cropped(image, f"{example['images'][0]} {example['question']}")
+                encoded_crops.append(self.prompter.encode(crop, [example["question"]]))
         chosen = [self._response(example["chosen_text"]) for example in examples]
         rejected = [self._response(example["rejected_text"]) for example in examples]
         for item in encoded:
             self._check(item.ids[0])
+        batch: dict[str, Any] = {}
         if self.model.not_packed:
-            batch = self._padded(encoded, chosen + rejected)
+            batch |= self._padded(encoded, chosen + rejected)
         else:
-            batch = self._packed(encoded, chosen, rejected)
+            batch |= self._packed(encoded, chosen, rejected)
+        if self.with_crops and self.model.not_packed:
+            batch[CROPS] = self._padded(encoded_crops, chosen)
+        elif self.with_crops:
+            batch[CROPS] = self._packed(encoded_crops, chosen, [[] for _ in chosen])
         for name in REFERENCE:
             if name in examples[0]:
                 batch[name] = torch.tensor([example[name] for example in examples])
@@ -94,9 +113,10 @@ class Collator:
     def _padded(
         self, encoded: Sequence[Encoded], responses: Sequence[list[int]]
     ) -> dict[str, torch.Tensor]:
-        """A row for every response, all chosen ones first: trl splits a batch in the middle."""
+        """A row for every response: one to each prompt, then maybe another one to each."""
+        num_each = len(responses) // len(encoded)
         rows = []  # prompt, response
-        for item, response in zip([*encoded, *encoded], responses, strict=True):
+        for item, response in zip([*encoded] * num_each, responses, strict=True):
             rows.append((item.ids[0], response))
         starts = torch.tensor([len(prompt) for prompt, _ in rows])[:, None]  # (rows, 1)
         lengths = torch.tensor([len(prompt) + len(completion) for prompt, completion in rows])[
@@ -116,13 +136,13 @@ class Collator:
             "completion_mask": (is_token & (columns >= starts)).long(),
         }
         for name in encoded[0].token_types:
-            types = [item.token_types[name][0] for item in encoded] * 2
+            types = [item.token_types[name][0] for item in encoded] * num_each
             batch[name] = self._token_types(types, width)
         for name in encoded[0].pixels:
             pixels = [item.pixels[name] for item in encoded]
             if name in TOKENS_SEE:
                 pixels = [_lengthened(value, width) for value in pixels]
-            batch[name] = stacked(pixels * 2)  # once for chosen, once for rejected
+            batch[name] = stacked(pixels * num_each)
         return batch
 
     def _token_types(self, of_prompts: Sequence[torch.Tensor], width: int) -> torch.Tensor:
@@ -184,6 +204,27 @@ class Collator:
                 "The chat template adds it once more.",
                 "Correct the checkpoint's chat template.",
             )
+
+
+def cropped(image: Image.Image, seed: str) -> Image.Image:
+    """A small part of an image, in the image's size, which shows little of what it showed.
+
+    As in mDPO (arXiv 2406.11839), where the chosen response is the worse one behind an image that
+    lacks what it tells. A pair always has the same crop, so that the reference is computed once.
+
+    Args:
+        image: The image.
+        seed: What decides the crop.
+    """
+    rng = random.Random(seed)
+    area = image.width * image.height * rng.uniform(*CROP_SHARES)
+    shape = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))  # width by height
+    width = min(image.width, max(1, round(math.sqrt(area * shape))))
+    height = min(image.height, max(1, round(math.sqrt(area / shape))))
+    left = rng.randint(0, image.width - width)
+    top = rng.randint(0, image.height - height)
+    part = image.crop((left, top, left + width, top + height))
+    return part.resize(image.size, Image.Resampling.BICUBIC)
 
 
 def _end_of_answer(model: HFModel) -> int:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from alignment.settings import Settings
 from bench.registry import split_adapter
 
-Losses = Literal["sigmoid", "ipo", "hinge", "robust", "mpo", "sft"]
+Losses = Literal["sigmoid", "ipo", "hinge", "robust", "mpo", "mdpo", "sft"]
 
 
 class Lora(Settings):

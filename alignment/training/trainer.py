@@ -31,7 +31,7 @@ from torch.distributed.tensor import DTensor
 
 from alignment.settings import RecipeError
 from alignment.training.artifacts import MEASURED, model_card, write_curves
-from alignment.training.collator import REFERENCE, Collator
+from alignment.training.collator import CROPS, REFERENCE, Collator
 from alignment.training.settings import Measuring, Training
 from alignment.training.shared_prefix import share_prefix
 from bench.files import append_lines, read_json, read_lines, replace_file, write_json
@@ -44,7 +44,11 @@ if TYPE_CHECKING:
     from bench.models.hf import HFModel
 
 # Losses that are a weighted sum of trl's. mpo: Wang et al., arXiv 2411.10442, section 3.2.
-WEIGHTED_LOSSES = {"mpo": (["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0])}
+# mdpo adds two terms of its own to trl's (`pair_trainer.py`).
+WEIGHTED_LOSSES = {
+    "mpo": (["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0]),
+    "mdpo": (["sigmoid"], [1.0]),
+}
 TRAINED = "trained.json"  # counts of a training whose adapter is whole
 SAVE_SHARE = 0.1  # of all steps, between two checkpoints
 NOTHING_SHOWN = nullcontext(lambda amount: None)
@@ -283,7 +287,7 @@ def make_trainer(
         args=arguments,
         train_dataset=Dataset.from_dict(columns),
         processing_class=model.processor,
-        data_collator=Collator(model),
+        data_collator=Collator(model, with_crops=settings.loss == "mdpo"),
         peft_config=lora,
     )
     if model.not_packed:
@@ -366,8 +370,8 @@ def _doubled(output: Any) -> Any:
 
 def reference_logps(
     trainer: Any, pairs: Sequence[Mapping[str, Any]], out: Path
-) -> list[tuple[float, float]]:
-    """The base model's summed log-probabilities of chosen and rejected responses.
+) -> list[tuple[float, ...]]:
+    """The base model's summed log-probabilities: a tuple for each pair, as REFERENCE names them.
 
     They are in the order of the pairs and kept in `out`. Of several processes each computes its
     share, pair after pair in turn.
@@ -381,20 +385,21 @@ def reference_logps(
     trainer.model.eval()
     for start in range(0, len(indices), size):
         examples = [trainer.train_dataset[index] for index in indices[start : start + size]]
-        batch = {}
-        for name, value in trainer.data_collator(examples).items():
-            batch[name] = value.to(trainer.model.device)
-        chosen, rejected = trainer.compute_ref_log_probs(trainer.model, batch)
-        rows = []
-        for chosen_logp, rejected_logp in zip(chosen.tolist(), rejected.tolist(), strict=True):
-            rows.append({"chosen": chosen_logp, "rejected": rejected_logp})
-        append_lines(files[rank], rows)
+        batch = trainer._prepare_inputs(trainer.data_collator(examples))
+        crops = batch.pop(CROPS, None)
+        columns = [*trainer.compute_ref_log_probs(trainer.model, batch)]
+        if crops is not None:
+            # trl splits rows in the middle; the first ones are the chosen responses.
+            logps_of_rows = torch.cat(trainer.compute_ref_log_probs(trainer.model, crops))
+            columns.append(logps_of_rows[: len(examples)])
+        logps = zip(*(column.tolist() for column in columns), strict=True)
+        append_lines(files[rank], [{"logps": row} for row in logps])
     trainer.accelerator.wait_for_everyone()
     by_process = [read_lines(file) for file in files]
     ordered = []
     for index in range(len(pairs)):
         row = by_process[index % world][index // world]
-        ordered.append((row["chosen"], row["rejected"]))
+        ordered.append(tuple(row["logps"]))
     return ordered
 
 
@@ -402,7 +407,8 @@ def use_reference(trainer: Any, pairs: Sequence[Mapping[str, Any]], out: Path) -
     """Gives the trainer the reference's log-probabilities, so that it computes none itself."""
     reference = reference_logps(trainer, pairs, out)
     data = trainer.train_dataset
-    for column, side in zip(REFERENCE, zip(*reference, strict=True), strict=True):
+    # Only mdpo has the last of the columns.
+    for column, side in zip(REFERENCE, zip(*reference, strict=True), strict=False):
         data = data.add_column(column, list(side))
     trainer.train_dataset = data
     trainer.precompute_ref_logps = True

@@ -178,6 +178,6 @@ RECALL = Figure(
     heading="recall",
     margin=0.01,
 )
-LENGTH = Figure("length", "CHAIR words", "neither", mean_of_value("length"), "words", bounds=None)
+LENGTH = Figure("length", "CHAIR words", "neither", mean_of_value("length"), "amount", bounds=None)
 
 CHAIR = Chair()

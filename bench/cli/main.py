@@ -39,7 +39,10 @@ app.add_typer(data_app, name="data")
 INCOMPLETE = 3
 REGRESSION = 1
 SHOWN_REASONS = 5  # why samples are unscored
-JUDGES = "openai:MODEL[@URL], hf:MODEL, replay:FILE, or scene (for --data scenes)."
+JUDGES = (
+    "openai:MODEL[@URL], hf:MODEL, grounding:MODEL[+MODEL] (checks claims at the image), "
+    "replay:FILE, or scene (for --data scenes)."
+)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 JudgeSpec = Annotated[str | None, typer.Option(help=JUDGES)]
 JudgeTemplate = Annotated[
@@ -49,6 +52,13 @@ JudgeTemplate = Annotated[
 JudgeKey = Annotated[
     str | None,
     typer.Option(help="openai:…@URL: the environment variable that holds the judge's key."),
+]
+JudgeClaims = Annotated[
+    str | None,
+    typer.Option(
+        help="grounding:… only: who finds the claims of an answer: coco (the default), "
+        "noun-phrases, openai:MODEL[@URL] or hf:MODEL."
+    ),
 ]
 MovedData = Annotated[
     str | None, typer.Option("--data", help="Where the data lies now, if it has moved.")
@@ -97,6 +107,7 @@ def run(
     judge_template: JudgeTemplate = None,
     judge_max_tokens: JudgeMaxTokens = None,
     judge_api_key_env: JudgeKey = None,
+    judge_claims: JudgeClaims = None,
     limit: Annotated[
         int | None, typer.Option(help="Only so many samples, taken evenly from all subsets.")
     ] = None,
@@ -169,7 +180,9 @@ def run(
             "--suite names no benchmark.", f"It is {suite!r}.", "`bench list suites` shows all."
         )
     benchmarks = list(map(registry.benchmark, names))
-    run_judge = judge_for(judge, data, judge_template, judge_max_tokens, judge_api_key_env)
+    run_judge = judge_for(
+        judge, data, judge_template, judge_max_tokens, judge_api_key_env, judge_claims
+    )
     prices = _prices(price)
     if prices and not model.startswith("openai:"):
         raise BenchError(
@@ -259,6 +272,7 @@ def judge(
     judge_template: JudgeTemplate = None,
     judge_max_tokens: JudgeMaxTokens = None,
     judge_api_key_env: JudgeKey = None,
+    judge_claims: JudgeClaims = None,
     data: MovedData = None,
     images: MovedImages = None,
     json: Json = False,
@@ -272,7 +286,7 @@ def judge(
     from bench.runs.jobs import load_judges, rescore, scores_by
 
     specs = list(dict.fromkeys(judge))
-    judges = load_judges(specs, judge_template, judge_max_tokens, judge_api_key_env)
+    judges = load_judges(specs, judge_template, judge_max_tokens, judge_api_key_env, judge_claims)
     outcomes = []
     pairs: list[JudgePair] = []
     for run in _judged_runs(path):

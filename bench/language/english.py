@@ -20,6 +20,7 @@ IRREGULAR = {
     "scissors": "scissors",
     "mouse": "mice",
     "wine glass": "wine glasses",
+    "bench": "benches",
     "toothbrush": "toothbrushes",
     "broccoli": "broccoli",
 }

@@ -70,6 +70,22 @@ _NOT_IN_WORDNET = frozenset(
 _SHORTER_IN_WORDNET = {"vases": "vas"}  # WordNet's lemmatiser really does this
 
 
+class Word(NamedTuple):
+    """A word of a sentence, or a pair that chair.py reads as one.
+
+    Args:
+        text: As it stands there, in lower case.
+        lemma: Under the part of speech that its neighbours suggest.
+        is_verb: Whether it is one between these neighbours.
+        is_noun: Whether it can be a noun.
+    """
+
+    text: str
+    lemma: str
+    is_verb: bool
+    is_noun: bool
+
+
 class _Readings(NamedTuple):
     """A token's lemma as a noun, as a verb (None if none), and if the lexicon has the noun."""
 
@@ -156,14 +172,17 @@ def _with_neighbours(tokens: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     return zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False)
 
 
-def lemmatize(tokens: Sequence[str]) -> list[str]:
-    """Each lower-cased token's lemma, under the part of speech that its neighbours suggest."""
-    lemmas = []
+def _words(tokens: Sequence[str]) -> Iterator[Word]:
+    """Each lower-cased token as its neighbours suggest."""
     for before, token, after in _with_neighbours(tokens):
-        noun, verb, _ = _readings(token)
-        reads_as_verb = verb is not None and verb != noun and _is_verb(before, token, after)
-        lemmas.append(verb if verb is not None and reads_as_verb else noun)
-    return lemmas
+        noun, verb, listed_as_noun = _readings(token)
+        reads_as_verb = verb is not None and _is_verb(before, token, after)
+        lemma = verb if verb is not None and reads_as_verb else noun
+        # "The man holds a dog". The lemma stays as chair.py's tags have it.
+        has_object = verb is not None and after in _DETERMINERS and _readings(before).listed_as_noun
+        is_verb = reads_as_verb or has_object
+        is_noun = listed_as_noun and not is_verb and token not in _FUNCTION_WORDS
+        yield Word(token, lemma, is_verb, is_noun)
 
 
 def read_synonyms(text: str) -> dict[str, str]:
@@ -179,24 +198,34 @@ def read_synonyms(text: str) -> dict[str, str]:
     return category_of
 
 
+def read_words(caption: str) -> list[Word]:
+    """The caption's words with chair.py's pairs joined, left to right."""
+    singles = list(_words(tokenize(caption.lower())))
+    words: list[Word] = []
+    index = 0
+    while index < len(singles):
+        word = singles[index]
+        words.append(word)
+        index += 1
+        if index == len(singles):
+            break
+        second = singles[index]
+        # "potted plants" is found by its lemmas, "hot dogs" by its first token.
+        joined = DOUBLE_WORDS.get(f"{word.lemma} {second.lemma}")
+        joined = joined or DOUBLE_WORDS.get(f"{word.text} {second.lemma}")
+        if joined:
+            words[-1] = Word(f"{word.text} {second.text}", joined, False, True)
+            index += 1
+    return words
+
+
 def chair_words(caption: str) -> list[str]:
-    """The caption's lemmas with chair.py's pairs joined, left to right.
+    """The lemmas of a caption's words.
 
     >>> chair_words("Two potted plants.")[1]
     'potted plant'
     """
-    tokens = tokenize(caption.lower())
-    lemmas = lemmatize(tokens)
-    words: list[str] = []
-    index = 0
-    while index < len(lemmas):
-        lemma, token = lemmas[index], tokens[index]
-        second = lemmas[index + 1] if index + 1 < len(lemmas) else ""
-        # "potted plants" is found by its lemmas, "hot dogs" by its first token.
-        joined = DOUBLE_WORDS.get(f"{lemma} {second}") or DOUBLE_WORDS.get(f"{token} {second}")
-        words.append(joined or lemma)
-        index += 2 if joined else 1
-    return words
+    return [word.lemma for word in read_words(caption)]
 
 
 def mentions_in(words: Sequence[str], synonyms: Mapping[str, str]) -> list[tuple[int, str]]:

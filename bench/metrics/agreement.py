@@ -110,7 +110,7 @@ def _ratings(scores: Mapping[str, Score]) -> dict[str, int]:
     """The ratings by sample id; a review without exactly one rating is none."""
     ratings = {}
     for name, score in scores.items():
-        if score.unscored is None and not score.values["unrated"]:
+        if score.unscored is None and not score.values.get("unrated"):
             ratings[name] = int(score.values["rating"])
     return ratings
 

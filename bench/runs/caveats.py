@@ -112,6 +112,9 @@ def _judge_caveat(judge: Mapping[str, Any]) -> str | None:
         return "rated by the facts of the built-in world"
     if kind == "replay":
         return "recorded reviews by our rubric" if judge.get("reading") == "rubric" else None
+    if kind == "grounding":
+        names = " and ".join(str(model.get("name")) for model in judge["models"])
+        return f"by what {names} see of the claims, found by {judge['claims']['kind']}"
     name, prompt = str(judge.get("model", kind)), judge.get("prompt", "ours")
     if prompt == "official" and name.startswith(OFFICIAL_JUDGE):
         return None

@@ -76,13 +76,19 @@ def load_judge(
     template: Path | None = None,
     max_tokens: int | None = None,
     api_key_env: str | None = None,
+    claims: str | None = None,
 ) -> Judge:
     """The judge for a --judge text.
 
     Raises BenchError if it names no known kind, or if an option does nothing for it.
     """
     kind, _, rest = spec.partition(":")
-    options = {"template": template, "max_tokens": max_tokens, "api_key_env": api_key_env}
+    options = {
+        "template": template,
+        "max_tokens": max_tokens,
+        "api_key_env": api_key_env,
+        "claims": claims,
+    }
     adapter = registry.load("judges", kind)
     _check_options(adapter, options, f"--judge {kind}", "judge-")
     judge: Judge = adapter(rest, options)
@@ -94,12 +100,18 @@ def load_judges(
     template: Path | None = None,
     max_tokens: int | None = None,
     api_key_env: str | None = None,
+    claims: str | None = None,
 ) -> list[Judge]:
     """Several judges; an option goes to those that take it.
 
     Raises BenchError as `load_judge` does, and if no judge takes an option.
     """
-    options = {"template": template, "max_tokens": max_tokens, "api_key_env": api_key_env}
+    options = {
+        "template": template,
+        "max_tokens": max_tokens,
+        "api_key_env": api_key_env,
+        "claims": claims,
+    }
     adapters = [registry.load("judges", spec.partition(":")[0]) for spec in specs]
     judges = []
     for spec, adapter in zip(specs, adapters, strict=True):
@@ -142,17 +154,19 @@ def judge_for(
     template: Path | None = None,
     max_tokens: int | None = None,
     api_key_env: str | None = None,
+    claims: str | None = None,
 ) -> Judge | None:
     """The judge of a run: the one that was asked for, else the oracle on the built-in world."""
     if spec is None and data == "scenes":
         spec = "scene"  # it knows the facts of every scene
-    if spec is None and (template or max_tokens or api_key_env):
+    if spec is None and (template or max_tokens or api_key_env or claims):
         raise BenchError(
             "The options of a judge do nothing without one.",
-            "--judge-template, --judge-max-tokens and --judge-api-key-env say how it is asked.",
+            "--judge-template, --judge-max-tokens, --judge-api-key-env and --judge-claims say how "
+            "it is asked.",
             "Give --judge too, or leave them out.",
         )
-    return None if spec is None else load_judge(spec, template, max_tokens, api_key_env)
+    return None if spec is None else load_judge(spec, template, max_tokens, api_key_env, claims)
 
 
 def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:

@@ -21,6 +21,7 @@ from bench.types import (
     Benchmark,
     Data,
     Judge,
+    LooksAtImages,
     Metric,
     Model,
     Progress,
@@ -299,6 +300,12 @@ def judge_answers(
             if answer.text or not answer.thoughts:
                 items.append((sample, answer))
     progress(len(questions.samples) - len(items))
+    if isinstance(judge, LooksAtImages):
+        path_of = {}
+        for request in questions.requests:
+            if request.path is not None:
+                path_of[request.image] = request.path
+        judge.look_at(path_of)
     failures: dict[str, str] = {}
     for batch in judge.judge(items):
         good = []

@@ -6,35 +6,10 @@ import random
 import re
 from collections.abc import Sequence
 
+from bench.language.coco_objects import OBJECTS
 from bench.language.english import NUMBERS, article, counted, listed, plural
 from bench.scenes.world import CATEGORIES, SIDE, SPLITS, Context, Scene, Thing, scene
 
-SYNONYMS = {
-    "person": ("man", "woman", "people", "boy", "girl", "child"),
-    "bicycle": ("bike",),
-    "motorcycle": ("motorbike",),
-    "airplane": ("plane", "aircraft"),
-    "truck": ("lorry",),
-    "cat": ("kitten",),
-    "dog": ("puppy",),
-    "backpack": ("rucksack",),
-    "handbag": ("purse",),
-    "suitcase": ("luggage",),
-    "sports ball": ("ball", "football"),
-    "cup": ("mug",),
-    "couch": ("sofa",),
-    "potted plant": ("houseplant", "plant"),
-    "tv": ("television",),
-    "cell phone": ("phone", "smartphone"),
-    "teddy bear": ("teddy",),
-    "skis": ("ski",),
-    "donut": ("doughnut",),
-    "sheep": ("lamb",),
-    "cow": ("bull",),
-    "horse": ("pony",),
-    "boat": ("sailboat",),
-    "vase": ("vas",),  # what CHAIR's lemmatiser makes of "vases"
-}
 NAME = re.compile(r"scene_(\w+)_(\d+)_(\d+)\.png")
 YES_NO_KINDS = (  # AMBER's discriminative types
     "discriminative-hallucination",
@@ -83,7 +58,7 @@ def noun_relations() -> dict[str, list[str]]:
     related: dict[str, list[str]] = {}
     for name in CATEGORIES:
         words = related.setdefault(noun(name), [])
-        for word in SYNONYMS.get(name, ()):
+        for word in OBJECTS[name]:
             if word != noun(name) and word not in words:
                 words.append(word)
     return related
@@ -276,5 +251,5 @@ def _existence_question(scene: Scene, yes: bool, rng: random.Random) -> str | No
 
 def synonym_lines() -> str:
     """The categories with their synonyms in the form of CHAIR's list."""
-    lines = [", ".join((name, *SYNONYMS.get(name, ()))) + "\n" for name in CATEGORIES]
+    lines = [", ".join((name, *OBJECTS[name])) + "\n" for name in CATEGORIES]
     return "".join(lines)

@@ -50,11 +50,13 @@ def test_a_local_judge_says_what_generate_says_for_each_answer_alone(tmp_path):
     said = {sample.id: verdict.text for batch in batches for sample, verdict in batch}
     for sample, answer in items:
         text = f"<|user|>{Rubric().fill(sample, answer)}<|assistant|>"
-        ids = judge.tokenizer(text, return_tensors="pt", add_special_tokens=False)
-        alone = judge.model.generate(**ids, do_sample=False, max_new_tokens=12)[
+        ids = judge.model.tokenizer(text, return_tensors="pt", add_special_tokens=False)
+        alone = judge.model.model.generate(**ids, do_sample=False, max_new_tokens=12)[
             0, ids["input_ids"].shape[1] :
         ]
-        assert judge.tokenizer.decode(alone, skip_special_tokens=True).strip() == said[sample.id]
+        assert (
+            judge.model.tokenizer.decode(alone, skip_special_tokens=True).strip() == said[sample.id]
+        )
     assert len(judge.describe()["weights_sha256"]) == 64
 
 

@@ -21,7 +21,6 @@ from alignment.stages.preferences import Preferences
 from bench.benchmarks.chair import caption_values
 from bench.errors import BenchError
 from bench.files import append_lines, read_lines, write_json
-from bench.language.claims import Claim, claims_of
 from bench.language.english import NUMBERS, plural
 from bench.language.object_mentions import read_synonyms
 from bench.runs.run import Run
@@ -31,47 +30,6 @@ from tests.recorded_runs import record_of, score_row, write_run
 
 SYNONYMS = read_synonyms(synonym_lines())
 GOOD = (ROOT / "alignment" / "recipes" / "scenes-tiny.yaml").read_text()
-
-
-DOG, CAT, GLASS = (Claim(name) for name in ("dog", "cat", "wine glass"))
-
-
-def no(claim: Claim) -> Claim:
-    return claim._replace(denied=True)
-
-
-@pytest.mark.parametrize(
-    ("text", "instruction", "claims"),
-    [
-        ("The image shows a dog and two cats in a park.", "Describe.", [DOG, CAT, Claim("cat", 2)]),
-        ("There are two small dogs and a cat.", "Describe.", [DOG, Claim("dog", 2), CAT]),
-        ("A dog and a cat. There is also a dog.", "Describe.", [DOG, CAT]),
-        (
-            "A dog and two cats. The dog is brown, the two cats are small.",
-            "?",
-            [DOG, CAT, Claim("cat", 2)],
-        ),
-        ("There is no dog in the image.", "Where is the dog?", [no(DOG)]),
-        ("The cat is small. There is no dog.", "?", [CAT, no(DOG)]),
-        ("Yes", "Is there a wine glass in the image?", [GLASS]),
-        ("No.", "Is there a wine glass in the image?", [no(GLASS)]),
-        ("No, but there is a puppy.", "Is there a cat?", [DOG, no(CAT)]),
-        ("Nothing.", "Is there a cat?", []),
-        ("", "Is there a cat?", []),
-    ],
-)
-def test_what_a_response_claims(text, instruction, claims):
-    assert claims_of(text, instruction, SYNONYMS) == claims
-
-
-def test_a_claim_is_a_question_to_a_model():
-    questions = [claim.question for claim in (DOG, no(DOG), Claim("knife", 1), Claim("knife", 3))]
-    assert questions == [
-        "Is there a dog in the image?",
-        "Is there a dog in the image?",
-        "Is there one knife in the image?",
-        "Are there three knives in the image?",
-    ]
 
 
 def test_an_assertion_is_worth_what_the_picture_says():

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
+from PIL import Image
+from transformers import AutoModelForImageTextToText
 
 from alignment.settings import RecipeError
 from alignment.stages import dpo
+from alignment.training.collator import cropped
 from alignment.training.settings import Lora, Training
 from alignment.training.trainer import make_trainer, use_reference
 from bench.data.images import read_image
@@ -51,8 +55,12 @@ def pairs_in(folder: Path) -> list[dict]:
 
 
 @torch.no_grad()
-def as_at_inference(model: HFModel, pair: dict, side: str, end: str) -> float:
-    """The summed log-probability of a response behind the processor's own inputs."""
+def as_at_inference(model: HFModel, pair: dict, side: str, end: str, network=None) -> float:
+    """The summed log-probability of a response behind the processor's own inputs.
+
+    By the model's own network, or by another one.
+    """
+    network = network or model.model
     image = model.prompter.prepare(read_image(Path(pair["image"]), upright=False))
     if model.protocol.conversation == "template":
         inputs = model.prompter.whole(image, pair["instruction"])
@@ -76,7 +84,7 @@ def as_at_inference(model: HFModel, pair: dict, side: str, end: str) -> float:
             inputs[name] = torch.cat([inputs[name], more], 1)
     ids = torch.cat([inputs["input_ids"], said], 1)
     inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    logits = model.model.eval()(**inputs).logits[0, length - 1 : -1]
+    logits = network.eval()(**inputs).logits[0, length - 1 : -1]
     return logits.log_softmax(-1).gather(1, said[0, :, None]).sum().item()
 
 
@@ -148,6 +156,8 @@ PACKED = [
         *((kind, {}) for kind in PACKED),
         ("llava", {"loss": "ipo"}),
         ("llava", {"loss": "mpo"}),
+        ("llava", {"loss": "mdpo"}),
+        ("qwen2_vl", {"loss": "mdpo"}),
         ("qwen2_5_vl", {"loss": "sft"}),
         ("llava_next", {"gradient_checkpointing": True}),
         ("qwen2_vl", {"gradient_checkpointing": True}),
@@ -180,6 +190,87 @@ def test_families_that_are_not_checked_train_with_two_rows(tiny, tmp_path):
         training = Training(model=str(tiny(kind)), batch=4, lora=Lora(rank=2, alpha=4))
         counts = dpo.run(training, inputs, tmp_path / kind, 0)
         assert counts["shared_prefix"] is is_shared
+
+
+@pytest.mark.parametrize("kind", ["llava", "gemma3"])
+def test_mdpo_is_the_papers_formula(tiny, tmp_path, kind):
+    """Equations 3 to 6 of arXiv 2406.11839 over log-probabilities of the processor's own inputs."""
+    pairs = pairs_in(tmp_path)
+    end = ENDS.get(kind, "<|im_end|>")
+    crops = []
+    for number, pair in enumerate(pairs):
+        image = read_image(Path(pair["image"]), upright=False)
+        crop = tmp_path / f"crop-{number}.png"
+        cropped(image, f"{pair['image']} {pair['instruction']}").save(crop)
+        crops.append(pair | {"image": str(crop)})
+
+    def logps(model):
+        rows = []
+        for pair, crop in zip(pairs, crops, strict=True):
+            rows.append(
+                [
+                    as_at_inference(model, pair, "chosen", end),
+                    as_at_inference(model, pair, "rejected", end),
+                    as_at_inference(model, crop, "chosen", end),
+                ]
+            )
+        return torch.tensor(rows)  # (pairs, 3)
+
+    reference = logps(HFModel(str(tiny(kind)), {}))
+    model = HFModel(str(tiny(kind)), {})
+    training = Training(
+        model=str(tiny(kind)), batch=4, loss="mdpo", beta=0.3, lora=Lora(rank=2, alpha=4)
+    )
+    trainer = make_trainer(model, pairs, training, tmp_path / "out", 0)
+    use_reference(trainer, pairs, tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.3, generator=generator)
+    trainer.model.eval()
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
+    loss = trainer.compute_loss(trainer.model, batch).item()
+    chosen, rejected, crop = (0.3 * (logps(model) - reference)).T
+    terms = torch.stack([chosen - rejected, chosen - crop, chosen]).sigmoid().log()
+    assert loss == pytest.approx(-terms.sum(0).mean().item(), abs=2e-3)
+    assert terms.exp().std() > 0.01, "the three terms must differ for the check to mean much"
+
+
+def test_a_crop_shows_a_small_part_in_the_images_size():
+    ramp = Image.new("RGB", (200, 100))
+    ramp.putdata([(x, 2 * y, 0) for y in range(100) for x in range(200)])
+    shares = []
+    for number in range(50):
+        crop = cropped(ramp, f"pair {number}")
+        assert crop.size == (200, 100)
+        (left, right), (top, bottom), _ = crop.getextrema()
+        shares.append((right - left + 1) * (bottom - top + 2) / 2 / (200 * 100))
+    assert 0.01 < min(shares) < 0.05 and 0.15 < max(shares) < 0.22
+    assert list(cropped(ramp, "a").getdata()) == list(cropped(ramp, "a").getdata())
+
+
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+def test_an_adapter_of_any_family_loads_in_plain_peft_and_in_the_bench(tiny, tmp_path, kind):
+    if kind == "pixtral":
+        pytest.importorskip("torchvision", reason="transformers' Pixtral needs torchvision")
+    inputs = {"preferences": tmp_path / "preferences"}
+    inputs["preferences"].mkdir()
+    pairs = pairs_in(inputs["preferences"])
+    append_lines(inputs["preferences"] / "pairs.jsonl", pairs)
+    training = Training(
+        model=str(tiny(kind)), batch=2, warmup=0, learning_rate=1e-1, lora=Lora(rank=4)
+    )
+    dpo.run(training, inputs, tmp_path, 0)
+    bench_model = HFModel(f"{tiny(kind)}+{tmp_path / 'adapter'}", {})
+    network = AutoModelForImageTextToText.from_pretrained(tiny(kind), dtype=torch.float32)
+    plain = PeftModel.from_pretrained(network, tmp_path / "adapter")
+    end = ENDS.get(kind, "<|im_end|>")
+    of_base = as_at_inference(HFModel(str(tiny(kind)), {}), pairs[0], "chosen", end)
+    of_bench = as_at_inference(bench_model, pairs[0], "chosen", end)
+    of_plain = as_at_inference(bench_model, pairs[0], "chosen", end, plain)
+    assert of_plain == pytest.approx(of_bench, abs=1e-3)
+    assert of_plain != pytest.approx(of_base, abs=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["llava_next", "qwen2_5_vl", "gemma3", "smolvlm", "mllama"])

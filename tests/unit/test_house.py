@@ -19,7 +19,7 @@ FLOORS = (
     ("bench/__main__.py",),
     ("bench/cli/",),
     ("bench/integrations/", "bench/judges/", "alignment/", "reports/"),
-    ("leaderboards/", "bench/scenes/"),
+    ("leaderboards/", "bench/scenes/", "bench/grounding/"),
     ("bench/runs/",),
     ("bench/models/",),
     ("bench/benchmarks/", "bench/data/"),
