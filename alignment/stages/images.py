@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 from PIL import Image
 from pydantic import Field
@@ -19,9 +19,10 @@ from alignment.rewards.image import ImageReward, scorer
 from alignment.rows import PromptRow
 from alignment.settings import Beside, RecipeError, Settings
 from bench.data.images import link_image, read_image
-from bench.errors import DataError, one_line, os_reason
+from bench.errors import BenchError, DataError, one_line, os_reason
 from bench.files import append_lines, read_lines
 from bench.models import checkpoints
+from bench.models.ray_cluster import Fault, in_order, start_workers
 from bench.scenes.render import render
 from bench.scenes.world import CONTEXTS, Scene, scene
 from bench.terminal import progress_bar
@@ -46,6 +47,7 @@ class DiffusersImages(Settings):
     """Any text-to-image pipeline of diffusers: one seeded candidate for each guidance scale.
 
     `batch` prompts are drawn at a time; each candidate has its own noise, whatever the batch.
+    `workers` and `ray` are those of `bench run`: each worker holds the pipeline and the reward.
     """
 
     kind: Literal["diffusers"]
@@ -56,8 +58,10 @@ class DiffusersImages(Settings):
     side: int | None = Field(None, gt=0)
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     reward: ImageReward | None = None
+    workers: int | None = Field(None, gt=0)
+    ray: str | None = None
 
-    MOVES_NOTHING: ClassVar[frozenset[str]] = frozenset({"batch"})
+    MOVES_NOTHING: ClassVar[frozenset[str]] = frozenset({"batch", "workers", "ray"})
 
 
 class FolderImages(Settings):
@@ -72,8 +76,18 @@ class FolderImages(Settings):
 
 Images = SceneImages | DiffusersImages | FolderImages
 Prompt = tuple[int, PromptRow]  # with its number
-# Prompts and the folder of images → for each the fields file, candidates, dropped.
-Maker = Callable[[Sequence[Prompt], Path], list[dict[str, Any]]]
+Fields = dict[str, Any]  # file, candidates, dropped of an image's row
+
+
+class Drawn(NamedTuple):
+    """The best of a prompt's candidates, and what is known of all of them."""
+
+    image: Image.Image
+    candidates: list[dict[str, Any]]
+
+
+# From prompts to what a pipeline draws for each.
+Painter = Callable[[Sequence[Prompt]], list[Drawn]]
 
 
 def identity(settings: Images) -> Any:
@@ -110,15 +124,14 @@ def run(settings: Images, inputs: Mapping[str, Path], out: Path, seed: int) -> d
     done = {row["id"] for row in read_lines(file)}
     waiting = [(number, row) for number, row in enumerate(rows) if row["id"] not in done]
     size = settings.batch if isinstance(settings, DiffusersImages) else 1
-    # A pipeline is loaded only if an image is missing.
-    make = _maker(settings, seed) if waiting else None
+    batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
     with progress_bar("images", len(rows)) as progress:
         progress(len(rows) - len(waiting))
-        for start in range(0, len(waiting), size):
-            prompts = waiting[start : start + size]
-            assert make is not None
+        # Nothing is loaded if no image is missing.
+        made = _made(settings, seed, batches, folder) if batches else iter(())
+        for prompts, fields_of in zip(batches, made, strict=True):
             new = []
-            for (_, row), fields in zip(prompts, make(prompts, folder), strict=True):
+            for (_, row), fields in zip(prompts, fields_of, strict=True):
                 new.append(
                     {
                         "id": row["id"],
@@ -138,12 +151,61 @@ def run(settings: Images, inputs: Mapping[str, Path], out: Path, seed: int) -> d
     }
 
 
-def _maker(settings: Images, seed: int) -> Maker:
-    if isinstance(settings, SceneImages):
-        return lambda prompts, folder: [_draw(settings, seed, *item, folder) for item in prompts]
-    if isinstance(settings, FolderImages):
-        return lambda prompts, folder: [_take(settings, *item, folder) for item in prompts]
-    return _generator(settings, seed)
+def _made(
+    settings: Images, seed: int, batches: Sequence[Sequence[Prompt]], folder: Path
+) -> Iterator[list[Fields]]:
+    """The fields of each batch's images, which are then in the folder."""
+    if isinstance(settings, DiffusersImages):
+        for prompts, drawn in zip(batches, _painted(settings, seed, batches), strict=True):
+            fields_of = []
+            for (_, row), one in zip(prompts, drawn, strict=True):
+                file = f"{row['id']}.png"
+                one.image.save(folder / file)
+                fields_of.append({"file": f"images/{file}", "candidates": one.candidates})
+            yield fields_of
+        return
+    for prompts in batches:
+        if isinstance(settings, SceneImages):
+            yield [_draw(settings, seed, *item, folder) for item in prompts]
+        else:
+            yield [_take(settings, *item, folder) for item in prompts]
+
+
+def _painted(
+    settings: DiffusersImages, seed: int, batches: Sequence[Sequence[Prompt]]
+) -> Iterator[list[Drawn]]:
+    """What a pipeline draws, in the order of the prompts; by workers if there are any."""
+    if settings.workers or settings.ray:
+        workers, _ = start_workers(
+            _PaintingWorker, lambda _: (settings, seed), settings.workers, settings.ray
+        )
+        yield from in_order(
+            workers,
+            batches,
+            lambda worker, prompts: worker.paint.remote(prompts),
+            lambda prompts: f"the prompts from {prompts[0][1]['id']} on",
+        )
+        return
+    paint = _painter(settings, seed)
+    for prompts in batches:
+        yield paint(prompts)
+
+
+class _PaintingWorker:
+    """In an actor's process: one pipeline and one reward."""
+
+    def __init__(self, settings: DiffusersImages, seed: int) -> None:
+        self.fault: Fault | None = None
+        try:
+            self.painter = _painter(settings, seed)
+        except BenchError as error:
+            self.fault = (error.fact, error.reason, error.remedy)
+
+    def about(self) -> Fault | str:
+        return self.fault or "ready"
+
+    def paint(self, prompts: Sequence[Prompt]) -> list[Drawn]:
+        return self.painter(prompts)
 
 
 def _draw(
@@ -212,7 +274,7 @@ def _image_files(folder: Path) -> list[Path]:
         ) from error
 
 
-def _generator(settings: DiffusersImages, seed: int) -> Maker:
+def _painter(settings: DiffusersImages, seed: int) -> Painter:
     """A text-to-image pipeline, and the reward that picks among its candidates.
 
     Raises RecipeError if either cannot be loaded.
@@ -224,7 +286,7 @@ def _generator(settings: DiffusersImages, seed: int) -> Maker:
     score = scorer(settings.reward) if settings.reward else None
     size = {"height": settings.side, "width": settings.side} if settings.side else {}
 
-    def make(prompts: Sequence[Prompt], folder: Path) -> list[dict[str, Any]]:
+    def paint(prompts: Sequence[Prompt]) -> list[Drawn]:
         images: list[list[Image.Image]] = [[] for _ in prompts]  # candidates of each prompt
         listed: list[list[dict[str, Any]]] = [[] for _ in prompts]
         for index, scale in enumerate(settings.guidance):
@@ -241,19 +303,17 @@ def _generator(settings: DiffusersImages, seed: int) -> Maker:
                 generator=generators,
                 **size,
             )
-            for drawn, image in zip(images, output.images, strict=True):
-                drawn.append(image)
-        rows = []
-        for (_, row), drawn, candidates in zip(prompts, images, listed, strict=True):
-            scores = score(row["prompt"], drawn) if score else [0.0] * len(drawn)
+            for of_prompt, image in zip(images, output.images, strict=True):
+                of_prompt.append(image)
+        drawn = []
+        for (_, row), of_prompt, candidates in zip(prompts, images, listed, strict=True):
+            scores = score(row["prompt"], of_prompt) if score else [0.0] * len(of_prompt)
             for candidate, value in zip(candidates, scores, strict=True):
                 candidate["score"] = value
-            file = f"{row['id']}.png"
-            drawn[scores.index(max(scores))].save(folder / file)
-            rows.append({"file": f"images/{file}", "candidates": candidates})
-        return rows
+            drawn.append(Drawn(of_prompt[scores.index(max(scores))], candidates))
+        return drawn
 
-    return make
+    return paint
 
 
 def _load_pipeline(settings: DiffusersImages) -> Any:

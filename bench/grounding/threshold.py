@@ -16,7 +16,7 @@ import numpy as np
 
 HOLD = 2 / 3  # of the claims at the threshold: +1 for each of them, -2 for the others
 SURE = 0.1  # of all claims are taken as those that surely hold, and as many that surely do not
-FEWEST = 100  # claims
+FEWEST = 50  # claims
 CONTRAST = 0.1  # the least difference in agreement between the two
 
 

@@ -1,33 +1,24 @@
 """One model on many workers: actors of a Ray cluster, each holding the model.
 
 The driver plans the batches, as a single process would, and hands them over in their order, so that
-answers and their file are those of a single process. What a lost worker was asked goes to the
-others.
+answers and their file are those of a single process.
 """
 
 from __future__ import annotations
 
-import re
-import socket
 import tempfile
-import warnings
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.errors import BenchError, ModelError, one_line
+from bench.errors import BenchError, ModelError
 from bench.models.batching import plan
 from bench.models.hf import HFModel
 from bench.models.protocol import ByProtocol
+from bench.models.ray_cluster import Fault, in_order, start_workers
 from bench.types import Batch, Request
-
-AHEAD = 2  # batches that a worker has at hand, the one it computes included
-REACH = 10.0  # seconds to reach a cluster
-TRIES = 3  # how many workers a batch may cost before it is given up
-INSTALL = "pip install 'synth-align[ray]'"
 
 
 class Crew(NamedTuple):
@@ -62,9 +53,6 @@ class RayModel(ByProtocol):
 
     def answer(self, requests: Sequence[Request], done: frozenset[str]) -> Iterator[Batch]:
         """Batches in the order of a single process. Raises ModelError if no worker is left."""
-        import ray
-
-        workers = self._crew.workers
         batches: list[list[Request]] = []
         for groups in plan(requests, self._crew.max_prompts):
             batch: list[Request] = []
@@ -72,90 +60,24 @@ class RayModel(ByProtocol):
                 batch += group
             if any(request.key not in done for request in batch):
                 batches.append(batch)
-        todo = deque(range(len(batches)))
-        free = deque(workers * AHEAD)  # a worker stands there once for each batch it may hold
-        running: dict[Any, tuple[int, Any]] = {}  # Ray's reference → batch, worker
-        ready: dict[int, Batch] = {}  # answered before a batch in front of them was
-        losses = [0] * len(batches)
-        handed = 0
-        while handed < len(batches):
-            while free and todo:
-                index, worker = todo.popleft(), free.popleft()
-                reference = worker.answer.remote(batches[index], _contents(batches[index]))
-                running[reference] = index, worker
-            if not running:
-                raise _lost("The last of its workers is gone.")
-            try:
-                finished = ray.wait(list(running))[0][0]
-                index, worker = running.pop(finished)
-                answered = ray.get(finished)
-            except ray.exceptions.RayActorError:
-                losses[index] += 1
-                todo.appendleft(index)
-                free = deque(other for other in free if other is not worker)
-                if worker in workers:
-                    workers.remove(worker)
-                    warnings.warn(
-                        f"a worker was lost; what it was asked goes to the {len(workers)} left",
-                        stacklevel=2,
-                    )
-                if losses[index] == TRIES:
-                    # Most likely these very images kill whoever is asked about them.
-                    image = batches[index][0].image
-                    raise _lost(
-                        f"{TRIES} workers were lost over the images from {image} on."
-                    ) from None
-                continue
-            except ray.exceptions.RayError as error:
-                first_line = str(error).strip().splitlines()[0]
-                raise _lost(f"{type(error).__name__}: {first_line}") from error
-            if isinstance(answered, tuple):
-                raise ModelError(*answered)
-            free.append(worker)
-            ready[index] = answered
-            while handed in ready:
-                yield ready.pop(handed)
-                handed += 1
+        yield from in_order(
+            self._crew.workers,
+            batches,
+            lambda worker, batch: worker.answer.remote(batch, _contents(batch)),
+            lambda batch: f"the images from {batch[0].image} on",
+        )
 
     @cached_property
     def _crew(self) -> Crew:
         """The workers, started and found to be alike."""
-        try:
-            import ray
-        except ImportError as error:
-            raise ModelError("--workers needs Ray.", "It is not installed.", INSTALL) from error
-        _connect(ray, self.address, self.wanted)
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
+
+        def arguments(on_gpus: bool) -> tuple[str, dict[str, Any]]:
+            options = self.options | {"workers": None, "ray": None}
+            return self.spec, options | ({"device": "cuda"} if on_gpus else {})
+
         device = str(self.options.get("device") or "auto")
-        on_gpus = device.startswith("cuda") or (device == "auto" and gpus >= 1)
-        unit = "GPU" if on_gpus else "CPU"
-        count = self.wanted or (gpus if on_gpus else len(ray.nodes()))
-        if not 0 < count <= resources.get(unit, 0):
-            raise ModelError(
-                f"The cluster has no room for {count} workers.",
-                f"Each takes one {unit}, and it has {int(resources.get(unit, 0))}.",
-                "Give fewer --workers, or add machines.",
-            )
-        options = self.options | {"workers": None, "ray": None}
-        if on_gpus:
-            options["device"] = "cuda"
-        actor = ray.remote(_Worker).options(
-            num_cpus=1, num_gpus=int(on_gpus), scheduling_strategy="SPREAD", max_restarts=0
-        )
-        workers, pending = [], []
-        for _ in range(count):
-            worker = actor.remote(self.spec, options)
-            workers.append(worker)
-            pending.append(worker.about.remote())
-        try:
-            reports = ray.get(pending)
-        except ray.exceptions.RayError as error:
-            last_line = str(error).strip().splitlines()[-1][:300]
-            raise _lost(f"A worker cannot start: {last_line}") from error
+        workers, reports = start_workers(_Worker, arguments, self.wanted, self.address, device)
         for report in reports:
-            if isinstance(report[0], str):
-                raise ModelError(*report)
             # Another GPU or another version of a package can change an answer.
             if report != reports[0]:
                 raise ModelError(
@@ -167,13 +89,10 @@ class RayModel(ByProtocol):
 
 
 class _Worker:
-    """In an actor's process: one model.
-
-    Errors go back as (fact, reason, remedy), because Ray cannot carry our exceptions.
-    """
+    """In an actor's process: one model."""
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
-        self.fault: tuple[str, str, str] | None = None
+        self.fault: Fault | None = None
         try:
             self.model = HFModel(spec, options)
         except BenchError as error:
@@ -182,9 +101,7 @@ class _Worker:
     def about(self) -> tuple[Any, ...]:
         return self.fault or (self.model.describe(), self.model.max_prompts)
 
-    def answer(
-        self, requests: Sequence[Request], contents: Mapping[str, bytes]
-    ) -> Batch | tuple[str, str, str]:
+    def answer(self, requests: Sequence[Request], contents: Mapping[str, bytes]) -> Batch | Fault:
         """One batch.
 
         The images' contents travel with it, so that machines need not share a disk.
@@ -214,41 +131,9 @@ def _contents(requests: Sequence[Request]) -> dict[str, bytes]:
     return contents
 
 
-def _connect(ray: Any, address: str | None, count: int | None) -> None:
-    """Joins the cluster at `address`, or starts one on this machine."""
-    if ray.is_initialized():
-        return
-    quiet = {"logging_level": "ERROR", "log_to_driver": False}
-    host_and_port = re.search(r"([^/@]+):(\d+)$", address or "")
-    try:
-        if host_and_port:
-            # Ray itself tries for minutes to reach a cluster that is not there.
-            target = host_and_port[1], int(host_and_port[2])
-            socket.create_connection(target, timeout=REACH).close()
-        if address is None:
-            ray.init(address="local", include_dashboard=False, num_cpus=max(count or 1, 1), **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise ModelError(
-            f"There is no Ray cluster at {address or 'this machine'}.",
-            one_line(error),
-            "Start one with `ray start --head`, or check HOST:PORT and, if it wants a token, "
-            "RAY_AUTH_MODE=token.",
-        ) from error
-
-
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     differences = []
     for key in one:
         if one[key] != other.get(key):
             differences.append(f"{key} {other.get(key)!r}, another {one[key]!r}")
     return "; ".join(differences)
-
-
-def _lost(reason: str) -> ModelError:
-    return ModelError(
-        "The Ray workers no longer answer.",
-        reason,
-        "Start the same command again; what was answered is kept.",
-    )

@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from alignment.stages import images
 from bench.errors import ModelError
+from bench.files import append_lines
 from bench.models.ray_workers import RayModel
 from tests.conftest import BENCH, ROOT, bench_process
+from tests.tiny_pipelines import clip_model, sd3_pipeline
 
 TINY = ROOT / "bench" / "scenes" / "llava-tiny"
 RUN = ("run", "--model", TINY, "--suite", "pope", "--data", "scenes", "--limit", "1500", "--json")
@@ -139,6 +142,57 @@ def test_responses_for_an_alignment_are_the_same_from_workers(plain_ray, tmp_pat
         (folder,) = (tmp_path / name).glob("responses-*")
         artifacts.append((folder.name, (folder / "responses.jsonl").read_text()))
     assert artifacts[0] == artifacts[1], "under the same key, to the letter"
+
+
+@pytest.mark.slow
+def test_images_are_the_same_from_workers_though_one_is_killed(plain_ray, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    settings = images.DiffusersImages(
+        kind="diffusers",
+        model=str(sd3_pipeline(tmp_path / "sd3")),
+        steps=2,
+        side=32,
+        guidance=[5.0, 7.0],
+        batch=2,
+        reward={"kind": "clip", "model": str(clip_model(tmp_path / "clip"))},
+    )
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    rows = []
+    for number in range(24):
+        rows.append({"id": str(number), "prompt": f"{number} dogs", "instructions": ["Describe."]})
+    append_lines(prompts / "prompts.jsonl", rows)
+
+    def made(name, **more):
+        out = tmp_path / name
+        out.mkdir()
+        changed = settings.model_copy(update=more)
+        counts = images.run(changed, {"prompts": prompts}, out, 0)
+        assert counts == {"images": 24, "candidates": 48, "dropped": 0}
+        files = {file.name: file.read_bytes() for file in (out / "images").iterdir()}
+        return (out / "images.jsonl").read_text(), files
+
+    alone = made("alone")
+    assert made("spread", workers=2) == alone
+    written = []
+
+    def kill_one(file, new):
+        append_lines(file, new)
+        written.append(new)
+        if len(written) == 1:
+            pids = subprocess.run(
+                ["pgrep", "-f", "^ray::_PaintingWorker"], capture_output=True, text=True
+            ).stdout.split()
+            os.kill(int(pids[0]), signal.SIGKILL)
+
+    monkeypatch.setattr(images, "append_lines", kill_one)
+    with pytest.warns(UserWarning, match="a worker was lost"):
+        assert made("killed", workers=2) == alone
+    monkeypatch.undo()
+    missing = settings.model_copy(update={"workers": 2, "model": str(tmp_path / "nothing")})
+    (tmp_path / "missing").mkdir()
+    with pytest.raises(ModelError, match="text-to-image pipeline .* cannot be loaded"):
+        images.run(missing, {"prompts": prompts}, tmp_path / "missing", 0)
 
 
 def test_without_ray_the_error_names_the_extra(monkeypatch):

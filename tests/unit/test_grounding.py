@@ -123,7 +123,7 @@ def test_the_threshold_is_where_two_of_three_claims_hold(share_true):
 
 def test_no_threshold_is_chosen_from_nothing():
     rng = random.Random(1)
-    assert "100 are needed" in choose_threshold(simulated_claims(rng, 20, 0.5, 0.8, 0.1))
+    assert "50 are needed" in choose_threshold(simulated_claims(rng, 20, 0.5, 0.8, 0.1))
     assert "hardly more" in choose_threshold(simulated_claims(rng, 5_000, 0.5, 0.3, 0.3))
 
 
