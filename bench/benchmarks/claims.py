@@ -25,7 +25,7 @@ QUESTION = "Please describe this image in detail."
 
 
 @dataclass(frozen=True)
-class Claims:
+class FalseClaims:
     """Descriptions of the images at hand."""
 
     name: str = "claims"
@@ -126,4 +126,4 @@ CLAIMS_MADE = Figure(
 )
 LENGTH = Figure("length", "claims words", "neither", mean_of_value("length"), "amount", bounds=None)
 
-CLAIMS = Claims()
+CLAIMS = FalseClaims()

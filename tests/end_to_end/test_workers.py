@@ -191,7 +191,7 @@ def test_images_are_the_same_from_workers_though_one_is_killed(plain_ray, tmp_pa
     monkeypatch.undo()
     missing = settings.model_copy(update={"workers": 2, "model": str(tmp_path / "nothing")})
     (tmp_path / "missing").mkdir()
-    with pytest.raises(ModelError, match="text-to-image pipeline .* cannot be loaded"):
+    with pytest.raises(ModelError, match=r"text-to-image pipeline .* cannot be loaded"):
         images.run(missing, {"prompts": prompts}, tmp_path / "missing", 0)
 
 

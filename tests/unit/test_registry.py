@@ -20,7 +20,7 @@ def test_unknown_names_are_answered_with_the_nearest():
         and "mmhal" in error.value.reason
         and "bench list suites" in error.value.remedy
     )
-    with pytest.raises(UnknownNameError, match="Known: hf, openai, replay"):
+    with pytest.raises(UnknownNameError, match="Known: grounding, hf, openai, replay"):
         registry.load("judges", "xyz")
 
 
