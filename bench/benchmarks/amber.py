@@ -6,8 +6,8 @@ it over what was named); "no" is the positive class of precision and recall; F1 
 rounded percentages plus an epsilon.
 
 The script finds nouns with NLTK and forgives near-synonyms with spaCy's en_core_web_lg; both need
-downloads. If they are not installed, the relation.json rule runs on our own nouns, as the variant
-"relation-only", in subsets of that name.
+downloads. Without spaCy's vectors the relation.json rule runs on NLTK's nouns (the variant
+"nltk-relation-only"), without NLTK on our own ("relation-only"), in subsets of these names.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bench.benchmarks.scoring import (
 )
 from bench.errors import DataError
 from bench.files import read_rows
+from bench.language import nltk_words
 from bench.language.object_mentions import nouns
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
 from bench.metrics.yes_no import confusion_terms
@@ -56,7 +57,11 @@ GROUPS = {  # what the script reports, and the subsets it is over
 }
 # What the script adds to the denominator of F1, differently in its two branches.
 EPSILON = {"existence": 0.001}
-RELATION_ONLY_CAVEAT = ("AMBER's rule without word vectors and NLTK, not the official one",)
+CAVEATS = {
+    "official": (),
+    "nltk-relation-only": ("AMBER's rule without word vectors, not the official one",),
+    "relation-only": ("AMBER's rule without word vectors and NLTK, not the official one",),
+}
 DEFAULT_EPSILON = 0.0001
 SIMILAR_FROM = 0.8  # cosine of spaCy's vectors from which two nouns count as the same
 Similar = Callable[[str, str], bool]
@@ -76,35 +81,29 @@ def relation_only() -> Naming:
     return Naming("relation-only", nouns, lambda noun, word: False)
 
 
+def nltk_relation_only() -> Naming:
+    """NLTK's nouns, and no likeness beyond relation.json."""
+    return Naming("nltk-relation-only", nltk_words.nouns, lambda noun, word: False)
+
+
 @lru_cache(maxsize=1)
 def installed_naming() -> Naming:
-    """The official naming if all it needs is installed, else `relation_only`."""
-    try:
-        import nltk
-        import spacy
-        from nltk.stem import WordNetLemmatizer
-
-        # NLTK looks for its data at the first use, spaCy for its model when it is loaded.
-        nltk.pos_tag(nltk.word_tokenize("a test"))
-        vectors = spacy.load("en_core_web_lg")
-        lemmatizer = WordNetLemmatizer()
-        lemmatizer.lemmatize("tests")
-    except (ImportError, LookupError, OSError):
+    """The official naming if all it needs is installed, else the nearest to it."""
+    if nltk_words.what_is_missing():
         return relation_only()
+    try:
+        import spacy
 
-    def official_nouns(text: str, vocabulary: frozenset[str]) -> list[str]:
-        lemmas = []
-        for word, tag in nltk.pos_tag(nltk.word_tokenize(text)):
-            if tag.startswith("NN"):
-                lemmas.append(lemmatizer.lemmatize(word))
-        return [lemma for lemma in lemmas if lemma in vocabulary]
+        vectors = spacy.load("en_core_web_lg")
+    except (ImportError, OSError):
+        return nltk_relation_only()
 
     # Two vectors for each of thousands of nouns; the same pairs come back again and again.
     @cache
     def similar(noun: str, word: str) -> bool:
         return bool(vectors(noun).similarity(vectors(word)) > SIMILAR_FROM)
 
-    return Naming("official", official_nouns, similar)
+    return Naming("official", nltk_words.nouns, similar)
 
 
 @dataclass(frozen=True)
@@ -211,8 +210,7 @@ class Amber:
             if score.subset.startswith("generative"):
                 described.append(score)
         if described:
-            is_official = self.naming().name == "official"
-            rows += _generative_metrics(described, () if is_official else RELATION_ONLY_CAVEAT)
+            rows += _generative_metrics(described, CAVEATS[self.naming().name])
         for group, subsets in GROUPS.items():
             members = []
             for score in scores:

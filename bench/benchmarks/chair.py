@@ -1,30 +1,59 @@
 """CHAIR: which objects of a caption are not in the image (Rohrbach et al., arXiv 1809.02156).
 
-Reference scorer: LisaAnne/Hallucination chair.py. CHAIRi = hallucinated mentions / mentions,
-CHAIRs = captions with a hallucination / captions, recall = objects mentioned / objects there, all
-counted over the whole set. Ground truth: the objects of segmentations and reference captions of
-COCO 2014.
+Reference scorer: LisaAnne/Hallucination chair.py in its form with part-of-speech tags, as OPERA and
+others use it; the first form singularised words without tags and lies 0.2 points apart. With NLTK
+3.9.1 and its data words are read as officially, else by a built-in rule under its own name.
+
+CHAIRi = hallucinated mentions / mentions, CHAIRs = captions with a hallucination / captions,
+recall = objects mentioned / objects there, all counted over the whole set. Ground truth: the
+objects of segmentations and reference captions of COCO 2014.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from bench.benchmarks.scoring import clusters_of, mean_of, metric, scored
 from bench.errors import DataError
-from bench.language.object_mentions import chair_mentions, read_synonyms
+from bench.language import nltk_words
+from bench.language.object_mentions import categories_in, chair_words, read_synonyms
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
 from bench.stats import Floats, estimates_of_sums, ratio
 from bench.types import Answer, Data, Figure, Metric, Sample, Score, Values, Verdict
 
 GROUND_TRUTH = "chair/coco2014_chair_gt__wordnet_pos_lemma.json"
 SYNONYMS = "chair/synonyms_LisaAnne.txt"
-RULE = ("words by the built-in lemmatiser, not by NLTK's",)
 QUESTION = "Please describe this image in detail."
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a caption's words are read.
+
+    Args:
+        name: What the benchmark's version calls it.
+        words: From a caption to its lemmas.
+        caveats: What a reader must know beside a figure.
+    """
+
+    name: str
+    words: Callable[[str], list[str]]
+    caveats: tuple[str, ...] = ()
+
+
+OFFICIAL = Wording("official", nltk_words.chair_words)
+BUILT_IN = Wording("built-in", chair_words, ("words by the built-in lemmatiser, not by NLTK's",))
+
+
+@lru_cache(maxsize=1)
+def installed_wording() -> Wording:
+    """The official one if all it needs is installed."""
+    return BUILT_IN if nltk_words.what_is_missing() else OFFICIAL
 
 
 @dataclass(frozen=True)
@@ -34,9 +63,14 @@ class Chair:
     name: str = "chair"
     title: str = "CHAIR"
     images: str = "coco"
-    version: str = "1"
     suffix: str = ""
     judged: bool = False
+    wording: Callable[[], Wording] = field(default=installed_wording, repr=False)
+
+    @property
+    def version(self) -> str:
+        """Names the rule by which words are read."""
+        return f"2-{self.wording().name}"
 
     @property
     def figures(self) -> Sequence[Figure]:
@@ -78,7 +112,8 @@ class Chair:
     def score(self, sample: Sample, answer: Answer, verdict: Verdict | None) -> Score:
         """The objects mentioned, and those of them that are not there."""
         # Read from the raw caption, as the official script reads a model's output.
-        mentioned = chair_mentions(answer.text, sample.metadata["synonyms"])
+        words = self.wording().words(answer.text)
+        mentioned = categories_in(words, sample.metadata["synonyms"])
         values = caption_values(mentioned, sample.reference)
         values["length"] = len(answer.text.split())
         return Score(sample.id, sample.subset, sample.cluster, values)
@@ -90,10 +125,11 @@ class Chair:
         for row, score in enumerate(with_values):
             terms[row] = (*_chair_i_terms(score.values), *_recall_terms(score.values))
         chair_i, recall = estimates_of_sums(terms, clusters_of(with_values), _two_ratios)
+        caveats = self.wording().caveats
         return [
-            metric(CHAIR_I, "all", chair_i, scores, RULE),
-            metric(CHAIR_S, "all", mean_of(scores, "any_hallucination"), scores, RULE),
-            metric(RECALL, "all", recall, scores, RULE),
+            metric(CHAIR_I, "all", chair_i, scores, caveats),
+            metric(CHAIR_S, "all", mean_of(scores, "any_hallucination"), scores, caveats),
+            metric(RECALL, "all", recall, scores, caveats),
             metric(LENGTH, "all", mean_of(scores, "length", None), scores),
         ]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from bench.chat import Chat, NoReply, Outage, ask_all
 from bench.errors import BenchError
 from bench.files import dump
-from bench.language import claims, coco_objects, noun_phrases
+from bench.language import claims, coco_objects, nltk_words, noun_phrases
 from bench.language.claims import Claim
 from bench.language.object_mentions import read_synonyms
 
@@ -94,24 +94,18 @@ class NounPhraseReader:
     def describe(self) -> Any:
         """The version of the rules, and of NLTK. Raises BenchError without it."""
         self.check()
-        import nltk
-
-        return {"kind": "noun-phrases", "version": VERSION, "nltk": nltk.__version__}
+        return {"kind": "noun-phrases", "version": VERSION, "nltk": nltk_words.VERSION}
 
     def check(self) -> None:
         """Raises BenchError without NLTK or its data."""
-        try:
-            import nltk
-
-            for resource in noun_phrases.RESOURCES:
-                nltk.data.find(resource)
-        except (ImportError, LookupError) as error:
+        missing = nltk_words.what_is_missing()
+        if missing:
             raise BenchError(
                 "Noun phrases need NLTK 3.9.1 with its tagger, tokenizer and WordNet.",
-                "One of them is missing.",
+                f"{missing}.",
                 "pip install 'synth-align[official]', then python -m nltk.downloader "
                 "averaged_perceptron_tagger_eng punkt_tab wordnet",
-            ) from error
+            )
 
     def read(self, responses: Sequence[Response]) -> Iterator[tuple[int, list[Claim]]]:
         """All of them, in order. Raises BenchError without NLTK or its data."""

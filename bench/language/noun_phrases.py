@@ -18,7 +18,6 @@ from bench.language.english import COUNTS, NUMBERS, question_about
 from bench.language.object_mentions import Word
 from bench.language.scope import QUOTATION, Stance, sentences, stances
 
-RESOURCES = ("taggers/averaged_perceptron_tagger_eng", "tokenizers/punkt_tab", "corpora/wordnet")
 PHRASE = "PHRASE: {<CD>?<JJ.*|VBN|NN.*>*<NN.*>}"
 # WordNet's files of nouns for what can be seen in an image.
 VISIBLE = frozenset(

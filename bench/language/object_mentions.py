@@ -67,7 +67,9 @@ _NOT_IN_WORDNET = frozenset(
     "pitbull riverboat sailboard shortboard skimboard smartphone solider stovetop teddybear "
     "televison".split()
 )
-_SHORTER_IN_WORDNET = {"vases": "vas"}  # WordNet's lemmatiser really does this
+_NO_NOUNS = frozenset({"can"})  # NLTK's tagger calls every can a modal verb
+# WordNet's lemmatiser really does this: "men" is a noun of its own there, the work force.
+_OTHERWISE_IN_WORDNET = {"vases": "vas", "men": "men"}
 
 
 class Word(NamedTuple):
@@ -136,7 +138,7 @@ def _readings(token: str) -> _Readings:
     if noun in _NOT_IN_WORDNET:
         noun = token
     else:
-        noun = _SHORTER_IN_WORDNET.get(token, noun)
+        noun = _OTHERWISE_IN_WORDNET.get(token, noun)
     verb = min(verbs, key=len) if verbs else None
     return _Readings(noun, verb, bool(nouns))
 
@@ -165,6 +167,16 @@ def _is_verb(before: str, token: str, after: str) -> bool:
     after_is_content = after.isalpha() and after not in _FUNCTION_WORDS
     heads_noun_phrase = after_is_content and not after.endswith(("ed", "ly", "ing"))
     return not heads_noun_phrase and not _modifies_noun(before)
+
+
+def _is_adjective(before: str, token: str, after: str) -> bool:
+    """Whether a noun that is an adjective too stands before a noun: "a light jacket"."""
+    # NLTK's tagger calls the colour a noun.
+    if token == "orange" or "ADJ" not in _lemmas(token):
+        return False
+    if after in _FUNCTION_WORDS or not after.isalpha():
+        return False
+    return bool(_lemmas(after).get("NOUN")) and not _is_verb(token, after, "")
 
 
 def _with_neighbours(tokens: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -196,6 +208,21 @@ def read_synonyms(text: str) -> dict[str, str]:
             words = line.strip().split(", ")
             category_of.update(dict.fromkeys(words, words[0]))
     return category_of
+
+
+def joined_pairs(lemmas: Sequence[str]) -> list[str]:
+    """Lemmas with chair.py's pairs as one word each.
+
+    >>> joined_pairs(["a", "hot", "dog", "stand"])
+    ['a', 'hot dog', 'stand']
+    """
+    words: list[str] = []
+    index = 0
+    while index < len(lemmas):
+        joined = DOUBLE_WORDS.get(" ".join(lemmas[index : index + 2]))
+        words.append(joined or lemmas[index])
+        index += 2 if joined else 1
+    return words
 
 
 def read_words(caption: str) -> list[Word]:
@@ -244,11 +271,6 @@ def categories_in(words: Sequence[str], synonyms: Mapping[str, str]) -> list[str
     return [category for _, category in mentions_in(words, synonyms)]
 
 
-def chair_mentions(caption: str, synonyms: Mapping[str, str]) -> list[str]:
-    """The categories that a raw caption mentions, by CHAIR's rule."""
-    return categories_in(chair_words(caption), synonyms)
-
-
 def nouns(text: str, vocabulary: Iterable[str]) -> list[str]:
     """The nouns of `text` whose lemma is in `vocabulary`, in order, repeats kept.
 
@@ -262,6 +284,8 @@ def nouns(text: str, vocabulary: Iterable[str]) -> list[str]:
             continue
         # "watch" is a clock in "a watch" and none in "they watch".
         if verb and _is_verb(before, token, after):
+            continue
+        if token in _NO_NOUNS or _is_adjective(before, token, after):
             continue
         found_nouns.append(noun)
     return found_nouns
