@@ -24,6 +24,7 @@ BENCHMARKS = {
     "pope-2910": "bench.benchmarks.pope:COCO_2910",
     "pope-aokvqa": "bench.benchmarks.pope:AOKVQA",
     "pope-gqa": "bench.benchmarks.pope:GQA",
+    "repope": "bench.benchmarks.pope:REPOPE",
     "mmhal": "bench.benchmarks.mmhal:MMHAL",
     "chair": "bench.benchmarks.chair:CHAIR",
     "amber": "bench.benchmarks.amber:AMBER",

@@ -272,6 +272,9 @@ COCO_2910 = Pope(
     "coco",
     (("random", "pope/coco/coco_pope_random_2910.jsonl"), *COCO.files[1:]),
 )
+# POPE's COCO questions with corrected labels, ambiguous ones left out (Neuhaus and Hein, arXiv
+# 2504.15707).
+REPOPE = Pope("repope", "RePOPE", "RePOPE", "coco", _files("pope/repope/coco_repope_{}.json"))
 AOKVQA = Pope(
     "pope-aokvqa",
     "POPE (A-OKVQA)",

@@ -15,8 +15,8 @@ from bench.runs.sources import open_data
 from bench.types import Benchmark, Sample
 
 OFFICIAL_COUNTS = {"pope-2910": {"random": 2910, "popular": 3000, "adversarial": 3000}}
-# Parts of a benchmark that is checked whole, and a class of benchmarks that has no files.
-LEFT_OUT = ("amber-generative", "amber-discriminative", "lmms")
+# Parts of a benchmark that is checked whole, and benchmarks that have no files.
+LEFT_OUT = ("amber-generative", "amber-discriminative", "claims", "lmms")
 SHOWN_PROBLEMS = 10
 PER_LABEL = 3  # POPE's questions with yes, and with no, about an image
 

@@ -17,7 +17,7 @@ import typer
 
 from bench import __version__
 from bench.cli.data import app as data_app
-from bench.errors import BenchError
+from bench.errors import BenchError, ModelError
 from bench.terminal import reports_errors
 
 if TYPE_CHECKING:
@@ -247,17 +247,39 @@ def run(
 @app.command()
 @reports_errors
 def score(
-    path: RunPath, data: MovedData = None, images: MovedImages = None, json: Json = False
+    path: RunPath,
+    as_: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help="Another benchmark over the same images and questions, such as repope; its run "
+            "lies beside the first.",
+        ),
+    ] = None,
+    data: MovedData = None,
+    images: MovedImages = None,
+    json: Json = False,
 ) -> None:
     """Score recorded answers again: no model, no GPU."""
-    from bench.runs.jobs import rescore
+    from bench.runs.jobs import rescore, score_as
     from bench.runs.run import find_runs
 
     outcomes = []
+    mismatch: ModelError | None = None
     for run in find_runs(path):
-        run.move(data, images)
-        benchmark, outcome = rescore(run, None)
+        if as_ is not None:
+            # Of a folder of runs, those are meant that asked such questions.
+            try:
+                benchmark, outcome = score_as(run, as_, data, images)
+            except ModelError as error:
+                mismatch = error
+                continue
+        else:
+            run.move(data, images)
+            benchmark, outcome = rescore(run, None)
         outcomes.append((benchmark, outcome, _model_of(run)))
+    if mismatch is not None and not outcomes:
+        raise mismatch
     _finish(outcomes, json)
 
 

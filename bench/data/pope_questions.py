@@ -148,13 +148,20 @@ def _question(number: int, image: str, item: str, label: str) -> dict[str, Any]:
     return {"question_id": number, "image": image, "text": text, "label": label}
 
 
-def write(subsets: Mapping[str, Questions], out: Path) -> list[Path]:
-    """Writes the subsets as official files under `out`/pope/coco, for `--data out`."""
-    folder = out / "pope" / "coco"
-    folder.mkdir(parents=True, exist_ok=True)
+def write(
+    subsets: Mapping[str, Questions], out: Path, pattern: str = "pope/coco/coco_pope_{}.json"
+) -> list[Path]:
+    """Writes the subsets as official files for `--data out`.
+
+    Args:
+        subsets: The questions.
+        out: The data folder.
+        pattern: Where a subset's file lies in it.
+    """
     files = []
     for subset, questions in subsets.items():
-        file = folder / f"coco_pope_{subset}.json"
+        file = out / pattern.format(subset)
+        file.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(question) + "\n" for question in questions]
         file.write_text("".join(lines), encoding="utf-8")
         files.append(file)

@@ -358,6 +358,57 @@ def rescore(run: Run, judge: Judge | None) -> tuple[Benchmark, Outcome]:
         return benchmark, runner.summarise(store, benchmark, questions, record, {}, unjudged)
 
 
+def score_as(
+    run: Run, name: str, source: str | None = None, images: Path | None = None
+) -> tuple[Benchmark, Outcome]:
+    """A recorded run's answers, scored by another benchmark over the same images and questions.
+
+    The result is a run of its own beside the first. Questions without a recorded answer are
+    unscored.
+
+    Args:
+        run: The recorded run.
+        name: The other benchmark.
+        source: Its data, if it lies elsewhere.
+        images: Its images, if they lie elsewhere.
+
+    Raises:
+        ModelError: No answer belongs to a question of it.
+        BenchError: The run was made of recorded answers, the benchmark's files are missing, or its
+            folder holds another run.
+    """
+    benchmark: Benchmark = registry.benchmark(name)
+    record = run.record
+    if record["source"]["replayed"]:
+        # Which part of its benchmark a row answered stands in that file only.
+        raise BenchError(
+            f"{run.folder} was made of recorded answers.",
+            "Their own file says which questions they belong to.",
+            f"bench run --model replay:{record['model'].get('file')} --suite {name}",
+        )
+    answers = load_model(f"replay:{run.folder}", {})
+    recorded_images = record["source"]["images"]
+    job = Job(
+        benchmark,
+        answers,
+        None,
+        source or record["source"]["data"],
+        images or (recorded_images and Path(recorded_images)),
+        None,
+        run.folder.parent,
+        name=record.get("name"),
+    )
+    prepared = prepare(job, record["command"], record["created"])
+    # The answers are the model's, however they came here.
+    scored_record = {
+        **prepared.record,
+        "model": record["model"],
+        "prompt": record["prompt"],
+        "scored_from": {"benchmark": run.benchmark, "folder": str(run.folder.resolve())},
+    }
+    return benchmark, execute(replace(prepared, record=scored_record))
+
+
 def scores_by(run: Run, judges: Sequence[Judge]) -> list[dict[str, Score]]:
     """A recorded run's scores by sample id, under each of the judges that have judged it."""
     benchmark: Benchmark = registry.benchmark(run.benchmark)

@@ -94,7 +94,10 @@ def write(out: Path, split: str, seed: int, count: int) -> list[Scene]:
         objects.append((item.name, shown))
         rows.append({"image": item.name, "objects": shown})
     _write_lines(out / "objects.jsonl", rows)
-    pope_questions.write(pope_questions.build(objects, seed), out)
+    questions = pope_questions.build(objects, seed)
+    pope_questions.write(questions, out)
+    # Labels of this world need no correction, so RePOPE is POPE here.
+    pope_questions.write(questions, out, "pope/repope/coco_repope_{}.json")
     _write_json(out / TEMPLATE, mmhal_items(scenes, PER_TYPE))
     _write_json(out / GROUND_TRUTH, _chair_ground_truth(scenes))
     (out / SYNONYMS).write_text(facts.synonym_lines(), encoding="utf-8")

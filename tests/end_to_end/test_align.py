@@ -53,6 +53,7 @@ def small(tmp_path_factory):
         "scenes-tiny.yaml",
         prompts={"count": 12, "per_prompt": 3},
         responses={"samples": 3},
+        rewards={"threshold": "auto"},
         preferences={"margin": 0.1},
         dpo={"batch": 4},
         evaluate={"suite": ["pope", "chair"], "limit": 24},

@@ -467,3 +467,28 @@ def test_every_alias_answers_yes_or_no_and_describes(tiny, tmp_path, alias):
         assert {metric["n"] for metric in run["metrics"] if metric["subset"] == "all"} == {6}
         answers = lines(tmp_path / run["folder"] / "answers.jsonl")
         assert answers and all("text" in answer for answer in answers)
+
+
+def test_answers_to_pope_are_scored_as_repope_without_a_model(tmp_path):
+    """On scenes, whose labels need no correction, the figures are POPE's own."""
+    asked = bench(
+        "run", "--model", "llava-tiny", "--suite", "pope,mmhal", "--data", "scenes", "--limit", "90",
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert asked.returncode == 0, asked.stderr
+    done = bench("score", tmp_path, "--as", "repope")
+    assert done.returncode == 3, done.stderr
+    assert "unscored: no recorded answer" in done.stderr
+    mine, own = metrics(tmp_path / "repope"), metrics(tmp_path / "pope")
+    record = json.loads((tmp_path / "repope" / "run.json").read_text())
+    assert record["benchmark"]["name"] == "repope"
+    assert record["model"] == json.loads((tmp_path / "pope" / "run.json").read_text())["model"]
+    assert record["scored_from"]["benchmark"] == "pope"
+    for subset in ("random", "popular", "adversarial"):
+        assert mine["accuracy", subset]["unscored"] > 2900
+        assert mine["auc", subset]["n"] >= own["auc", subset]["n"] == 30
+    (tmp_path / "pope").rename(tmp_path / "elsewhere")
+    again = bench("score", tmp_path / "repope")
+    assert again.returncode == 3, "it is a run of its own"
+    wrong = bench("score", tmp_path / "mmhal", "--as", "repope")
+    assert wrong.returncode == 2 and "belongs to this benchmark" in wrong.stderr
