@@ -27,6 +27,8 @@ BENCHMARKS = {
     "repope": "bench.benchmarks.pope:REPOPE",
     "mmhal": "bench.benchmarks.mmhal:MMHAL",
     "chair": "bench.benchmarks.chair:CHAIR",
+    "objhal": "bench.benchmarks.objhal:JUDGED",
+    "objhal-rule": "bench.benchmarks.objhal:BY_RULE",
     "amber": "bench.benchmarks.amber:AMBER",
     "amber-generative": "bench.benchmarks.amber:GENERATIVE",
     "amber-discriminative": "bench.benchmarks.amber:DISCRIMINATIVE",

@@ -108,6 +108,19 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeTask:
+    """What a judge does with an answer instead of rating it: `metadata["judge_task"]` of a sample.
+
+    Args:
+        prompt: With {question} and {answer}.
+        fault: From a reply to why it cannot be read, None if it can.
+    """
+
+    prompt: str
+    fault: Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """One sample's values under a benchmark, or the reason (`unscored`) why it has none.
 

@@ -82,12 +82,11 @@ class Chair:
 
         Raises DataError if there is none.
         """
-        objects_of = _ground_truth(data)
+        objects_of = ground_truth(data)
         metadata = {"synonyms": read_synonyms(data.file(SYNONYMS).read_text(encoding="utf-8"))}
         samples = []
         for name in data.image_names(self.images):
-            # COCO_val2014_000000000042.jpg is image 42.
-            number = name.rpartition(".")[0].rpartition("_")[2].lstrip("0")
+            number = image_number(name)
             if number in objects_of:
                 reference = sorted(objects_of[number])
                 samples.append(Sample(name, name, QUESTION, reference, name, "all", metadata))
@@ -134,6 +133,15 @@ class Chair:
         ]
 
 
+def image_number(name: str) -> str:
+    """The image that a file's name stands for.
+
+    >>> image_number("COCO_val2014_000000000042.jpg")
+    '42'
+    """
+    return name.rpartition(".")[0].rpartition("_")[2].lstrip("0")
+
+
 def caption_values(mentioned: Sequence[str], truth: Sequence[str]) -> dict[str, object]:
     """What CHAIR counts of one caption.
 
@@ -172,8 +180,11 @@ def _two_ratios(sums: Floats) -> Floats:
     return np.stack([chair_i, recall], axis=1)
 
 
-def _ground_truth(data: Data) -> dict[str, list[str]]:
-    """The objects of every image, by the image's COCO number."""
+def ground_truth(data: Data) -> dict[str, list[str]]:
+    """The objects of every image, by the image's COCO number.
+
+    Raises DataError if the file is not as published.
+    """
     path = data.file(GROUND_TRUTH)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -143,6 +143,8 @@ class GroundingJudge:
 
     def _verdict(self, item: _Item, probabilities: Probabilities) -> Verdict:
         sample, claims = item.sample, item.claims
+        if "judge_task" in sample.metadata:
+            return Verdict("", "the grounding judge rates answers, and lists no objects")
         if claims is None:
             return Verdict("", "its claims could not be read")
         if sample.image not in self.path_of:

@@ -52,5 +52,5 @@ class HFJudge:
             replies = self.model.replies(prompts, self.max_tokens)
             verdicts = []
             for (sample, _), (review, cut_off) in zip(batch, replies, strict=True):
-                verdicts.append((sample, verdict_of(review, cut_off)))
+                verdicts.append((sample, verdict_of(review, cut_off, sample)))
             yield verdicts

@@ -73,4 +73,4 @@ class OpenAIJudge:
             reply = self.chat.ask(prompt, temperature=0, max_tokens=self.max_tokens)
         except NoReply as error:
             return Verdict("", f"the judge failed: {error}"), error.served
-        return verdict_of(reply.text, reply.cut_off), True
+        return verdict_of(reply.text, reply.cut_off, item[0]), True

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import JudgeError, one_line
 from bench.metrics.ratings import rubric_rating
-from bench.types import Answer, Sample, Verdict
+from bench.types import Answer, JudgeTask, Sample, Verdict
 
 RUBRIC = """\
 You are a strict and fair examiner of a vision-language model. You cannot see the image; you know which objects it \
@@ -45,6 +46,7 @@ Rating: N
 """  # noqa: E501
 FIELDS = ("image_contents", "question", "reference", "answer")
 NAMED = [f"{{{name}}}" for name in FIELDS]
+TASK_FIELDS = ["{question}", "{answer}"]  # of a prompt for something else than a rating
 MAX_TOKENS = 1024  # of a review, unless the user sets another bound
 OFFICIAL = "official"
 # The data set of MMHal-Bench, whose licence does not let us ship its prompt.
@@ -82,25 +84,51 @@ class Rubric:
         return {"prompt": self.name, "prompt_sha256": self.sha256}
 
     def fill(self, sample: Sample, answer: Answer) -> str:
-        """The prompt for one answer. Braces in the answer stay what they are."""
-        # Not every benchmark lists what its images hold.
-        contents = ", ".join(sample.metadata.get("image_content", ())) or "not listed"
-        values = (contents, sample.question, str(sample.reference), answer.text)
-        marks = BARE if self.text.count("{}") == len(FIELDS) else NAMED
-        fields = sorted(zip(marks, values, strict=True), key=lambda field: self.text.find(field[0]))
+        """The prompt for one answer. Braces in the answer stay what they are.
+
+        Raises JudgeError if the user's template is not of the kind that the benchmark needs.
+        """
+        task: JudgeTask | None = sample.metadata.get("judge_task")
+        has_task_form = _has(self.text, TASK_FIELDS) and not _has(self.text, NAMED)
+        if task is not None:
+            text = self.text if has_task_form else task.prompt
+            if self.name == "user's" and not has_task_form:
+                raise JudgeError(
+                    "The judge's template asks for a rating.",
+                    "This benchmark needs another reply.",
+                    "Give one with {question} and {answer} alone, or none.",
+                )
+            values: tuple[str, ...] = (sample.question, answer.text)
+            marks = TASK_FIELDS
+        else:
+            if has_task_form:
+                raise JudgeError(
+                    "The judge's template has no {reference}.",
+                    "Ratings need it.",
+                    "Give one with {image_contents}, {question}, {reference} and {answer}.",
+                )
+            text = self.text
+            # Not every benchmark lists what its images hold.
+            contents = ", ".join(sample.metadata.get("image_content", ())) or "not listed"
+            values = (contents, sample.question, str(sample.reference), answer.text)
+            marks = BARE if text.count("{}") == len(FIELDS) else NAMED
+        fields = sorted(zip(marks, values, strict=True), key=lambda field: text.find(field[0]))
         # str.format would read the answer's braces; each mark is cut out of the template instead.
         parts = []
-        rest = self.text
+        rest = text
         for mark, value in fields:
             before, _, rest = rest.partition(mark)
             parts += [before, value]
         return "".join([*parts, rest])
 
 
-def verdict_of(review: str, cut_off: bool) -> Verdict:
-    """A review as a verdict; with an error if it was cut off or has no single rating."""
+def verdict_of(review: str, cut_off: bool, sample: Sample) -> Verdict:
+    """A review as a verdict; with an error if it was cut off or is not what the sample needs."""
     if cut_off:
         return Verdict(review, "the review was cut off at the judge's token limit")
+    task: JudgeTask | None = sample.metadata.get("judge_task")
+    if task is not None:
+        return Verdict(review, task.fault(review))
     if rubric_rating(review) is None:
         beginning = one_line(review, 80)
         return Verdict(review, f"the review has no single rating from 0 to 6: {beginning}")
@@ -149,13 +177,16 @@ def _read(template: Path) -> str:
     return _checked(text, f"The judge's template {template}")
 
 
+def _has(text: str, marks: Sequence[str]) -> bool:
+    return all(text.count(mark) == 1 for mark in marks)
+
+
 def _checked(text: str, name: str) -> str:
-    names_all = all(text.count(mark) == 1 for mark in NAMED)
-    if not names_all and text.count("{}") != len(FIELDS):
+    if not _has(text, TASK_FIELDS) and text.count("{}") != len(FIELDS):
         raise JudgeError(
             f"{name} does not name its fields.",
             "It needs {image_contents}, {question}, {reference} and {answer} once each, or four "
-            "bare {} in that order.",
+            "bare {} in that order; for Object HalBench {question} and {answer}.",
             "Add the missing ones.",
         )
     return text

@@ -26,8 +26,8 @@ _ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub"
 
 
 def _double_words() -> dict[str, str]:
-    """What chair.py makes of two words, by the two words."""
-    joined = {pair: pair for pair in _PAIRS}
+    """What chair.py makes of two words that are no pair of its list, by the two words."""
+    joined = {}
     for animal in _ANIMALS:
         joined[f"baby {animal}"] = animal
         joined[f"adult {animal}"] = animal
@@ -39,7 +39,8 @@ def _double_words() -> dict[str, str]:
     return joined
 
 
-DOUBLE_WORDS = _double_words()
+ANIMAL_PAIRS = _double_words()
+DOUBLE_WORDS = {pair: pair for pair in _PAIRS} | ANIMAL_PAIRS
 
 # NLTK's tokens, as far as they decide which words are seen. Hyphens and slashes stay inside a word.
 _SPLITS = (

@@ -17,15 +17,24 @@ from typing import Any
 
 from bench.benchmarks.chair import GROUND_TRUTH, SYNONYMS
 from bench.benchmarks.mmhal import TEMPLATE, TYPES
+from bench.benchmarks.objhal import QUESTIONS as OBJHAL_QUESTIONS
+from bench.benchmarks.objhal import REFINED_SYNONYMS
 from bench.data import pope_questions
 from bench.data.hub import cache_root
 from bench.errors import DataError, os_reason
-from bench.language import english
+from bench.language import coco_objects, english
 from bench.scenes import facts
 from bench.scenes.render import render
 from bench.scenes.world import CATEGORIES, SPLITS, Scene, scene
 
 IMAGES, PER_TYPE = 500, 60
+OBJHAL_IMAGES = 300  # as many as Object HalBench has
+OBJHAL_PROMPTS = (
+    "Describe the image in detail.",
+    "Please describe this image in detail.",
+    "Describe this image.",
+    "What does the image show?",
+)
 LIKELY = 5  # likely hallucinations that AMBER's annotation of a scene lists
 HERE = Path(__file__).parent
 
@@ -37,6 +46,7 @@ def official_folder() -> Path:
         HERE / "sprites.png",
         Path(pope_questions.__file__),
         Path(english.__file__),
+        Path(coco_objects.__file__),
     ]
     digests = [hashlib.sha256(file.read_bytes()).digest() for file in sources]
     version = hashlib.sha256(b"".join(digests)).hexdigest()[:12]
@@ -101,6 +111,13 @@ def write(out: Path, split: str, seed: int, count: int) -> list[Scene]:
     _write_json(out / TEMPLATE, mmhal_items(scenes, PER_TYPE))
     _write_json(out / GROUND_TRUTH, _chair_ground_truth(scenes))
     (out / SYNONYMS).write_text(facts.synonym_lines(), encoding="utf-8")
+    (out / REFINED_SYNONYMS).write_text(facts.synonym_lines(), encoding="utf-8")
+    rows = []
+    for number, item in enumerate(scenes[:OBJHAL_IMAGES]):
+        prompt = OBJHAL_PROMPTS[number % len(OBJHAL_PROMPTS)]
+        rows.append({"image_id": item.name, "question": prompt})
+    (out / OBJHAL_QUESTIONS).parent.mkdir()
+    _write_lines(out / OBJHAL_QUESTIONS, rows)
     _write_amber(out, scenes)
     return scenes
 
