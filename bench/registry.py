@@ -29,6 +29,8 @@ BENCHMARKS = {
     "chair": "bench.benchmarks.chair:CHAIR",
     "objhal": "bench.benchmarks.objhal:JUDGED",
     "objhal-rule": "bench.benchmarks.objhal:BY_RULE",
+    "hallusionbench": "bench.benchmarks.hallusionbench:HALLUSION_BENCH",
+    "mme-hallucination": "bench.benchmarks.mme:MME",
     "amber": "bench.benchmarks.amber:AMBER",
     "amber-generative": "bench.benchmarks.amber:GENERATIVE",
     "amber-discriminative": "bench.benchmarks.amber:DISCRIMINATIVE",

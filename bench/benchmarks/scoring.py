@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.stats import SHARE, Bounds, Estimate, Floats, Ints, clustered_mean, labels
+from bench.metrics.paired import whole
+from bench.stats import NOTHING, SHARE, Bounds, Estimate, Floats, Ints, clustered_mean, labels
 from bench.types import Better, Figure, Metric, Score
 
 
@@ -61,6 +62,20 @@ def mean_of(scores: Sequence[Score], key: str, bounds: Bounds = SHARE) -> Estima
     """
     with_values = scored(scores)
     return clustered_mean(values_of(with_values, key), clusters_of(with_values), bounds)
+
+
+def whole_groups(scores: Sequence[Score], key: str) -> Estimate:
+    """The share of groups of which every sample is right, over the scored of `scores`.
+
+    Args:
+        scores: Scores of a subset.
+        key: The value that tells a score's group.
+    """
+    with_values = scored(scores)
+    if not with_values:
+        return NOTHING
+    values, clusters = whole(with_values, key, clusters_of(with_values))
+    return clustered_mean(values, clusters)
 
 
 def clusters_of(scores: Sequence[Score]) -> Ints:

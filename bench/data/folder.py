@@ -65,10 +65,20 @@ class Folder:
         return digests
 
     def image(self, name: str, folder: str) -> Path | None:
-        """The image of that bare file name, preferably from the sub-folder `folder`."""
-        paths = self._index.get(Path(name).name)
+        """The image of that file name, preferably from the sub-folder `folder`.
+
+        With folders before it, as in "VD/figure/0_1.png", it is the image that lies in such
+        folders; another one of its bare name only if there is no third.
+        """
+        parts = Path(name).parts
+        paths = self._index.get(parts[-1]) if parts else None
         if not paths:
             return None
+        if len(parts) > 1:
+            for path in paths:
+                if path.parts[-len(parts) :] == parts:
+                    return path
+            return paths[0] if len(paths) == 1 else None
         for path in paths:
             if path.parent.name == folder:
                 return path

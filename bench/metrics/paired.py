@@ -88,6 +88,42 @@ class MeanOverSubsets(FunctionOfSums):
         return Fit(float(mean(total)[0]), mean(total - sums), informative(mean(sums)))
 
 
+@dataclass(frozen=True)
+class WholeGroups:
+    """The share of groups of which every sample is right: figures, pairs of questions.
+
+    Scores need the values `correct` and `name`, which tells the group; a group lies in one cluster.
+    """
+
+    name: str
+
+    def fit(self, scores: Sequence[Score], clusters: Ints) -> Fit:
+        """See `bench.types.Statistic`."""
+        values, cluster_of_group = whole(scores, self.name, clusters)
+        terms = np.stack([values, np.ones(len(values))], axis=1)  # (groups, 2)
+        num_clusters = int(clusters.max()) + 1
+        sums = np.zeros((num_clusters, 2))
+        np.add.at(sums, cluster_of_group, terms)
+        total = sums.sum(0, keepdims=True)
+        return Fit(float(quotient(total)[0]), quotient(total - sums), informative(quotient(sums)))
+
+    def alone(self, scores: Sequence[Score]) -> Floats:
+        """See `bench.types.Statistic`."""
+        return np.array([float(score.values["correct"]) for score in scores])
+
+
+def whole(scores: Sequence[Score], name: str, clusters: Ints) -> tuple[Floats, Ints]:
+    """For each group of scores, 1 if all are right, and its cluster; both of shape (groups,)."""
+    is_right: dict[str, bool] = {}
+    cluster_of: dict[str, int] = {}
+    for score, cluster in zip(scores, clusters, strict=True):
+        group = score.values[name]
+        is_right[group] = is_right.get(group, True) and bool(score.values["correct"])
+        cluster_of[group] = int(cluster)
+    values = np.array([float(right) for right in is_right.values()])
+    return values, np.array(list(cluster_of.values()), dtype=int)
+
+
 def quotient(sums: Floats) -> Floats:
     """The first of two sums over the second: (B, 2) → (B,)."""
     return ratio(sums[:, 0], sums[:, 1])

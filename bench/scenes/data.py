@@ -12,15 +12,18 @@ import os
 import random
 import shutil
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from bench.benchmarks.chair import GROUND_TRUTH, SYNONYMS
+from bench.benchmarks.hallusionbench import QUESTIONS as HALLUSION_QUESTIONS
 from bench.benchmarks.mmhal import TEMPLATE, TYPES
 from bench.benchmarks.objhal import QUESTIONS as OBJHAL_QUESTIONS
 from bench.benchmarks.objhal import REFINED_SYNONYMS
 from bench.data import pope_questions
 from bench.data.hub import cache_root
+from bench.data.images import link_image
 from bench.errors import DataError, os_reason
 from bench.language import coco_objects, english
 from bench.scenes import facts
@@ -28,6 +31,8 @@ from bench.scenes.render import render
 from bench.scenes.world import CATEGORIES, SPLITS, Scene, scene
 
 IMAGES, PER_TYPE = 500, 60
+MME_IMAGES = 60
+HALLUSION_SETS = 120  # pairs of scenes
 OBJHAL_IMAGES = 300  # as many as Object HalBench has
 OBJHAL_PROMPTS = (
     "Describe the image in detail.",
@@ -118,6 +123,8 @@ def write(out: Path, split: str, seed: int, count: int) -> list[Scene]:
         rows.append({"image_id": item.name, "question": prompt})
     (out / OBJHAL_QUESTIONS).parent.mkdir()
     _write_lines(out / OBJHAL_QUESTIONS, rows)
+    _write_mme(out, scenes[:MME_IMAGES])
+    _write_hallusionbench(out, scenes)
     _write_amber(out, scenes)
     return scenes
 
@@ -201,6 +208,83 @@ def _chair_ground_truth(scenes: Sequence[Scene]) -> dict[str, Any]:
     for item in scenes:
         objects[str(item.index)] = [index_of[name] for name in item.counts]
     return {"categories": CATEGORIES, "images": objects}
+
+
+def _write_mme(out: Path, scenes: Sequence[Scene]) -> None:
+    """Two questions about each image, one with yes: existence, count, position.
+
+    Nothing here has a colour of its own, so that task is missing.
+    """
+    for number, item in enumerate(scenes):
+        shown = list(item.counts)
+        absent = [name for name in CATEGORIES if name not in item.counts]
+        category, count = next(iter(item.counts.items()))
+        tasks = {
+            "existence": [
+                (english.question_about(shown[number % len(shown)]), "Yes"),
+                (english.question_about(absent[7 * number % len(absent)]), "No"),
+            ],
+            "count": [
+                (_question_of_count(category, count), "Yes"),
+                (_question_of_count(category, count + 1), "No"),
+            ],
+        }
+        things = facts.singles(item)
+        for first, second in pairwise(things):
+            relation = facts.relation(first, second)
+            if relation is not None:
+                words = f"Is the {first.category} {{}} the {second.category} in the image?"
+                opposite = facts.OPPOSITE_RELATION[relation]
+                tasks["position"] = [
+                    (words.format(relation), "Yes"),
+                    (words.format(opposite), "No"),
+                ]
+                break
+        for task, questions in tasks.items():
+            file = out / "mme" / task / f"{item.name.removesuffix('.png')}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lines = [f"{question}\t{answer}\n" for question, answer in questions]
+            file.write_text("".join(lines), encoding="utf-8")
+
+
+def _question_of_count(category: str, count: int) -> str:
+    if count == 1:
+        return f"Is there one {category} in the image?"
+    return f"Are there {english.NUMBERS[count]} {english.plural(category)} in the image?"
+
+
+def _write_hallusionbench(out: Path, scenes: Sequence[Scene]) -> None:
+    """Pairs of scenes as a figure and its edited version, two questions about each.
+
+    Each object asked about is in one of the two.
+    """
+    rows = []
+    folder = out / "images" / "hallusionbench" / "VD" / "scenes"
+    folder.mkdir(parents=True)
+    pairs = zip(scenes[::2], scenes[1::2], strict=False)
+    for number, (one, other) in enumerate(pairs):
+        only_one = [name for name in one.counts if name not in other.counts]
+        only_other = [name for name in other.counts if name not in one.counts]
+        if not only_one or not only_other or number >= HALLUSION_SETS:
+            continue
+        for figure, item in enumerate((one, other)):
+            link_image(out / "images" / "scenes" / item.name, folder / f"{number}_{figure}.png")
+            for question, category in enumerate((only_one[0], only_other[0])):
+                is_there = category in item.counts
+                rows.append(
+                    {
+                        "category": "VD",
+                        "subcategory": "scenes",
+                        "visual_input": "1" if figure == 0 else "2",
+                        "set_id": str(number),
+                        "figure_id": str(figure),
+                        "question_id": str(question),
+                        "question": english.question_about(category),
+                        "gt_answer": "1" if is_there else "0",
+                    }
+                )
+    (out / HALLUSION_QUESTIONS).parent.mkdir()
+    _write_json(out / HALLUSION_QUESTIONS, rows)
 
 
 def _write_amber(out: Path, scenes: Sequence[Scene]) -> None:
