@@ -37,6 +37,16 @@ BENCHMARKS = {
     "claims": "bench.benchmarks.claims:CLAIMS",
     "lmms": "bench.integrations.lmms_eval_task:LmmsTask",
 }
+# Several benchmarks by one name; of those with a number, so many samples, evenly from all parts.
+SUITES: dict[str, dict[str, int | None]] = {
+    "hallucination": dict.fromkeys(
+        (
+            "pope", "pope-aokvqa", "pope-gqa", "repope", "chair", "objhal", "amber", "mmhal",
+            "hallusionbench", "mme-hallucination",
+        )
+    ),
+    "quick": {"pope": 900, "chair": 60, "mmhal": 96, "amber-discriminative": 400},
+}  # fmt: skip
 MODELS = {
     "hf": "bench.models.hf:HFModel",
     "openai": "bench.models.openai_api:OpenAIModel",

@@ -28,6 +28,7 @@ from bench.types import Answer, Data, Figure, Metric, Sample, Score, Values, Ver
 
 GROUND_TRUTH = "chair/coco2014_chair_gt__wordnet_pos_lemma.json"
 SYNONYMS = "chair/synonyms_LisaAnne.txt"
+LEAST_DIGITS = 6  # of the number in a file's name: COCO's have twelve
 QUESTION = "Please describe this image in detail."
 
 
@@ -134,12 +135,13 @@ class Chair:
 
 
 def image_number(name: str) -> str:
-    """The image that a file's name stands for.
+    """The image that a file's name stands for; empty if it ends in no long number.
 
-    >>> image_number("COCO_val2014_000000000042.jpg")
-    '42'
+    >>> image_number("COCO_val2014_000000000042.jpg"), image_number("0_42.png")
+    ('42', '')
     """
-    return name.rpartition(".")[0].rpartition("_")[2].lstrip("0")
+    digits = name.rpartition(".")[0].rpartition("_")[2]
+    return digits.lstrip("0") if len(digits) >= LEAST_DIGITS else ""
 
 
 def caption_values(mentioned: Sequence[str], truth: Sequence[str]) -> dict[str, object]:

@@ -24,7 +24,7 @@ from bench.types import Answer, Data, Figure, Metric, Sample, Score, Verdict
 QUESTIONS = "hallusionbench/HallusionBench.json"
 FIELDS = (
     "category", "subcategory", "visual_input", "set_id", "figure_id", "question_id", "question",
-    "gt_answer",
+    "gt_answer", "filename",
 )  # fmt: skip
 CATEGORIES = {"VD": "visual dependent", "VS": "visual supplement"}
 LABELS = {"0": "no", "1": "yes"}
@@ -55,9 +55,16 @@ class HallusionBench:
         """
         path = data.file(QUESTIONS)
         samples = []
-        for row in read_rows(path, FIELDS, ("question",)):
+        # Questions without a figure have no file either.
+        for row in read_rows(path, FIELDS[:-1], ("question",)):
             if str(row["visual_input"]) == "0":
                 continue
+            if not row.get("filename"):
+                raise DataError(
+                    f"{path}: a question about a figure names none.",
+                    "It needs the field filename.",
+                    "Restore the file from its source.",
+                )
             label = LABELS.get(str(row["gt_answer"]))
             if label is None or row["category"] not in CATEGORIES:
                 raise DataError(
@@ -111,8 +118,8 @@ class HallusionBench:
 def _sample(row: dict[str, Any], label: str) -> Sample:
     family = f"{row['category']}_{row['subcategory']}_{row['set_id']}"
     figure = f"{family}_{row['figure_id']}"
-    # Where the release has it; names without their folders occur several times.
-    image = f"{row['category']}/{row['subcategory']}/{row['set_id']}_{row['figure_id']}.png"
+    # "./hallusion_bench/VD/figure/0_1.png": names without their folders occur several times.
+    image = str(row["filename"]).rpartition("hallusion_bench/")[2].removeprefix("./")
     return Sample(
         f"{figure}_{row['question_id']}",
         image,

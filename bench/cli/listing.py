@@ -40,6 +40,8 @@ def _suites() -> Listing:
             continue
         # A class of benchmarks takes a name of its own.
         rows.append((f"{name}:NAME" if isinstance(benchmark, type) else name, title))
+    for name, members in registry.SUITES.items():
+        rows.append((name, ", ".join(members)))
     return rows
 
 

@@ -7,6 +7,7 @@ have no score.
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import typer
 
 from bench import __version__
 from bench.cli.data import app as data_app
-from bench.errors import BenchError, ModelError
+from bench.errors import BenchError, DataError, ModelError
 from bench.terminal import reports_errors
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 INCOMPLETE = 3
+Z_INTERVAL, Z_POWER = 1.96, 0.84  # of 95 % intervals, and of 80 % power
 REGRESSION = 1
 SHOWN_REASONS = 5  # why samples are unscored
 JUDGES = (
@@ -170,7 +172,15 @@ def run(
     The same command continues where it stopped.
     """
     from bench import registry, terminal
-    from bench.runs.jobs import Job, check_jobs, execute, judge_for, load_model, prepare
+    from bench.runs.jobs import (
+        Job,
+        check_jobs,
+        execute,
+        judge_for,
+        load_model,
+        prepare,
+        usual_folder,
+    )
     from bench.runs.run import Run
     from reports.examples import write_examples
 
@@ -179,7 +189,15 @@ def run(
         raise BenchError(
             "--suite names no benchmark.", f"It is {suite!r}.", "`bench list suites` shows all."
         )
-    benchmarks = list(map(registry.benchmark, names))
+    # A name of several benchmarks stands for them; a benchmark that is named itself counts first.
+    limit_of: dict[str, int | None] = {}
+    for word in names:
+        if word not in registry.SUITES:
+            limit_of[word] = limit
+    for word in names:
+        for member, usual_limit in registry.SUITES.get(word, {}).items():
+            limit_of.setdefault(member, limit or usual_limit)
+    benchmarks = list(map(registry.benchmark, limit_of))
     run_judge = judge_for(
         judge, data, judge_template, judge_max_tokens, judge_api_key_env, judge_claims
     )
@@ -209,9 +227,23 @@ def run(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     # All jobs are prepared before the first is run, so that a mistake costs nothing.
     prepared = []
-    for benchmark in benchmarks:
-        job = Job(benchmark, adapter, run_judge, data, images, limit, out, subsets, name)
-        prepared.append(prepare(job, sys.argv[1:], now))
+    missing: dict[str, DataError] = {}
+    folder = out or usual_folder(adapter, names, data, limit, subsets)
+    for word, benchmark in zip(limit_of, benchmarks, strict=True):
+        job = Job(
+            benchmark, adapter, run_judge, data, images, limit_of[word], folder, subsets, name
+        )
+        try:
+            prepared.append(prepare(job, sys.argv[1:], now))
+        except DataError as error:
+            # Of a suite, what can be measured is.
+            if word in names:
+                raise
+            missing[word] = error
+    for word, reason in missing.items():
+        terminal.note(f"{word} is left out. {reason.fact} {reason.remedy}")
+    if not prepared:
+        raise next(iter(missing.values()))
     check_jobs(prepared)
     outcomes = []
     fault: BenchError | None = None
@@ -241,7 +273,11 @@ def run(
         _show(outcomes, json)
     if fault is not None:
         raise fault
+    if any(limit_of[benchmark.name] for benchmark, _, _ in outcomes):
+        terminal.note(_what_shows(outcomes))
     _finish(outcomes, json)
+    if missing:
+        raise typer.Exit(INCOMPLETE)
 
 
 @app.command()
@@ -639,6 +675,26 @@ def _reopen(run: Run) -> RunSamples | None:
         if request.path:
             images[request.image] = request.path
     return RunSamples(run, questions.samples, questions.key_of, images)
+
+
+def _what_shows(outcomes: Sequence[tuple[Benchmark, Outcome, str]]) -> str:
+    """Which differences so few samples would show: of a benchmark's first figure.
+
+    For two independent models with this spread, in 80 % of cases at the 5 % level; the paired
+    comparison of `bench compare` shows smaller ones.
+    """
+    from bench.types import scale_of
+
+    parts = []
+    for benchmark, outcome, _ in outcomes:
+        figure = benchmark.figures[0] if benchmark.figures else None
+        for metric in outcome.metrics:
+            if figure is None or not figure.stands_for_whole(metric) or math.isnan(metric.low):
+                continue
+            standard_error = (metric.high - metric.low) / (2 * Z_INTERVAL)
+            smallest = (Z_INTERVAL + Z_POWER) * math.sqrt(2) * standard_error
+            parts.append(f"{figure.title} {scale_of(metric.unit) * smallest:.2g}")
+    return f"limited: two models that differ by less may look alike: {', '.join(parts)}"
 
 
 def _finish(

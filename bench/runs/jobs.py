@@ -23,8 +23,6 @@ from bench.runs.store import RunFolder
 from bench.terminal import progress_bar
 from bench.types import Benchmark, Checkable, Judge, Model, Negotiating, Score
 
-# What decides the default folder of a run, apart from the benchmark.
-FOLDER_PARTS = ("model", "limit", "subsets", "data")
 USUAL = {"protocol": "auto", "dtype": "auto", "device": "auto"}  # options that are always given
 URL_SECRETS = re.compile(r"(://)[^/@\s]*@|\?\S*$")
 
@@ -39,7 +37,7 @@ class Job:
     data: str
     images: Path | None
     limit: int | None
-    out: Path | None
+    out: Path
     subsets: tuple[str, ...] | None = None
     name: str | None = None
 
@@ -234,8 +232,8 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         "judge": judge,
         "environment": environment(),
     }
-    folder = job.out or Path("runs") / _folder_name(record)
-    return Prepared(job, questions, record, RunFolder(folder / benchmark.name.replace(":", "-")))
+    store = RunFolder(job.out / benchmark.name.replace(":", "-"))
+    return Prepared(job, questions, record, store)
 
 
 def check_server(server: Model | Judge) -> None:
@@ -465,11 +463,27 @@ def _absolute(source: str) -> str:
     return source if source in ("hub", "scenes") else str(Path(source).resolve())
 
 
-def _folder_name(record: Mapping[str, Any]) -> str:
-    """A folder for the model and everything else that must not change under it."""
-    name = str(record["model"].get("name", "model"))
+def usual_folder(
+    model: Model,
+    suite: Sequence[str],
+    data: str,
+    limit: int | None,
+    subsets: Sequence[str] | None,
+) -> Path:
+    """Where the runs of one command go if the user names no folder.
+
+    The same question gets the same folder, so that the same command continues.
+
+    Args:
+        model: The model.
+        suite: The names of benchmarks and suites.
+        data: Where the data comes from.
+        limit: The limit of samples.
+        subsets: The subsets.
+    """
+    description = model.describe()
+    name = str(description.get("name", "model"))
     name = re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-.") or "model"
-    # The same question gets the same folder, so that the same command continues.
-    parts = {key: record[key] for key in FOLDER_PARTS}
+    parts = [description, sorted(suite), _absolute(data), limit, subsets]
     digest = hashlib.sha256(dump(parts).encode()).hexdigest()
-    return f"{name[:60]}-{digest[:8]}"
+    return Path("runs") / f"{name[:60]}-{digest[:8]}"

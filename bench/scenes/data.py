@@ -23,7 +23,6 @@ from bench.benchmarks.objhal import QUESTIONS as OBJHAL_QUESTIONS
 from bench.benchmarks.objhal import REFINED_SYNONYMS
 from bench.data import pope_questions
 from bench.data.hub import cache_root
-from bench.data.images import link_image
 from bench.errors import DataError, os_reason
 from bench.language import coco_objects, english
 from bench.scenes import facts
@@ -31,6 +30,7 @@ from bench.scenes.render import render
 from bench.scenes.world import CATEGORIES, SPLITS, Scene, scene
 
 IMAGES, PER_TYPE = 500, 60
+VARIANT_IMAGES = 100  # of POPE on A-OKVQA and GQA
 MME_IMAGES = 60
 HALLUSION_SETS = 120  # pairs of scenes
 OBJHAL_IMAGES = 300  # as many as Object HalBench has
@@ -111,6 +111,10 @@ def write(out: Path, split: str, seed: int, count: int) -> list[Scene]:
     _write_lines(out / "objects.jsonl", rows)
     questions = pope_questions.build(objects, seed)
     pope_questions.write(questions, out)
+    # Fewer of the variants: other draws of the negatives about some of the images.
+    for number, name in enumerate(("aokvqa", "gqa"), 1):
+        variant = pope_questions.build(objects[:VARIANT_IMAGES], seed + number)
+        pope_questions.write(variant, out, f"pope/{name}/{name}_pope_seem_{{}}.json")
     # Labels of this world need no correction, so RePOPE is POPE here.
     pope_questions.write(questions, out, "pope/repope/coco_repope_{}.json")
     _write_json(out / TEMPLATE, mmhal_items(scenes, PER_TYPE))
@@ -259,8 +263,6 @@ def _write_hallusionbench(out: Path, scenes: Sequence[Scene]) -> None:
     Each object asked about is in one of the two.
     """
     rows = []
-    folder = out / "images" / "hallusionbench" / "VD" / "scenes"
-    folder.mkdir(parents=True)
     pairs = zip(scenes[::2], scenes[1::2], strict=False)
     for number, (one, other) in enumerate(pairs):
         only_one = [name for name in one.counts if name not in other.counts]
@@ -268,7 +270,6 @@ def _write_hallusionbench(out: Path, scenes: Sequence[Scene]) -> None:
         if not only_one or not only_other or number >= HALLUSION_SETS:
             continue
         for figure, item in enumerate((one, other)):
-            link_image(out / "images" / "scenes" / item.name, folder / f"{number}_{figure}.png")
             for question, category in enumerate((only_one[0], only_other[0])):
                 is_there = category in item.counts
                 rows.append(
@@ -281,6 +282,7 @@ def _write_hallusionbench(out: Path, scenes: Sequence[Scene]) -> None:
                         "question_id": str(question),
                         "question": english.question_about(category),
                         "gt_answer": "1" if is_there else "0",
+                        "filename": item.name,
                     }
                 )
     (out / HALLUSION_QUESTIONS).parent.mkdir()

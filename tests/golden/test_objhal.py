@@ -66,10 +66,10 @@ def test_the_rule_gives_the_recorded_figures(
     tolerance = 1e-5 if "official" in json.loads((run_of(done) / "run.json").read_text())[
         "benchmark"
     ]["version"] else 0.01  # fmt: skip
-    assert measured["chair_s", "all"]["value"] == pytest.approx(chair_s, abs=tolerance)
-    assert measured["object_hallucination", "all"]["value"] == pytest.approx(chair_i, abs=tolerance)
+    assert measured["chair_s_all", "all"]["value"] == pytest.approx(chair_s, abs=tolerance)
+    assert measured["chair_i", "all"]["value"] == pytest.approx(chair_i, abs=tolerance)
     assert measured["recall", "all"]["value"] == pytest.approx(recall, abs=tolerance)
-    assert measured["response_hallucination", "all"]["value"] >= measured["chair_s", "all"]["value"]
+    assert measured["chair_s", "all"]["value"] >= measured["chair_s_all", "all"]["value"]
 
 
 def test_a_judge_lists_objects_and_short_answers_name_none(shared, folder, tmp_path):
@@ -109,9 +109,9 @@ def test_a_judge_lists_objects_and_short_answers_name_none(shared, folder, tmp_p
     assert "the review is no JSON list of objects" in done.stderr
     measured = metrics(run_of(done))
     # Of three scored responses one names objects, and one of its three is not there.
-    assert measured["response_hallucination", "all"]["value"] == 1
-    assert measured["chair_s", "all"]["value"] == pytest.approx(1 / 3)
-    assert measured["object_hallucination", "all"]["value"] == pytest.approx(1 / 3)
+    assert measured["chair_s", "all"]["value"] == 1
+    assert measured["chair_s_all", "all"]["value"] == pytest.approx(1 / 3)
+    assert measured["chair_i", "all"]["value"] == pytest.approx(1 / 3)
     assert measured["recall", "all"]["unscored"] == 1
     verdicts = (run_of(done) / "verdicts.jsonl").read_text().splitlines()
     assert len(verdicts) == 3, "the one that cannot be read is asked for again"

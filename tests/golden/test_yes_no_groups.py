@@ -24,6 +24,7 @@ HALLUSION_ROW = {
     "question_id": "0",
     "question": "Is it?",
     "gt_answer": "1",
+    "filename": "./hallusion_bench/VD/figure/0_0.png",
 }
 
 
@@ -101,7 +102,9 @@ def test_hallusionbench_counts_questions_figures_and_pairs_as_its_script(tmp_pat
 
 
 def test_a_figure_lies_where_the_release_has_it(tmp_path):
-    rows = [HALLUSION_ROW, HALLUSION_ROW | {"category": "VS", "subcategory": "map"}]
+    other = {"category": "VS", "subcategory": "map"}
+    other["filename"] = "./hallusion_bench/VS/map/0_0.png"
+    rows = [HALLUSION_ROW, HALLUSION_ROW | other]
     file = tmp_path / QUESTIONS
     file.parent.mkdir()
     file.write_text(json.dumps(rows))
