@@ -95,13 +95,13 @@ def append_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         raise cannot_write(file, error) from error
 
 
-def replace_file(file: Path, text: str) -> None:
-    """Writes `text` so that a reader sees the old content or the new, never a part of either."""
+def replace_file(file: Path, content: str | bytes) -> None:
+    """Writes a content so that a reader sees the old one or the new, never a part of either."""
     # Beside the file, so that the rename stays on one file system.
     temporary = file.with_name(file.name + ".tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as out:
-            out.write(text)
+        with temporary.open("wb") as out:
+            out.write(content.encode() if isinstance(content, str) else content)
             out.flush()
             # Without it a crash may leave an empty file behind the rename.
             os.fsync(out.fileno())

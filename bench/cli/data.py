@@ -30,6 +30,47 @@ def data_pope(
     print(f"{len(usable)} images; {skipped} with fewer than three objects left out.")
 
 
+@app.command("get")
+@reports_errors
+def data_get(
+    names: Annotated[list[str], typer.Argument(help="Benchmarks, or all.")],
+    out: Annotated[Path, typer.Option(help="A data folder for `bench run --data`.")],
+) -> None:
+    """Download benchmarks' official files from their pinned sources, and check every digest.
+
+    What is there already is kept. It ends with what it cannot bring.
+    """
+    from bench.data.get import RECORD, chosen, get
+    from bench.terminal import progress_bar
+
+    benchmarks = chosen(names)
+    total = sum(len(benchmark.files) for benchmark in benchmarks)
+    lines = []
+    with progress_bar("downloading", total) as progress:
+        for file, is_new in get(benchmarks, out):
+            lines.append(f"{'downloaded' if is_new else 'there already'}: {file.path}")
+            progress(1)
+    print("\n".join(lines))
+    print(f"Where they came from: {out / RECORD}")
+    for benchmark in benchmarks:
+        print(f"{benchmark.name}, left to you: {benchmark.left}")
+
+
+@app.command("chair")
+@reports_errors
+def data_chair(
+    coco: Annotated[
+        Path, typer.Option(help="COCO's annotations: instances_… and captions_{train,val}2014.json")
+    ],
+    out: Annotated[Path, typer.Option(help="A data folder that has chair/synonyms_LisaAnne.txt.")],
+) -> None:
+    """Build CHAIR's ground truth from COCO's own annotations, by the official rule."""
+    from bench.cli.chair_objects import build
+
+    file, images, rule = build(coco, out)
+    print(f"{file}: the objects of {images} images; captions read by the {rule} words")
+
+
 @app.command("scenes")
 @reports_errors
 def data_scenes(

@@ -52,9 +52,8 @@ class Folder:
         raise DataError(
             f"{path} is missing.",
             f"The data folder {self.root} must hold the official file {relative}.",
-            "Put it there, or name the parts that are there with --subset. A checkout of this "
-            "project downloads the official files by `python -m tests.golden.get_data`; --data hub "
-            "serves POPE and MMHal-Bench.",
+            f"`bench data get NAME --out {self.root}` downloads official files; or name the parts "
+            "that are there with --subset.",
         )
 
     def digests(self) -> dict[str, str]:
