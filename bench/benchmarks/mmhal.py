@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.benchmarks.scoring import by_subset, count, mean_of, metric, scored, values_of
 from bench.files import read_rows
+from bench.metrics.claim_reviews import claims_in
 from bench.metrics.paired import mean_of_value
 from bench.metrics.ratings import (
     HALLUCINATION_BELOW,
@@ -89,6 +90,11 @@ class MMHal:
             "correct": rating >= HALLUCINATION_BELOW,
             "unrated": is_official and len(ratings_in(verdict.text)) != 1,
         }
+        # A judge that lists claims tells which of them are false; the page marks their words.
+        claims = claims_in(verdict.text)
+        if claims:
+            false = [claim.subject for claim in claims if not claim.holds]
+            values["hallucinated"] = list(dict.fromkeys(false))
         return Score(sample.id, sample.subset, sample.cluster, values)
 
     def metrics(self, scores: Sequence[Score]) -> list[Metric]:

@@ -51,7 +51,6 @@ AUXILIARIES = frozenset(
 )
 OF_KNOWN = frozenset("of all every everyone many much only just merely simply longer doubt".split())
 OTHERS = frozenset("other others additional further more".split())  # besides those already told
-PARTLY = frozenset("fully clearly entirely completely wholly readily easily totally".split())
 PRESENT = frozenset("visible present seen shown depicted included there pictured evident".split())
 ABSENT = frozenset("absent missing nowhere".split())
 VIEW = frozenset("image picture photo photograph scene frame view".split())

@@ -12,6 +12,7 @@ from alignment.rewards.grounding import FactsReward, GroundingReward
 from alignment.settings import RecipeError
 from alignment.stages import rewards
 from bench.benchmarks.claims import CLAIMS
+from bench.benchmarks.mmhal import MMHAL
 from bench.errors import BenchError, JudgeError
 from bench.files import append_lines, read_lines
 from bench.grounding.readers import ModelReader, NounPhraseReader, Response, parsed
@@ -314,3 +315,13 @@ def test_another_judge_gives_the_rate_of_captions_only():
     by_name = {metric.name: metric.value for metric in CLAIMS.metrics(scores)}
     assert by_name["with_false_claim"] == 0.5
     assert json.dumps(by_name["false_claims"]) == "NaN"
+
+
+def test_false_claims_of_an_open_answer_are_marked_too():
+    sample = Sample("a", "a.png", "What is there?", "A dog.", "a", "other", {"index": 7})
+    claims = [
+        CheckedClaim(True, 0.98, False, "Is there a dog in the image?", "dog"),
+        CheckedClaim(False, 0.02, False, "Is there a cat in the image?", "cat"),
+    ]
+    score = MMHAL.score(sample, Answer("A dog and a cat."), Verdict(review_of(claims, 2)))
+    assert score.values["hallucination"] and score.values["hallucinated"] == ["cat"]
