@@ -83,7 +83,7 @@ class MMHal:
         if rating is None:
             reason = "the review has no single rating from 0 to 6"
             return Score(sample.id, sample.subset, sample.cluster, unscored=reason)
-        values = {
+        values: dict[str, Any] = {
             "rating": rating,
             "hallucination": rating < HALLUCINATION_BELOW,
             "informativeness": informativeness(rating),
