@@ -45,6 +45,13 @@ SUITES: dict[str, dict[str, int | None]] = {
             "hallusionbench", "mme-hallucination",
         )
     ),
+    # Every column of the paper's tables; of the second one by lmms-eval's tasks.
+    "paper": dict.fromkeys(
+        (
+            "pope", "mmhal", "amber", "objhal", "lmms:scienceqa_img", "lmms:mme",
+            "lmms:vizwiz_vqa_val", "lmms:mmmu_val", "lmms:seedbench", "lmms:mmvet",
+        )
+    ),
     "quick": {"pope": 900, "chair": 60, "mmhal": 96, "amber-discriminative": 400},
 }  # fmt: skip
 MODELS = {

@@ -19,6 +19,27 @@ FOLDER = Path(__file__).parent / "published"
 PAPER = "synth_align"  # whose figures come first
 ROUNDING = 0.05  # figures closer than this are the same one, rounded
 
+# Published columns that a task of lmms-eval measures: its benchmark here, and its metric.
+BY_LMMS = {
+    "scienceqa.accuracy": ("lmms:scienceqa_img", "exact_match"),
+    "mme.cognition": ("lmms:mme", "mme_cognition_score"),
+    "mme.perception": ("lmms:mme", "mme_perception_score"),
+    "vizwiz.accuracy": ("lmms:vizwiz_vqa_val", "exact_match"),
+    "mmmu.accuracy": ("lmms:mmmu_val", "mmmu_acc"),
+    "seed.accuracy": ("lmms:seedbench", "seed_all"),
+    "mmvet.score": ("lmms:mmvet", "gpt_eval_score"),
+}
+
+
+def measured_by(column: str) -> tuple[str, str]:
+    """The benchmark and the metric that a published column stands for.
+
+    >>> measured_by("pope.accuracy"), measured_by("mme.cognition")
+    (('pope', 'accuracy'), ('lmms:mme', 'mme_cognition_score'))
+    """
+    benchmark, name = column.split(".")[:2]
+    return BY_LMMS.get(column, (benchmark, name))
+
 
 class PublishedError(BenchError):
     """A table of published figures that cannot be read."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from bench.metrics.paired import change_of, paired
 from bench.runs.run import Run, group_by_benchmark
 from bench.stats import holm
-from bench.types import CAVEAT, Figure, Metric, caveats_of, format_value, scale_of
+from bench.types import CAVEAT, Better, Metric, caveats_of, format_value, scale_of
 from leaderboards.compare import Comparison
 from leaderboards.compare import Row as Compared
-from leaderboards.published import Published, disputed, read_published
+from leaderboards.published import Published, disputed, measured_by, read_published
 from reports.tables import Cell, Table
 
 BASE = "LLaVA-1.5-7B"
@@ -101,7 +101,7 @@ def _best(runs: Sequence[Run]) -> dict[str, Run]:
         for one, other in combinations(runs, 2):
             item = paired(figure, one.scores, other.scores)
             if item is not None:
-                other_wins = _is_better(item.difference.value, figure)
+                other_wins = _is_better(item.difference.value, figure.better)
                 wins.append((figure.metric, other if other_wins else one, item.difference.p))
     # Over all figures and pairs: with four models and eight figures, one in twenty is many.
     p_values = holm([p for *_, p in wins])
@@ -118,8 +118,8 @@ def _best(runs: Sequence[Run]) -> dict[str, Run]:
     return best
 
 
-def _is_better(difference: float, figure: Figure) -> bool:
-    return (difference > 0) == (figure.better == "higher")
+def _is_better(difference: float, better: Better) -> bool:
+    return (difference > 0) == (better == "higher")
 
 
 def difference_table(comparisons: Sequence[Comparison], names: Mapping[Path, str]) -> Table:
@@ -237,7 +237,7 @@ def _paper_table(
     notes += _dispute_notes(in_table)
     notes += _warnings(runs)
     for run in runs:
-        is_column = any(column.split(".")[0] == run.benchmark for column in columns)
+        is_column = any(measured_by(column)[0] == run.benchmark for column in columns)
         notes += [f"{note} ({run.benchmark})" for note in caveat_notes([run]) if is_column]
     caption = figures[0].source.rpartition(f"{name}: ")[2]
     title = f"Table {number}: {caption}"
@@ -283,14 +283,12 @@ def _measured_cell(
     runs: Sequence[Run], column: str, published: Published | None
 ) -> tuple[Cell, str]:
     """A model's own value for a published column, and how it stands to the published one."""
-    benchmark, name = column.split(".")[:2]
-    figure, metric = None, None
+    benchmark, name = measured_by(column)
+    metric = None
     for run in runs:
         if run.benchmark == benchmark:
-            metric = run.whole().get(name, metric)
-            for declared in run.figures:
-                figure = declared if declared.metric == name else figure
-    if figure is None or metric is None or math.isnan(metric.value):
+            metric = _whole_metric(run, name) or metric
+    if metric is None or math.isnan(metric.value):
         return EMPTY, "not measured"
     cell = _metric_cell(metric, False)
     if published is None:
@@ -302,8 +300,20 @@ def _measured_cell(
     # A published value has no interval of its own, so only the measured one's counts.
     if scale * metric.low <= published.value <= scale * metric.high:
         return cell, f"within{mark}"
-    is_better = _is_better(cell.value - published.value, figure)
+    is_better = _is_better(cell.value - published.value, metric.better)
     return cell, f"{'better' if is_better else 'worse'}{mark}"
+
+
+def _whole_metric(run: Run, name: str) -> Metric | None:
+    """A run's metric over the whole benchmark, also one that is no figure to compare by.
+
+    How a task of lmms-eval sums up is known to its own code only.
+    """
+    known = run.whole().get(name)
+    for metric in run.metrics:
+        if known is None and metric.name == name and metric.subset == "all":
+            known = metric
+    return known
 
 
 def metric_rows(runs: Sequence[Run]) -> Table:

@@ -197,7 +197,15 @@ def run(
     for word in names:
         for member, usual_limit in registry.SUITES.get(word, {}).items():
             limit_of.setdefault(member, limit or usual_limit)
-    benchmarks = list(map(registry.benchmark, limit_of))
+    missing: dict[str, DataError] = {}
+    benchmarks: dict[str, Benchmark] = {}
+    for word in limit_of:
+        try:
+            benchmarks[word] = registry.benchmark(word)
+        except DataError as error:  # a task of lmms-eval without it
+            if word in names:
+                raise
+            missing[word] = error
     run_judge = judge_for(
         judge, data, judge_template, judge_max_tokens, judge_api_key_env, judge_claims
     )
@@ -227,9 +235,8 @@ def run(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     # All jobs are prepared before the first is run, so that a mistake costs nothing.
     prepared = []
-    missing: dict[str, DataError] = {}
     folder = out or usual_folder(adapter, names, data, limit, subsets)
-    for word, benchmark in zip(limit_of, benchmarks, strict=True):
+    for word, benchmark in benchmarks.items():
         job = Job(
             benchmark, adapter, run_judge, data, images, limit_of[word], folder, subsets, name
         )

@@ -9,12 +9,14 @@ import sys
 
 import pytest
 
+from bench import registry
 from bench.runs.run import read_runs
+from leaderboards.published import measured_by, read_published
 from reports.report import ReportError, write_report
 from reports.results import paper_tables
 from reports.tables import Cell, Table, as_csv, document, latex, markdown
 from tests.conftest import bench
-from tests.recorded_runs import metric_row, pope_run, record_of
+from tests.recorded_runs import metric_row, pope_run, record_of, write_run
 
 
 def model_run(folder, share, name, **model):
@@ -201,3 +203,32 @@ def test_pdflatex_takes_the_tables(runs, tmp_path):
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "t.pdf").stat().st_size > 10_000
+
+
+def test_every_column_of_the_papers_tables_is_measured_by_the_suite(tmp_path):
+    """A run of each member, with the metrics that its benchmark or lmms-eval's task records."""
+    columns = []
+    for figure in read_published():
+        if figure.source.startswith("Synth-Align"):
+            columns.append(figure.column)
+    metrics_of = {}
+    for column in dict.fromkeys(columns):
+        benchmark, name = measured_by(column)
+        assert benchmark in registry.SUITES["paper"], column
+        metrics_of.setdefault(benchmark, []).append(name)
+    for benchmark, names in metrics_of.items():
+        subset_of = {}
+        if not benchmark.startswith("lmms:"):
+            for figure in registry.benchmark(benchmark).figures:
+                subset_of[figure.metric] = figure.subset
+            assert set(names) <= subset_of.keys(), benchmark
+        rows = [metric_row(name, subset_of.get(name, "all"), 0.5) for name in names]
+        record = record_of("m", benchmark={"name": benchmark, "version": "1"})
+        write_run(tmp_path / benchmark.replace(":", "-"), record, [], rows)
+    tables = paper_tables(read_runs([tmp_path])[0])
+    for table in tables:
+        measured = [row for row in table.rows if row[0].text == "m, measured"]
+        verdicts = [row for row in table.rows if row[0].text.startswith("… against")]
+        assert measured and len(measured[0]) == len(table.header)
+        assert all(cell.text not in ("", "–") for cell in measured[0])
+        assert all("not measured" not in cell.text for cell in verdicts[0])
