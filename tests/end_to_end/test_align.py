@@ -479,8 +479,9 @@ def _stop_behind(name):
 def test_the_7b_grounding_recipe_runs_with_written_prompts_and_a_panel(
     tiny, tmp_path, painter, shared, monkeypatch
 ):
-    pytest.importorskip("nltk", reason="needs NLTK: tox -e official")
-    monkeypatch.setenv("NLTK_DATA", str(shared / "nltk_data"))
+    nltk = pytest.importorskip("nltk", reason="needs NLTK: tox -e official")
+    # The command runs in this process, where NLTK has read its environment already.
+    monkeypatch.setattr(nltk.data, "path", [str(shared / "nltk_data")])
     mute = 2  # requests that get no JSON
 
     def write(number, body):
