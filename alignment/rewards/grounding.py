@@ -33,9 +33,8 @@ from alignment.rows import ImageFile, ResponseRow
 from alignment.settings import Beside, RecipeError, Settings
 from bench.files import append_lines, read_json, read_lines, write_json
 from bench.grounding.panel import ImageQuestion, Probabilities, as_number, ask, mean_over
-from bench.grounding.readers import CocoReader, ModelReader, NounPhraseReader, Reader, Response
+from bench.grounding.readers import CocoReader, ModelReader, Reader, Response, reader_of
 from bench.grounding.threshold import AgreedClaim, choose_threshold
-from bench.language import coco_objects
 from bench.language.claims import Claim
 from bench.language.object_mentions import read_synonyms
 from bench.runs.jobs import load_model
@@ -60,7 +59,7 @@ class CocoClaims(Settings):
     def reader(self) -> Reader:
         """Raises RecipeError if the list cannot be read."""
         if self.synonyms is None:
-            return CocoReader(read_synonyms(coco_objects.synonym_lines()))
+            return reader_of("coco", RecipeError)
         try:
             return CocoReader(read_synonyms(self.synonyms.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:
@@ -78,7 +77,7 @@ class NounPhraseClaims(Settings):
 
     def reader(self) -> Reader:
         """The tagger's."""
-        return NounPhraseReader()
+        return reader_of("noun-phrases", RecipeError)
 
 
 class ModelClaims(Settings):

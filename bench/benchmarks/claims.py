@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.benchmarks.scoring import clusters_of, mean_of, metric, scored
+from bench.benchmarks.scoring import clusters_of, mean_of, metric, scored, unjudged, unscored
 from bench.errors import DataError
 from bench.metrics.claim_reviews import claims_in
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
@@ -61,15 +61,11 @@ class FalseClaims:
 
     def score(self, sample: Sample, answer: Answer, verdict: Verdict | None) -> Score:
         """The claims in the judge's review, or its rating alone."""
-        if verdict is None:
-            return Score(sample.id, sample.subset, sample.cluster, unscored="not judged")
-        if verdict.error is not None:
-            reason = f"no verdict: {verdict.error}"
-            return Score(sample.id, sample.subset, sample.cluster, unscored=reason)
+        if verdict is None or verdict.error is not None:
+            return unjudged(sample, verdict)
         rating = rubric_rating(verdict.text)
         if rating is None:
-            reason = "the review has no single rating from 0 to 6"
-            return Score(sample.id, sample.subset, sample.cluster, unscored=reason)
+            return unscored(sample, "the review has no single rating from 0 to 6")
         claims = claims_in(verdict.text) or []
         false = [claim.subject for claim in claims if not claim.holds]
         values = {

@@ -138,8 +138,8 @@ def yes_or_no(text: str) -> str | None:
     ('yes', 'no', None, None)
     """
     words = set(text.lower().translate(PUNCTUATION).split())
-    found = words & {"yes", "no"}
-    return found.pop() if len(found) == 1 else None
+    answers = words & {"yes", "no"}
+    return answers.pop() if len(answers) == 1 else None
 
 
 QUESTION_ACCURACY = Figure(

@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.benchmarks.scoring import by_subset, count, mean_of, metric, scored, values_of
+from bench.benchmarks.scoring import (
+    by_subset,
+    count,
+    mean_of,
+    metric,
+    scored,
+    unjudged,
+    unscored,
+    values_of,
+)
 from bench.files import read_rows
 from bench.metrics.claim_reviews import claims_in
 from bench.metrics.paired import mean_of_value
@@ -73,16 +82,12 @@ class MMHal:
     def score(self, sample: Sample, answer: Answer, verdict: Verdict | None) -> Score:
         """The rating of the judge's review, by the official rule if the review is official."""
         # No verdict is no rating: such a sample is unscored, not a hallucination.
-        if verdict is None:
-            return Score(sample.id, sample.subset, sample.cluster, unscored="not judged")
-        if verdict.error is not None:
-            reason = f"no verdict: {verdict.error}"
-            return Score(sample.id, sample.subset, sample.cluster, unscored=reason)
+        if verdict is None or verdict.error is not None:
+            return unjudged(sample, verdict)
         is_official = verdict.official
         rating = official_rating(verdict.text) if is_official else rubric_rating(verdict.text)
         if rating is None:
-            reason = "the review has no single rating from 0 to 6"
-            return Score(sample.id, sample.subset, sample.cluster, unscored=reason)
+            return unscored(sample, "the review has no single rating from 0 to 6")
         values: dict[str, Any] = {
             "rating": rating,
             "hallucination": rating < HALLUCINATION_BELOW,

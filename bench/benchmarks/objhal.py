@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from bench.benchmarks.chair import (
     image_number,
     installed_wording,
 )
-from bench.benchmarks.scoring import clusters_of, mean_of, metric, scored
+from bench.benchmarks.scoring import clusters_of, mean_of, metric, scored, unjudged, unscored
 from bench.errors import DataError
 from bench.files import read_rows
 from bench.language.object_mentions import ANIMAL_PAIRS, categories_in, read_synonyms, read_words
@@ -116,16 +115,12 @@ class ObjectHalBench:
             named = categories_in(self.wording().words(answer.text), synonyms)
         elif len(words) <= SHORT:
             named = []
-        elif verdict is None:
-            return Score(sample.id, sample.subset, sample.cluster, unscored="not judged")
-        elif verdict.error is not None:
-            reason = f"no verdict: {verdict.error}"
-            return Score(sample.id, sample.subset, sample.cluster, unscored=reason)
+        elif verdict is None or verdict.error is not None:
+            return unjudged(sample, verdict)
         else:
             listed = listed_objects(verdict.text)
             if listed is None:
-                reason = "the judge gave no list of objects"
-                return Score(sample.id, sample.subset, sample.cluster, unscored=reason)
+                return unscored(sample, "the judge gave no list of objects")
             named = [synonyms[name] for name in coco_names(listed, synonyms)]
         values = caption_values(named, sample.reference)
         values |= {"names": bool(named), "length": len(words)}
@@ -201,11 +196,13 @@ def coco_names(listed: Sequence[str], synonyms: Mapping[str, str]) -> list[str]:
     Of "a red double decker bus" the pairs of words that are known count, or, if there is none,
     every row of nouns as a whole.
     """
+    # What two words make: pairs of the list, and the script's own.
+    joined = {word: word for word in synonyms if " " in word} | ANIMAL_PAIRS
     names: dict[str, None] = {}
     for text in listed:
         words = read_words(f"a {text}")
         lemmas = [word.lemma for word in words]
-        pairs = _known_pairs(" ".join(lemmas).split(), synonyms)
+        pairs = _known_pairs(" ".join(lemmas).split(), joined)
         if pairs:
             names |= dict.fromkeys(pairs)
             continue
@@ -221,23 +218,16 @@ def coco_names(listed: Sequence[str], synonyms: Mapping[str, str]) -> list[str]:
     return [name for name in known if not (name == "seat" and "toilet" in names)]
 
 
-def _known_pairs(lemmas: Sequence[str], synonyms: Mapping[str, str]) -> list[str]:
+def _known_pairs(lemmas: Sequence[str], joined: Mapping[str, str]) -> list[str]:
+    """The pairs of words that stand for one, left to right."""
     pairs = []
     index = 0
     while index < len(lemmas):
-        pair = " ".join(lemmas[index : index + 2])
-        known = _pairs_of(tuple(synonyms)).get(pair)
+        known = joined.get(" ".join(lemmas[index : index + 2]))
         if known:
             pairs.append(known)
         index += 2 if known else 1
     return pairs
-
-
-@lru_cache(maxsize=8)
-def _pairs_of(words: tuple[str, ...]) -> dict[str, str]:
-    """What two words make: those of the list, and the script's own."""
-    pairs = {word: word for word in words if " " in word}
-    return pairs | ANIMAL_PAIRS
 
 
 def _response_terms(values: Values) -> tuple[float, float]:

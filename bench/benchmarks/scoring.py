@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.metrics.paired import whole
 from bench.stats import NOTHING, SHARE, Bounds, Estimate, Floats, Ints, clustered_mean, labels
-from bench.types import Better, Figure, Metric, Score
+from bench.types import Better, Figure, Metric, Sample, Score, Verdict
 
 
 def scored(scores: Sequence[Score]) -> list[Score]:
@@ -62,6 +62,16 @@ def mean_of(scores: Sequence[Score], key: str, bounds: Bounds = SHARE) -> Estima
     """
     with_values = scored(scores)
     return clustered_mean(values_of(with_values, key), clusters_of(with_values), bounds)
+
+
+def unscored(sample: Sample, reason: str) -> Score:
+    """A sample without values, and why."""
+    return Score(sample.id, sample.subset, sample.cluster, unscored=reason)
+
+
+def unjudged(sample: Sample, verdict: Verdict | None) -> Score:
+    """The score of an answer without a verdict, or whose judge failed."""
+    return unscored(sample, "not judged" if verdict is None else f"no verdict: {verdict.error}")
 
 
 def whole_groups(scores: Sequence[Score], key: str) -> Estimate:

@@ -61,7 +61,6 @@ class Sources:
     """A benchmark's files, and what is left to the user."""
 
     name: str
-    title: str
     files: Sequence[SourceFile]
     left: str
 
@@ -83,7 +82,7 @@ def table() -> dict[str, Sources]:
                     entry["licence"],
                 )
             )
-        known[name] = Sources(name, entry["title"], files, entry["left"])
+        known[name] = Sources(name, files, entry["left"])
     return known
 
 
@@ -128,7 +127,7 @@ def _get(file: SourceFile, out: Path) -> bool:
     target = out / file.path
     if target.is_file() and _digest(target.read_bytes()) == file.sha256:
         return False
-    content = _download(file)
+    content = download(file.path, file.address())
     digest = _digest(content)
     if digest != file.sha256:
         raise DataError(
@@ -148,8 +147,16 @@ def _get(file: SourceFile, out: Path) -> bool:
     return True
 
 
-def _download(file: SourceFile) -> bytes:
-    address = file.address()
+def download(name: str, address: str) -> bytes:
+    """The content of an address.
+
+    Args:
+        name: What errors call it.
+        address: Where it is.
+
+    Raises:
+        DataError: It is not there, too large, or cut off.
+    """
     parts = []
     size = 0
     try:
@@ -162,13 +169,13 @@ def _download(file: SourceFile) -> bytes:
             expected = response.headers.get("Content-Length")
     except (OSError, urllib.error.URLError, ValueError) as error:
         raise DataError(
-            f"{file.path} could not be downloaded.",
+            f"{name} could not be downloaded.",
             f"{address}: {error}.",
             "Check the network and start again: what is there already is kept.",
         ) from error
     if expected is not None and size != int(expected):
         raise DataError(
-            f"{file.path} was cut off.",
+            f"{name} was cut off.",
             f"{address} sent {size} of {expected} bytes.",
             "Start again: what is there already is kept.",
         )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from bench.language.english import COUNTS, NUMBERS, plural, question_about
+from bench.language.english import COUNTS, question_about, question_about_number
 from bench.language.object_mentions import Word, mentions_in, read_words
 from bench.language.scope import DEFINITE, PREPOSITIONS, Stance, sentences, stances
 
@@ -70,10 +70,7 @@ def object_claim(
     """
     if number is None:
         return Claim(question_about(name), name, "object", None, denied, asked)
-    if number == 1:
-        question = f"Is there one {name} in the image?"
-    else:
-        question = f"Are there {NUMBERS[number]} {plural(name)} in the image?"
+    question = question_about_number(name, number)
     return Claim(question, name, "detail", number, denied, asked)
 
 

@@ -65,6 +65,17 @@ def listed(parts: Sequence[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
+def question_about_number(name: str, number: int) -> str:
+    """Whether an object is there in a number.
+
+    >>> question_about_number("knife", 3)
+    'Are there three knives in the image?'
+    """
+    if number == 1:
+        return f"Is there one {name} in the image?"
+    return f"Are there {NUMBERS[number]} {plural(name)} in the image?"
+
+
 def question_about(name: str) -> str:
     """POPE's question about an object (arXiv 2305.10355, section 4).
 

@@ -229,8 +229,8 @@ def _write_mme(out: Path, scenes: Sequence[Scene]) -> None:
                 (english.question_about(absent[7 * number % len(absent)]), "No"),
             ],
             "count": [
-                (_question_of_count(category, count), "Yes"),
-                (_question_of_count(category, count + 1), "No"),
+                (english.question_about_number(category, count), "Yes"),
+                (english.question_about_number(category, count + 1), "No"),
             ],
         }
         things = facts.singles(item)
@@ -249,12 +249,6 @@ def _write_mme(out: Path, scenes: Sequence[Scene]) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             lines = [f"{question}\t{answer}\n" for question, answer in questions]
             file.write_text("".join(lines), encoding="utf-8")
-
-
-def _question_of_count(category: str, count: int) -> str:
-    if count == 1:
-        return f"Is there one {category} in the image?"
-    return f"Are there {english.NUMBERS[count]} {english.plural(category)} in the image?"
 
 
 def _write_hallusionbench(out: Path, scenes: Sequence[Scene]) -> None:

@@ -16,8 +16,6 @@ import json
 import pickle
 import re
 import sys
-import urllib.error
-import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,12 +25,12 @@ from urllib.parse import quote
 
 import yaml
 
+from bench.data.get import download
 from bench.errors import DataError
 
 SOURCES = Path(__file__).with_name("sources.yaml")
 DEFAULT_OUT = Path(__file__).resolve().parents[3] / "shared" / "data"
 BASE = "https://raw.githubusercontent.com"
-TIMEOUT = 60  # seconds
 PHOTOGRAPHS = (540159, 4108, 480917, 425303, 386704, 562150)  # the order of the file
 
 
@@ -138,15 +136,7 @@ def get(source: Source, out: Path, base: str) -> bool:
     if target.is_file() and _digest(target.read_bytes()) == source.sha256:
         return False
     url = f"{base}/{source.repository}/{source.commit}/{quote(source.source)}"
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            content: bytes = response.read()
-    except (OSError, urllib.error.URLError, ValueError) as error:
-        raise DataError(
-            f"{source.path} could not be downloaded.",
-            f"{url}: {error}.",
-            "Check the network and start again: what is there already is kept.",
-        ) from error
+    content = download(source.path, url)
     _check(source, content, source.source_sha256, url)
     if source.derive:
         try:

@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import pickle
-import threading
 from collections import defaultdict
-from contextlib import contextmanager
-from urllib.parse import unquote
 
 import pytest
 
 from bench.errors import DataError
 from tests.golden import get_data
 from tests.golden.get_data import Source, get, read_sources
-
-
-@contextmanager
-def serve(files: dict[str, bytes]):
-    """A server of these files; yields its address and the paths that were asked for."""
-    requested = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            requested.append(unquote(self.path).lstrip("/"))
-            content = files.get(requested[-1])
-            self.send_response(404 if content is None else 200)
-            self.end_headers()
-            self.wfile.write(content or b"")
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", requested
-    finally:
-        server.shutdown()
-        server.server_close()
+from tests.loopback_files import serve
 
 
 def test_every_file_of_the_shared_data_has_its_source(shared):

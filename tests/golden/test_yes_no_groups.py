@@ -47,7 +47,10 @@ def hallusion_rows(rng):
                             "gt_answer": rng.choice("01"),
                         }
                     )
-    unique = {tuple(row[k] for k in list(row)[:6] if k != "visual_input"): row for row in rows}
+    unique = {}
+    for row in rows:
+        names = ("category", "subcategory", "set_id", "figure_id", "question_id")
+        unique[tuple(row[name] for name in names)] = row
     return list(unique.values())
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
-from contextlib import contextmanager
-from urllib.parse import unquote
 
 import pytest
 
@@ -15,32 +11,7 @@ from bench.data import get as get_module
 from bench.data.get import BASE_VARIABLE, RECORD, chosen, get, table
 from bench.errors import DataError, StoreError, UnknownNameError
 from tests.conftest import bench
-
-
-@contextmanager
-def serve(files, announced=0):
-    """A server of these files; `announced` more bytes than it sends. Yields address and requests."""
-    requested = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            requested.append(unquote(self.path).lstrip("/"))
-            content = files.get(requested[-1])
-            self.send_response(404 if content is None else 200)
-            self.send_header("Content-Length", str(len(content or b"") + announced))
-            self.end_headers()
-            self.wfile.write(content or b"")
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", requested
-    finally:
-        server.shutdown()
-        server.server_close()
+from tests.loopback_files import serve
 
 
 def on_the_server(shared, names):
