@@ -21,8 +21,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 Files = Mapping[str, bytes]
-Fault = Literal["500", "html", "truncated"]
-LARGE = (".parquet", ".zip", ".safetensors", ".bin")
+Fault = Literal["500", "html", "truncated", "flipped"]
+LARGE = (".parquet", ".zip", ".safetensors", ".bin", "_with_image.jsonl")
 PAGE = 3
 API = re.compile(
     r"/api/(dataset|model)s/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.+))?)?"
@@ -114,12 +114,11 @@ class Hub:
                 content for files in self.repositories.values() for content in files.values()
             )
             content = next(content for content in contents if _sha256(content) == match[1])
-            return Reply(
-                200,
-                {},
-                content[: len(content) // 2] if self.fault == "truncated" else content,
-                is_file=True,
-            )
+            if self.fault == "truncated":
+                content = content[: len(content) // 2]
+            elif self.fault == "flipped":
+                content = content[:-1] + bytes([content[-1] ^ 1])
+            return Reply(200, {}, content, is_file=True)
         return _missing("EntryNotFound")
 
     def _files(self, kind: str, name: str, revision: str | None) -> Files | Reply:

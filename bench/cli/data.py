@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bench.errors import DataError
 from bench.terminal import reports_errors
 
 PREVIEWED = 24  # scenes on a contact sheet
@@ -38,22 +39,35 @@ def data_get(
 ) -> None:
     """Download benchmarks' official files from their pinned sources, and check every digest.
 
-    What is there already is kept. It ends with what it cannot bring.
+    What is there already is kept; a benchmark that cannot be had does not stop the others. It ends
+    with what it cannot bring.
     """
-    from bench.data.get import RECORD, chosen, get
-    from bench.terminal import progress_bar
+    from bench.data.get import RECORD, get
+    from bench.data.source_table import chosen
+    from bench.terminal import note, progress_bar
 
     benchmarks = chosen(names)
     total = sum(len(benchmark.files) for benchmark in benchmarks)
     lines = []
+    faults = []
     with progress_bar("downloading", total) as progress:
-        for file, is_new in get(benchmarks, out):
-            lines.append(f"{'downloaded' if is_new else 'there already'}: {file.path}")
-            progress(1)
+        for benchmark in benchmarks:
+            try:
+                for file, is_new in get(benchmark, out):
+                    lines.append(f"{'downloaded' if is_new else 'there already'}: {file.path}")
+                    progress(1)
+            except DataError as error:  # the others may be had
+                faults.append(error)
     print("\n".join(lines))
-    print(f"Where they came from: {out / RECORD}")
+    if lines:
+        print(f"Where they came from: {out / RECORD}")
     for benchmark in benchmarks:
-        print(f"{benchmark.name}, left to you: {benchmark.left}")
+        if benchmark.left:
+            print(f"{benchmark.name}, left to you: {benchmark.left}")
+    for fault in faults[:-1]:
+        note(f"{fault.fact} {fault.reason}")
+    if faults:
+        raise faults[-1]
 
 
 @app.command("chair")

@@ -8,7 +8,9 @@ from operator import attrgetter
 from pathlib import Path
 
 from bench import registry
+from bench.data.get import altered
 from bench.data.images import peculiarities, read_image
+from bench.data.source_table import table
 from bench.errors import DataError
 from bench.runs.runner import Questions, prepare, read_samples
 from bench.runs.sources import open_data
@@ -49,6 +51,7 @@ def check(folder: Path, images: Path | None, suites: Sequence[str] | None) -> bo
             continue
         checked += 1
         image_problems, notes = _look_at_images(questions)
+        notes = _altered(folder, name) + notes
         problems = _problems(name, questions.samples) + image_problems
         _show(name, questions, problems, notes)
         all_well = all_well and not problems
@@ -70,6 +73,15 @@ def _show(name: str, questions: Questions, problems: Sequence[str], notes: Seque
         print(f"  problem: {problem}")
     for note in notes:
         print(f"  note: {note}")
+
+
+def _altered(folder: Path, name: str) -> list[str]:
+    """A note if files are not the official ones; a user's own may well not be."""
+    sources = table().get(name)
+    paths = altered(sources, folder) if sources else []
+    if not paths:
+        return []
+    return [f"{len(paths)} files are not as in their pinned source, the first is {paths[0]}"]
 
 
 def _problems(name: str, samples: Sequence[Sample]) -> list[str]:

@@ -1,150 +1,116 @@
 """Official files from their public sources: `bench data get`.
 
-`sources.yaml` is the one table of them. Every file is checked against its digest; what is there
-already is not downloaded again, so the command can be repeated after an interruption.
+Every file is checked against its digest in the table, or the hub's own if there is none. What is
+there already is not downloaded again, so the command can be repeated after an interruption.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
 
-import yaml
-
-from bench.errors import DataError, UnknownNameError, os_reason
+from bench.data import hub
+from bench.data.source_table import SourceFile, Sources
+from bench.errors import DataError, os_reason
 from bench.files import read_json, replace_file, write_json
 
-TABLE = Path(__file__).with_name("sources.yaml")
-BASE = "https://raw.githubusercontent.com"
-BASE_VARIABLE = "SYNTH_ALIGN_SOURCES"  # another server with the same files
 TIMEOUT = 60  # seconds
 RECORD = "sources.json"
 MOST_BYTES = 512 * 2**20  # of one file
 CHUNK = 2**20
 
 
-@dataclass(frozen=True)
-class SourceFile:
-    """One file.
-
-    Args:
-        path: Where it goes, in the data folder.
-        repository: OWNER/NAME.
-        commit: The commit that is meant.
-        source: Its path there.
-        sha256: Of its content.
-        licence: Its source's.
-    """
-
-    path: str
-    repository: str
-    commit: str
-    source: str
-    sha256: str
-    licence: str
-
-    def address(self) -> str:
-        """Where it is downloaded from."""
-        base = os.environ.get(BASE_VARIABLE, BASE).rstrip("/")
-        return f"{base}/{self.repository}/{self.commit}/{quote(self.source)}"
-
-
-@dataclass(frozen=True)
-class Sources:
-    """A benchmark's files, and what is left to the user."""
-
-    name: str
-    files: Sequence[SourceFile]
-    left: str
-
-
-@lru_cache(maxsize=1)
-def table() -> dict[str, Sources]:
-    """All benchmarks that have sources, by name."""
-    known = {}
-    for name, entry in yaml.safe_load(TABLE.read_text(encoding="utf-8")).items():
-        files = []
-        for row in entry["files"]:
-            files.append(
-                SourceFile(
-                    row["path"],
-                    row.get("repository", entry["repository"]),
-                    row.get("commit", entry["commit"]),
-                    row["source"],
-                    row["sha256"],
-                    entry["licence"],
-                )
-            )
-        known[name] = Sources(name, files, entry["left"])
-    return known
-
-
-def chosen(names: Sequence[str]) -> list[Sources]:
-    """The benchmarks of these names; "all" is all. Raises UnknownNameError."""
-    known = table()
-    picked: dict[str, Sources] = {}
-    for name in names:
-        if name != "all" and name not in known:
-            raise UnknownNameError(
-                f"`bench data get` knows no '{name}'.",
-                f"Known: {', '.join(known)}, all.",
-                "Name some of these.",
-            )
-        picked |= known if name == "all" else {name: known[name]}
-    return list(picked.values())
-
-
-def get(benchmarks: Sequence[Sources], out: Path) -> Iterator[tuple[SourceFile, bool]]:
+def get(benchmark: Sources, out: Path) -> Iterator[tuple[SourceFile, bool]]:
     """Each file with whether it was downloaded now; sources.json says where all came from.
 
     Raises DataError if one cannot be had as it should be; those before it are kept.
     """
-    record_file = out / RECORD
-    record = read_json(record_file) if record_file.is_file() else {}
-    for benchmark in benchmarks:
-        for file in benchmark.files:
-            is_new = _get(file, out)
-            row = {
-                "address": file.address(),
-                "commit": file.commit,
-                "sha256": file.sha256,
-                "licence": file.licence,
-            }
-            if record.get(file.path) != row:
-                record[file.path] = row
-                write_json(record_file, record)
-            yield file, is_new
+    record = _record(out)
+    for file in benchmark.files:
+        row = record.get(file.path)
+        is_there = _is_there(file, out, row)
+        if not is_there:
+            row = _bring(file, out)
+        elif row is None:
+            row = _row(file, file.address(), file.commit, file.sha256)
+        if record.get(file.path) != row:
+            record[file.path] = row
+            write_json(out / RECORD, record)
+        yield file, not is_there
 
 
-def _get(file: SourceFile, out: Path) -> bool:
+def altered(benchmark: Sources, folder: Path) -> list[str]:
+    """The files of a data folder that are not as in their source, by path."""
+    record = _record(folder)
+    paths = []
+    for file in benchmark.files:
+        row = record.get(file.path)
+        is_known = bool(file.sha256) or row is not None
+        if is_known and (folder / file.path).exists() and not _is_there(file, folder, row):
+            paths.append(file.path)
+    return paths
+
+
+def _record(folder: Path) -> dict[str, dict[str, Any]]:
+    file = folder / RECORD
+    return read_json(file) if file.is_file() else {}
+
+
+def _row(file: SourceFile, address: str, commit: str, digest: str) -> dict[str, Any]:
+    """What sources.json says of a file."""
+    return {"address": address, "commit": commit, "sha256": digest, "licence": file.licence}
+
+
+def _is_there(file: SourceFile, out: Path, row: dict[str, Any] | None) -> bool:
+    """Whether the file, or every image of the archive, lies there as it should."""
+    recorded = row or {}
+    digests: dict[str, str] = recorded.get("images", {})
+    if not file.is_archive:
+        digests = {"": file.sha256 or recorded.get("sha256", "")}
+    for name, digest in digests.items():
+        path = out / file.path / name
+        if not path.is_file() or hub.digest_of(path) != digest:
+            return False
+    return bool(digests)
+
+
+def _bring(file: SourceFile, out: Path) -> dict[str, Any]:
+    """Downloads and lays out one file; returns what sources.json says of it."""
     target = out / file.path
-    if target.is_file() and _digest(target.read_bytes()) == file.sha256:
-        return False
-    content = download(file.path, file.address())
-    digest = _digest(content)
-    if digest != file.sha256:
-        raise DataError(
-            f"{file.path} is not the file that is meant.",
-            f"The sha256 of {file.address()} is {digest}, not {file.sha256}.",
-            "The source has changed, or something between it and here has; nothing was written.",
-        )
+    commit = file.commit
+    if file.is_of_hub:
+        commit = hub.commit_of(file.repository, file.commit)
+        downloaded, digest = hub.download_file(file.repository, commit, file.source, file.sha256)
+    else:
+        content = download(file.path, file.address())
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != file.sha256:
+            raise DataError(
+                f"{file.path} is not the file that is meant.",
+                f"The sha256 of {file.address()} is {digest}, not {file.sha256}.",
+                "The source has changed, or something between it and here has; nothing was "
+                "written.",
+            )
+    address = replace(file, commit=commit).address()
+    row = _row(file, address, commit, digest)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(target, content)
+        if file.is_archive:
+            row["images"] = hub.unpack_images(downloaded, target)
+        else:
+            replace_file(target, downloaded.read_bytes() if file.is_of_hub else content)
     except OSError as error:
         raise DataError(
             f"{target} cannot be written.",
             f"{os_reason(error)}.",
             "Free space or change the permissions, and start again.",
         ) from error
-    return True
+    return row
 
 
 def download(name: str, address: str) -> bytes:
@@ -180,7 +146,3 @@ def download(name: str, address: str) -> bytes:
             "Start again: what is there already is kept.",
         )
     return b"".join(parts)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

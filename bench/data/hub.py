@@ -7,22 +7,27 @@ in HF_HOME/synth-align.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.data.folder import SUFFIXES
+from bench.data.source_table import table
 from bench.errors import DataError, one_line
 from bench.files import replace_file
 
 REPOSITORIES = {"pope": "lmms-lab/POPE", "mmhal": "Shengcao1006/MMHal-Bench"}
 MAX_IMAGE_BYTES = 64 * 2**20
+COMMIT = re.compile("[0-9a-f]{40}")
 HUB_TIMEOUT = 20  # seconds for the question which revision is the newest
 
 
@@ -48,7 +53,7 @@ def fetch(benchmark: str) -> Path:
     root = cache_root() / benchmark
     newest = root / "newest"
     try:
-        revision = _revision(REPOSITORIES[benchmark])
+        revision = _revision(benchmark)
         if not (root / revision).is_dir():
             _lay_out(root / revision, benchmark, revision)
         replace_file(newest, revision)
@@ -90,15 +95,89 @@ def download(repository: str, patterns: Sequence[str]) -> Path:
             ) from error
 
 
+def commit_of(repository: str, revision: str) -> str:
+    """The commit that a revision of a data set stands for. Raises DataError if it cannot be had."""
+    from huggingface_hub import HfApi
+
+    if COMMIT.fullmatch(revision):
+        return revision
+    with _told(f"{repository} at {revision}"):
+        info = HfApi().dataset_info(repository, revision=revision, timeout=HUB_TIMEOUT)
+    return str(info.sha)
+
+
+def download_file(repository: str, commit: str, name: str, sha256: str = "") -> tuple[Path, str]:
+    """A large file of a data set in the client's cache, and its sha256.
+
+    Args:
+        repository: OWNER/NAME.
+        commit: Of the data set.
+        name: The file's path there.
+        sha256: What it must be; empty for what the hub says that it is.
+
+    Raises:
+        DataError: It cannot be had, the hub has no digest of it, or it is another.
+    """
+    from huggingface_hub import HfApi, RepoFile, hf_hub_download
+
+    with _told(f"{name} of {repository}"):
+        entries = HfApi().get_paths_info(repository, [name], repo_type="dataset", revision=commit)
+        if not entries:
+            raise FileNotFoundError(f"it is not there at commit {commit}")
+        path = Path(hf_hub_download(repository, name, repo_type="dataset", revision=commit))
+    (entry,) = entries
+    stored = entry.lfs if isinstance(entry, RepoFile) else None
+    expected = sha256 or (stored.sha256 if stored else "")
+    digest = digest_of(path)
+    if not expected:
+        raise DataError(
+            f"{name} of {repository} cannot be checked.",
+            "The hub has no sha256 of it: it is no large file there.",
+            "The source has changed: report it.",
+        )
+    if digest != expected:
+        forget(path)
+        raise DataError(
+            f"{name} of {repository} is not the file that is meant.",
+            f"The sha256 of what came is {digest}, not {expected}.",
+            "Deleted from the cache: start again; if it is so again, the source has changed.",
+        )
+    return path, digest
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Whatever the client raises becomes a DataError about `what`."""
+    try:
+        yield
+    except Exception as error:  # the client raises dozens of types for a dead, slow or lying server
+        raise DataError(
+            f"{what} could not be downloaded from the hub.",
+            f"{type(error).__name__}: {_first_line(error)}",
+            "Check the network, HF_ENDPOINT and HF_TOKEN, and start again: what is there already "
+            "is kept.",
+        ) from error
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return one_line(lines[0]) if lines else "no details"
 
 
-def _revision(repository: str) -> str:
+def _revision(benchmark: str) -> str:
+    """The pinned commit, else the newest."""
     from huggingface_hub import HfApi
 
-    return str(HfApi().dataset_info(repository, timeout=HUB_TIMEOUT).sha)
+    for file in table()[benchmark].files:
+        if file.is_of_hub:
+            return file.commit
+    return str(HfApi().dataset_info(REPOSITORIES[benchmark], timeout=HUB_TIMEOUT).sha)
 
 
 def _lay_out(target: Path, benchmark: str, revision: str) -> None:
@@ -161,29 +240,26 @@ def _mmhal(target: Path, revision: str) -> None:
     """MMHal-Bench's answer template and the images of its zip, by bare file name."""
     from huggingface_hub import hf_hub_download
 
-    def get(name: str) -> str:
-        return hf_hub_download(REPOSITORIES["mmhal"], name, repo_type="dataset", revision=revision)
-
     template = target / "mmhal" / "mmhal-bench_answer_template.json"
     template.parent.mkdir(parents=True)
-    shutil.copyfile(get("response_template.json"), template)
-    archive = Path(get("test_data.zip"))
-    try:
-        unpack_images(archive, target / "images" / "mmhal")
-    except DataError:
-        # Else the client would take the same bytes from its cache again.
-        archive.resolve().unlink()
-        archive.unlink(missing_ok=True)
-        raise
+    repository = REPOSITORIES["mmhal"]
+    source = hf_hub_download(
+        repository, "response_template.json", repo_type="dataset", revision=revision
+    )
+    shutil.copyfile(source, template)
+    archive, _ = download_file(repository, revision, "test_data.zip")
+    unpack_images(archive, target / "images" / "mmhal")
 
 
-def unpack_images(archive: Path, target: Path) -> None:
-    """Unpacks the images of a zip flat into `target`.
+def unpack_images(archive: Path, target: Path) -> dict[str, str]:
+    """Unpacks the images of a zip flat into `target`; returns the sha256 of each by name.
 
     Names are cut to their last part, so none leads out of `target`; other files are left out.
-    Raises DataError if the archive is corrupt or an image unpacks to more than 64 MiB.
+    Raises DataError if the archive is corrupt (it is then deleted from the client's cache) or an
+    image unpacks to more than 64 MiB.
     """
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
+    digests = {}
     try:
         with zipfile.ZipFile(archive) as packed:
             for entry in packed.infolist():
@@ -200,7 +276,11 @@ def unpack_images(archive: Path, target: Path) -> None:
                         "Deleted from the cache: if it is so again, report it to the data set's "
                         "owners.",
                     )
-                (target / name).write_bytes(content)
+                replace_file(target / name, content)
+                digests[name] = hashlib.sha256(content).hexdigest()
+    except DataError:
+        forget(archive)
+        raise
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -208,8 +288,16 @@ def unpack_images(archive: Path, target: Path) -> None:
         NotImplementedError,
         RuntimeError,
     ) as error:
+        forget(archive)
         raise DataError(
             f"{archive} cannot be unpacked.",
             f"{error}.",
             "Deleted from the cache: start again to download it anew.",
         ) from error
+    return digests
+
+
+def forget(downloaded: Path) -> None:
+    """Deletes a file from the client's cache, else it would take the same bytes again."""
+    downloaded.resolve().unlink()
+    downloaded.unlink(missing_ok=True)

@@ -3,24 +3,31 @@ hub's protocol."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.data.source_table import table
 from bench.judges.rubric import OFFICIAL_SOURCE
 from tests.conftest import bench, bench_process, draw, metrics
 from tests.loopback_chat import chat_server, completion
+from tests.loopback_files import serve
 from tests.loopback_hub import Hub, commit_of, hub_server
 from tests.original_format import write_original
 
 POPE, MMHAL = ("dataset", "lmms-lab/POPE"), ("dataset", "Shengcao1006/MMHal-Bench")
+(ZIP,) = [file for file in table()["mmhal"].files if file.is_archive]
+PINNED = ZIP.commit
 MODEL = ("model", "owner/tiny-llava")
 SUBSETS = ("adversarial", "popular", "random")
 PHOTOGRAPHS = (310196, 210789, 9)
@@ -231,6 +238,14 @@ def mmhal_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     }
 
 
+@contextmanager
+def mmhal_hub(files: dict[str, bytes]) -> Iterator[Hub]:
+    """A hub that has these files at the pinned commit."""
+    with hub_server({MMHAL: files}) as hub:
+        hub.pinned.add(PINNED)
+        yield hub
+
+
 @pytest.fixture
 def mmhal_arguments(mmhal_files: dict[str, bytes], tmp_path: Path) -> list[Any]:
     """Recorded answers, and reviews that rate every other one 6 and 1."""
@@ -255,12 +270,12 @@ def mmhal_arguments(mmhal_files: dict[str, bytes], tmp_path: Path) -> list[Any]:
 
 def test_mmhal_is_unpacked_into_its_layout_alone(mmhal_files, mmhal_arguments, tmp_path):
     home = tmp_path / "deep" / "home"
-    with hub_server({MMHAL: mmhal_files}) as hub:
+    with mmhal_hub(mmhal_files) as hub:
         done = run(hub, home, *mmhal_arguments, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     row = metrics(tmp_path / "run" / "mmhal")["score", "all"]
     assert (row["n"], row["unscored"], row["value"]) == (96, 0, 3.5)
-    layout = home / "synth-align" / "mmhal" / commit_of(mmhal_files)
+    layout = home / "synth-align" / "mmhal" / PINNED
     assert [
         path for path in tmp_path.rglob("*evil*") if path.parent != layout / "images" / "mmhal"
     ] == []
@@ -279,21 +294,90 @@ def test_a_corrupt_zip_is_one_clear_error_whose_remedy_works(
     image = whole.index(b"_o.jpg") + 6  # where the first picture's deflated bytes begin
     scratched = whole[:image] + b"\xff" * 20 + whole[image + 20 :]
     bad = {**mmhal_files, "test_data.zip": whole[:-40] if damage == "cut" else scratched}
-    with hub_server({MMHAL: bad}) as hub:
+    with mmhal_hub(bad) as hub:
         assert_refused(run(hub, home, *arguments), "test_data.zip", "cannot be unpacked")
         assert layouts(home, "mmhal") == [] and not (tmp_path / "run").exists()
         hub.repositories[MMHAL] = mmhal_files
-        assert run(hub, home, *arguments).returncode == 0, "a new commit is a new download"
+        assert run(hub, home, *arguments).returncode == 0, "what the remedy says must help"
 
         shutil.rmtree(home / "synth-align")
-        (kept,) = (home / "hub").glob(
-            f"datasets--*/snapshots/{commit_of(mmhal_files)}/test_data.zip"
-        )
+        (kept,) = (home / "hub").glob("datasets--*/snapshots/*/test_data.zip")
         kept.resolve().write_bytes(bad["test_data.zip"])
-        assert_refused(
-            run(hub, home, *arguments), "test_data.zip", "cannot be unpacked", "start again"
-        )
+        assert_refused(run(hub, home, *arguments), "test_data.zip", "start again")
         assert run(hub, home, *arguments).returncode == 0, "what the remedy says must help"
+
+
+OBJHAL = ("dataset", "HaoyeZhang/RLHF-V-Evaluation")
+OBJHAL_FILES = {"obj_halbench_300_with_image.jsonl": b'{"image_id": 9, "question": "What?"}\n'}
+
+
+def get_data(hub: Hub, home: Path, names: list[str], out: Path, files: str):
+    """`bench data get` of a user whose hub is `hub` and whose other sources lie at `files`."""
+    return bench_process(
+        "data", "get", *names, "--out", out,
+        HF_ENDPOINT=hub.url, HF_HOME=str(home), HF_HUB_CACHE=str(home / "hub"),
+        SYNTH_ALIGN_SOURCES=files, **ALONE,
+    )  # fmt: skip
+
+
+def not_of_the_hub(shared):
+    """The other files of both benchmarks, where their repositories have them."""
+    files = {}
+    for file in [*table()["mmhal"].files, *table()["objhal"].files]:
+        if not file.is_of_hub:
+            content = (shared / file.path).read_bytes()
+            files[f"{file.repository}/{file.commit}/{file.source}"] = content
+    return files
+
+
+def test_files_of_the_hub_are_checked_unpacked_and_recorded(shared, mmhal_files, tmp_path):
+    out, home = tmp_path / "data", tmp_path / "home"
+    with (
+        mmhal_hub(mmhal_files) as hub,
+        serve(not_of_the_hub(shared)) as (files, _),
+    ):
+        hub.repositories[OBJHAL] = OBJHAL_FILES
+        done = get_data(hub, home, ["mmhal", "objhal"], out, files)
+        assert done.returncode == 0, done.stderr
+        assert "downloaded: images/mmhal/" in done.stdout
+        (objhal,) = OBJHAL_FILES.items()
+        assert (out / "objhal" / objhal[0]).read_bytes() == objhal[1]
+        images = out / "images" / "mmhal"
+        names = {path.name for path in images.iterdir()}
+        assert names == {"evil.jpg"} | {f"{number}_o.jpg" for number in range(4)}
+        assert not (tmp_path / "evil.jpg").exists() and not list(out.rglob("evil.py"))
+        before = (images / "1_o.jpg").read_bytes()
+        (images / "1_o.jpg").write_bytes(b"half")
+        checked = bench("data", "check", out, "--suite", "mmhal").stdout
+        assert "1 files are not as in their pinned source, the first is images/mmhal/" in checked
+        again = get_data(hub, home, ["mmhal"], out, files)
+        assert "downloaded: images/mmhal/" in again.stdout, again.stderr
+        assert (images / "1_o.jpg").read_bytes() == before
+        asked = len(hub.requests)
+        done = get_data(hub, home, ["mmhal"], out, files)
+        assert done.stdout.count("there already") == 2 and len(hub.requests) == asked
+    record = json.loads((out / "sources.json").read_text())
+    assert record["images/mmhal/"]["commit"] == PINNED
+    assert record["objhal/" + objhal[0]]["commit"] == commit_of(OBJHAL_FILES), "not a branch"
+    digest = hashlib.sha256(mmhal_files["test_data.zip"]).hexdigest()
+    assert record["images/mmhal/"]["sha256"] == digest
+
+
+@pytest.mark.parametrize("fault", ["truncated", "flipped", "500", "gone"])
+def test_a_lying_hub_writes_nothing_and_the_rest_comes(shared, mmhal_files, tmp_path, fault):
+    out = tmp_path / "data"
+    with mmhal_hub(mmhal_files) as hub, serve(not_of_the_hub(shared)) as (files, _):
+        hub.fault = None if fault == "gone" else fault
+        if fault == "gone":
+            hub.repositories.clear()
+        done = get_data(hub, tmp_path / "home", ["mmhal"], out, files)
+        assert_refused(done, "start again")
+        assert "downloaded: mmhal/mmhal-bench_answer_template.json" in done.stdout
+        assert not (out / "images").exists() or not list((out / "images").rglob("*.jpg"))
+        hub.fault = None
+        hub.repositories[MMHAL] = mmhal_files
+        done = get_data(hub, tmp_path / "home", ["mmhal"], out, files)
+        assert done.returncode == 0 and "downloaded: images/mmhal/" in done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
