@@ -3,7 +3,9 @@
 Paper: Wang et al., arXiv 2311.07397. Reference scorer: junyangwang0410/AMBER inference.py, followed
 bug for bug: Cog is the share of annotated likely hallucinations that were named (the paper defines
 it over what was named); "no" is the positive class of precision and recall; F1 is computed from
-rounded percentages plus an epsilon.
+rounded percentages plus an epsilon; of answers to questions it knows exactly "Yes" and "No". Its
+authors took of open models the likelier of both words (their issue 2), which is
+`accuracy_likelier`; `accuracy_read` takes an answer by the word that it begins with.
 
 The script finds nouns with NLTK and forgives near-synonyms with spaCy's en_core_web_lg; both need
 downloads. Without spaCy's vectors the relation.json rule runs on NLTK's nouns (the variant
@@ -16,6 +18,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -34,8 +37,8 @@ from bench.files import read_rows
 from bench.language import nltk_words
 from bench.language.object_mentions import nouns
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
-from bench.metrics.yes_no import confusion_terms
-from bench.stats import Floats, clustered_mean, estimates_of_sums, ratio
+from bench.metrics.yes_no import confusion_terms, first_word, yes_probability
+from bench.stats import Floats, estimates_of_sums, ratio
 from bench.types import Answer, Better, Data, Figure, Metric, Sample, Score, Values, Verdict
 
 KINDS = {  # the annotations' types of questions, and our subsets
@@ -57,6 +60,7 @@ GROUPS = {  # what the script reports, and the subsets it is over
 }
 # What the script adds to the denominator of F1, differently in its two branches.
 EPSILON = {"existence": 0.001}
+LIKELIER = 0.5  # P(yes) above which "Yes" is the likelier word
 CAVEATS = {
     "official": (),
     "nltk-relation-only": ("AMBER's rule without word vectors, not the official one",),
@@ -122,7 +126,7 @@ class Amber:
     @property
     def version(self) -> str:
         """Names the variant of the rule if descriptions are scored."""
-        return f"1-{self.naming().name}" if self.generative else "1"
+        return f"2-{self.naming().name}" if self.generative else "2"
 
     @property
     def figures(self) -> Sequence[Figure]:
@@ -188,13 +192,7 @@ class Amber:
         """What the official script counts of this answer."""
         values: dict[str, Any]
         if self.yes_no(sample):
-            reading = discriminative_answer(answer.text)
-            values = {
-                "answer": reading,
-                "label": sample.reference,
-                "unparsed": reading not in ("Yes", "No"),
-                "correct": reading.lower() == sample.reference,
-            }
+            values = question_values(answer, sample.reference)
         else:
             words: Words = sample.metadata["words"]
             naming = self.naming()
@@ -323,16 +321,28 @@ def _equal(noun: str, word: str) -> bool:
     return noun == word
 
 
-def discriminative_answer(text: str) -> str:
-    """ "Yes" or "No" if the answer begins with it, else the answer as it is.
+def question_values(answer: Answer, label: str) -> dict[str, Any]:
+    """What counts of one answer to a question.
 
-    The script calls whatever is neither "Yes" nor "No" wrong.
+    Args:
+        answer: The model's.
+        label: "yes" or "no".
     """
-    stripped = text.strip()
-    if not stripped:
-        return ""
-    first_word = stripped.split(maxsplit=1)[0].strip(".,!;:\"'*").capitalize()
-    return first_word if first_word in ("Yes", "No") else stripped
+    text = answer.text.strip()
+    is_known = text in ("Yes", "No")
+    read = first_word(text)
+    values: dict[str, Any] = {
+        "answer": text,
+        "label": label,
+        "unparsed": not is_known,
+        "readable": read is not None and not is_known,
+        "correct": text == label.capitalize(),
+        "correct_read": read == label,
+    }
+    p_yes = yes_probability(answer.p_yes, answer.p_no)
+    if p_yes is not None:
+        values["correct_likelier"] = (p_yes > LIKELIER) == (label == "yes")
+    return values
 
 
 def _chair_terms(values: Values) -> tuple[float, float]:
@@ -404,15 +414,34 @@ def _discriminative_metrics(group: str, scores: Sequence[Score]) -> list[Metric]
         partial(_precision_recall_f1, epsilon=epsilon),
         reported=partial(_precision_recall_f1, epsilon=epsilon, digits=3),
     )
-    correct = values_of(with_values, "correct")
     unparsed = int(values_of(with_values, "unparsed").sum())
-    return [
-        metric(ACCURACY, group, clustered_mean(correct, clusters, (0, 1)), scores),
-        metric(PRECISION, group, precision, scores),
-        metric(RECALL, group, recall, scores),
-        metric(F1, group, f1, scores),
-        count("unparsed", group, unparsed, scores),
+    readable = int(values_of(with_values, "readable").sum())
+    caveats: tuple[str, ...] = ()
+    if readable:
+        caveats = (
+            f"{readable} of {len(with_values)} answers begin with Yes or No and are neither to the "
+            "script: see accuracy_read",
+        )
+    rows = [
+        metric(ACCURACY, group, mean_of(scores, "correct"), scores, caveats),
+        metric(PRECISION, group, precision, scores, caveats),
+        metric(RECALL, group, recall, scores, caveats),
+        metric(F1, group, f1, scores, caveats),
+        metric(ACCURACY_READ, group, mean_of(scores, "correct_read"), scores),
     ]
+    if with_values and all(map(has_likelier, map(attrgetter("values"), with_values))):
+        likelier = mean_of(scores, "correct_likelier")
+        rows.append(metric(ACCURACY_LIKELIER, group, likelier, scores))
+    return [
+        *rows,
+        count("unparsed", group, unparsed, scores),
+        count("readable", group, readable, scores),
+    ]
+
+
+def has_likelier(values: Values) -> bool:
+    """Whether P(yes) was recorded."""
+    return "correct_likelier" in values
 
 
 def _is_description(values: Values) -> bool:
@@ -481,7 +510,18 @@ ACCURACY = _question_figure(
 PRECISION = _question_figure("precision", "AMBER precision", _confusion_statistic(0))
 RECALL = _question_figure("recall", "AMBER recall", _confusion_statistic(1))
 F1 = _question_figure("f1", "AMBER F1", _confusion_statistic(2))
-DISCRIMINATIVE_FIGURES = (ACCURACY, PRECISION, RECALL, F1)
+ACCURACY_READ = _question_figure(
+    "accuracy_read", "AMBER accuracy as read", mean_of_value("correct_read")
+)
+ACCURACY_LIKELIER = Figure(
+    "accuracy_likelier",
+    "AMBER accuracy by the likelier word",
+    "higher",
+    mean_of_value("correct_likelier"),
+    subset="discriminative",
+    over=has_likelier,
+)
+DISCRIMINATIVE_FIGURES = (ACCURACY, PRECISION, RECALL, F1, ACCURACY_READ, ACCURACY_LIKELIER)
 
 AMBER = Amber("amber", "AMBER")
 GENERATIVE = Amber("amber-generative", "AMBER, generative", discriminative=False)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from bench.benchmarks.amber import Amber, Naming, discriminative_answer, relation_only
+from bench.benchmarks.amber import Amber, Naming, question_values, relation_only
 from bench.data.folder import Folder
 from bench.language.object_mentions import nouns
 from bench.types import Answer
@@ -125,11 +125,7 @@ def test_questions_by_type_with_no_as_the_positive_class(shared):
         "relation": ("relation",),
     }
     for group, subsets in kinds.items():
-        rows = [
-            (discriminative_answer(answers[s.id]), s.reference)
-            for s in samples
-            if s.subset in subsets
-        ]
+        rows = [(answers[s.id], s.reference) for s in samples if s.subset in subsets]
         no, is_no = sum(a == "No" for a, _ in rows), sum(t == "no" for _, t in rows)
         both = sum(a == "No" and t == "no" for a, t in rows)
         p, r = both / no, both / is_no
@@ -144,26 +140,47 @@ def test_questions_by_type_with_no_as_the_positive_class(shared):
         right = sum((a == "No" and t == "no") or (a == "Yes" and t == "yes") for a, t in rows)
         assert measured["accuracy", group] == pytest.approx(right / len(rows))
         assert measured["unparsed", group] == sum(a not in ("Yes", "No") for a, _ in rows) > 0
+        assert measured["readable", group] == sum(a in ("No.", "yes") for a, _ in rows) > 0
+        as_read = sum(a.strip(".").lower() == t for a, t in rows)
+        assert measured["accuracy_read", group] == pytest.approx(as_read / len(rows))
 
 
 @pytest.mark.parametrize(
-    ("text", "read"),
+    ("text", "counts", "as_read"),
     [
-        ("Yes", "Yes"),
-        ("No.", "No"),
-        ("no, there is none", "No"),
-        ("Maybe", "Maybe"),
-        ("", ""),
-        ("Not really", "Not really"),
+        ("Yes", True, True),
+        (" Yes\n", True, True),
+        ("Yes.", False, True),
+        ("yes, there is one", False, True),
+        ("Maybe", False, False),
+        ("", False, False),
+        ("No", False, False),
     ],
 )
-def test_only_answers_that_begin_with_yes_or_no_count(text, read):
-    assert discriminative_answer(text) == read
+def test_the_script_knows_exactly_two_answers_and_a_reader_more(text, counts, as_read):
+    values = question_values(Answer(text, p_yes=0.2, p_no=0.1), "yes")
+    assert (values["correct"], values["correct_read"]) == (counts, as_read)
+    assert values["readable"] == (as_read and not counts)
+    assert values["correct_likelier"], "the authors' own way: the likelier of both words"
+    assert "correct_likelier" not in question_values(Answer(text), "yes")
+
+
+def test_a_caveat_tells_what_the_script_does_not_know(shared):
+    benchmark = Amber("amber-discriminative", "AMBER", generative=False)
+    samples = benchmark.samples(Folder(shared))[:40]
+    scores = [benchmark.score(sample, Answer("Yes, it is."), None) for sample in samples]
+    (row,) = [
+        metric
+        for metric in benchmark.metrics(scores)
+        if (metric.name, metric.subset) == ("accuracy", "discriminative")
+    ]
+    assert row.value == 0
+    assert row.caveats[0].startswith("40 of 40 answers begin with Yes or No")
 
 
 def test_without_the_official_models_the_variant_has_a_name_of_its_own(shared):
     benchmark = Amber("amber-generative", "AMBER", discriminative=False, naming=relation_only)
-    assert benchmark.version == "1-relation-only"
+    assert benchmark.version == "2-relation-only"
     assert {s.subset for s in benchmark.samples(Folder(shared))} == {"generative:relation-only"}
 
 

@@ -90,7 +90,7 @@ def test_the_built_in_words_differ_on_few_captions(shared):
 def test_amber_names_the_rule_that_it_has(shared):
     """With NLTK, without spaCy's vectors: nouns as officially, likeness by relation.json alone."""
     benchmark = Amber("amber-generative", "AMBER", discriminative=False, naming=nltk_relation_only)
-    assert benchmark.version == "1-nltk-relation-only"
+    assert benchmark.version == "2-nltk-relation-only"
     sample = benchmark.samples(Folder(shared))[0]
     assert sample.subset == "generative:nltk-relation-only"
     score = benchmark.score(sample, Answer("A man can sit on a light blue table."), None)
