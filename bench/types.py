@@ -292,6 +292,7 @@ class Data(Protocol):
     image_root: Path  # images, at any depth
     # What a run is about; None for all. The files of other subsets need not be there.
     subsets: Sequence[str] | None
+    recorded: Sequence[str] | None  # the images that recorded answers exist for, if they do
 
     @property
     def label(self) -> str:
@@ -411,6 +412,14 @@ class Negotiating(Protocol):
     @property
     def negotiated(self) -> Sequence[str]:
         """What was refused, in words."""
+
+
+@runtime_checkable
+class Rewording(Protocol):
+    """A model that is asked by a protocol, which may replace a benchmark's one question."""
+
+    def question(self, benchmark: Benchmark) -> str | None:
+        """What is asked in place of it; None if it stays."""
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.files import indented
 from bench.metrics.paired import Paired, change_of, paired
 from bench.runs.run import Run, by_benchmark, find_runs
-from bench.runs.store import flatten
+from bench.runs.store import NOT_TOLD_BEFORE, flatten
 from bench.stats import detectable, holm, sign_flip
 from bench.types import CAVEAT, Score, caveats_of, format_p, scale_of
 
@@ -136,13 +136,38 @@ def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
         flat_other = flatten(other) if isinstance(other, dict) else {"": other}
         for key in sorted(flat_one.keys() | flat_other.keys()):
             a, b = flat_one.get(key), flat_other.get(key)
+            full_name = f"{name}.{key}" if key else name
             # A run of one subset has not read the files of the others.
-            if name == "data.files" and None in (a, b):
+            need_not_tell = name == "data.files" or full_name in NOT_TOLD_BEFORE
+            if need_not_tell and None in (a, b):
                 continue
             if a != b:
-                full_name = f"{name}.{key}" if key else name
                 differences.append(f"{full_name}: {_short(a)} and {_short(b)}")
     return differences
+
+
+def _other_lists(first: Run, second: Run) -> list[str]:
+    """Subsets in which each run has samples that the other was not asked.
+
+    A part of a list, as under --limit, is no other list.
+    """
+    differences = []
+    asked = [ids_by_subset(run) for run in (first, second)]
+    for subset in asked[0].keys() & asked[1].keys():
+        only = [asked[index][subset] - asked[1 - index][subset] for index in (0, 1)]
+        if all(only):
+            differences.append(
+                f"samples of {subset}: {len(only[0]):,} only in one, {len(only[1]):,} in the other"
+            )
+    return sorted(differences)
+
+
+def ids_by_subset(run: Run) -> dict[str, set[str]]:
+    """The samples that a run was asked, scored or not."""
+    ids: dict[str, set[str]] = {}
+    for score in run.scores.values():
+        ids.setdefault(score.subset, set()).add(score.sample)
+    return ids
 
 
 def _part(record: Mapping[str, Any], name: str) -> Any:
@@ -158,7 +183,7 @@ def _short(value: Any) -> str:
 
 
 def _compare(first: Run, second: Run, force: bool) -> Comparison:
-    differs = differing(first.record, second.record)
+    differs = differing(first.record, second.record) + _other_lists(first, second)
     if differs and not force:
         raise CompareError(
             f"{first.folder} and {second.folder} are not comparable.",

@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +29,8 @@ from bench.types import Answer, Data, Figure, Metric, Sample, Score, Values, Ver
 
 GROUND_TRUTH = "chair/coco2014_chair_gt__wordnet_pos_lemma.json"
 SYNONYMS = "chair/synonyms_LisaAnne.txt"
+# 500 numbers of COCO's val2014, those whose decimal digits have the smallest sha256.
+LIST = Path(__file__).with_name("chair_images.txt")
 LEAST_DIGITS = 6  # of the number in a file's name: COCO's have twelve
 QUESTION = "Please describe this image in detail."
 
@@ -59,7 +62,11 @@ def installed_wording() -> Wording:
 
 @dataclass(frozen=True)
 class Chair:
-    """CHAIR on the COCO images at hand: there is no official list, papers draw 500 of val2014."""
+    """CHAIR on a fixed list of 500 images of COCO's val2014.
+
+    There is no official list: papers draw one at random and seldom say which. Recorded answers are
+    scored on their own images, and if fewer than half of the list are at hand, all that are.
+    """
 
     name: str = "chair"
     title: str = "CHAIR"
@@ -79,14 +86,14 @@ class Chair:
         return (CHAIR_S, CHAIR_I, RECALL, LENGTH)
 
     def samples(self, data: Data) -> list[Sample]:
-        """One sample for each image at hand that has ground truth.
+        """One sample for each image that has ground truth.
 
         Raises DataError if there is none.
         """
         objects_of = ground_truth(data)
         metadata = {"synonyms": read_synonyms(data.file(SYNONYMS).read_text(encoding="utf-8"))}
         samples = []
-        for name in data.image_names(self.images):
+        for name in self._images_of(data):
             number = image_number(name)
             if number in objects_of:
                 reference = sorted(objects_of[number])
@@ -100,6 +107,14 @@ class Chair:
                 "--images.",
             )
         return samples
+
+    def _images_of(self, data: Data) -> Sequence[str]:
+        at_hand = data.image_names(self.images)
+        if data.recorded is not None:
+            return at_hand
+        listed = listed_images()
+        found = len(listed & set(at_hand))
+        return sorted(listed) if 2 * found >= len(listed) else at_hand
 
     def max_tokens(self, sample: Sample) -> int:
         """512, as in the common evaluations."""
@@ -125,13 +140,28 @@ class Chair:
         for row, score in enumerate(with_values):
             terms[row] = (*_chair_i_terms(score.values), *_recall_terms(score.values))
         chair_i, recall = estimates_of_sums(terms, clusters_of(with_values), _two_ratios)
-        caveats = self.wording().caveats
+        caveats = self.wording().caveats + _list_caveat(scores)
         return [
             metric(CHAIR_I, "all", chair_i, scores, caveats),
             metric(CHAIR_S, "all", mean_of(scores, "any_hallucination"), scores, caveats),
             metric(RECALL, "all", recall, scores, caveats),
-            metric(LENGTH, "all", mean_of(scores, "length", None), scores),
+            metric(LENGTH, "all", mean_of(scores, "length", None), scores, _list_caveat(scores)),
         ]
+
+
+@lru_cache(maxsize=1)
+def listed_images() -> frozenset[str]:
+    """The files of the fixed list."""
+    numbers = LIST.read_text(encoding="ascii").split()
+    return frozenset(f"COCO_val2014_{int(number):012d}.jpg" for number in numbers)
+
+
+def _list_caveat(scores: Sequence[Score]) -> tuple[str, ...]:
+    """That other images of COCO were asked about, if they were."""
+    others = sum(
+        score.sample.startswith("COCO_") and score.sample not in listed_images() for score in scores
+    )
+    return (f"{others:,} images that are not on the list of 500",) if others else ()
 
 
 def image_number(name: str) -> str:

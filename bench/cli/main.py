@@ -113,6 +113,10 @@ def run(
     limit: Annotated[
         int | None, typer.Option(help="Only so many samples, taken evenly from all subsets.")
     ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest answer. Default: the benchmark's own."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the runs. Default: runs/MODEL-…")
     ] = None,
@@ -235,10 +239,19 @@ def run(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     # All jobs are prepared before the first is run, so that a mistake costs nothing.
     prepared = []
-    folder = out or usual_folder(adapter, names, data, limit, subsets)
+    folder = out or usual_folder(adapter, names, data, limit, subsets, max_tokens)
     for word, benchmark in benchmarks.items():
         job = Job(
-            benchmark, adapter, run_judge, data, images, limit_of[word], folder, subsets, name
+            benchmark,
+            adapter,
+            run_judge,
+            data,
+            images,
+            limit_of[word],
+            folder,
+            subsets,
+            name,
+            max_tokens,
         )
         try:
             prepared.append(prepare(job, sys.argv[1:], now))

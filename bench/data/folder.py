@@ -29,7 +29,7 @@ class Folder:
         root: Path,
         images: Path | None = None,
         label: str = "",
-        recorded: tuple[str, ...] | None = None,
+        recorded: Sequence[str] | None = None,
         subsets: Sequence[str] | None = None,
     ) -> None:
         self.root = root

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from bench.errors import ModelError
 from bench.types import Benchmark, Sample
@@ -32,7 +32,8 @@ class Protocol(BaseModel):
     empty. `image`: "pad" pads to a square with the processor's mean colour first; "processor"
     leaves it to the processor. `orientation`: "exif" turns a photograph upright, "stored" leaves it
     as its pixels lie, as LLaVA's own code does. `suffix` and `max_tokens` replace a benchmark's
-    own, by benchmark name; an empty suffix switches it off.
+    own, by benchmark name; an empty suffix switches it off. `question` does where a benchmark asks
+    the same of every image.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,7 +44,8 @@ class Protocol(BaseModel):
     image: Literal["pad", "processor"]
     orientation: Literal["exif", "stored"] = "exif"
     suffix: dict[str, str] = Field(default_factory=dict)
-    max_tokens: dict[str, int] = Field(default_factory=dict)
+    max_tokens: dict[str, PositiveInt] = Field(default_factory=dict)
+    question: dict[str, str] = Field(default_factory=dict)
 
     def suffix_for(self, benchmark: Benchmark) -> str:
         """The line that follows the question."""
@@ -66,6 +68,10 @@ class ByProtocol:
     def suffix(self, benchmark: Benchmark) -> str:
         """The protocol's suffix."""
         return self.protocol.suffix_for(benchmark)
+
+    def question(self, benchmark: Benchmark) -> str | None:
+        """The protocol's question, if it has one."""
+        return self.protocol.question.get(benchmark.name)
 
     def max_tokens(self, benchmark: Benchmark, sample: Sample) -> int:
         """The protocol's bound."""

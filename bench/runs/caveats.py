@@ -71,6 +71,10 @@ def run_caveats(record: Mapping[str, Any], judged: bool) -> list[str]:
     if record.get("limit") is not None:
         number, total = record["data"]["samples"], record.get("all_samples")
         caveats.append(f"limited to {number:,}{f' of {total:,}' if total else ''} samples")
+    if record.get("max_tokens") is not None:
+        caveats.append(f"answers of at most {record['max_tokens']:,} tokens")
+    if record["prompt"].get("question") is not None:
+        caveats.append("asked by a question of the protocol's own")
     if record.get("subsets"):
         caveats.append(f"only the subsets {', '.join(record['subsets'])}")
     matching = record.get("recorded") or {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +21,16 @@ from bench.runs.runner import Outcome, Questions
 from bench.runs.sources import open_data
 from bench.runs.store import RunFolder
 from bench.terminal import progress_bar
-from bench.types import Benchmark, Checkable, Judge, Model, Negotiating, Score
+from bench.types import (
+    Benchmark,
+    Checkable,
+    Judge,
+    Model,
+    Negotiating,
+    Rewording,
+    Sample,
+    Score,
+)
 
 USUAL = {"protocol": "auto", "dtype": "auto", "device": "auto"}  # options that are always given
 URL_SECRETS = re.compile(r"(://)[^/@\s]*@|\?\S*$")
@@ -40,6 +49,7 @@ class Job:
     out: Path
     subsets: tuple[str, ...] | None = None
     name: str | None = None
+    max_tokens: int | None = None  # in place of what benchmark and protocol say
 
 
 @dataclass(frozen=True)
@@ -184,6 +194,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
     known_images = None if recorded is None else tuple(recorded.images)
     data = open_data(job.data, job.images, benchmark.name, known_images, job.subsets)
     suffix = model.suffix(benchmark)
+    question = model.question(benchmark) if isinstance(model, Rewording) else None
     samples = runner.read_samples(benchmark, data)
     subsets: Sequence[str] | None = job.subsets
     matching = None
@@ -198,12 +209,19 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         data,
         samples,
         suffix,
-        partial(model.max_tokens, benchmark),
+        _bound_of(job),
         job.limit,
         subsets,
         per_sample=recorded is not None,
+        question=question,
     )
     judge = job.judge.describe() if job.judge and benchmark.judged else None
+    prompt: dict[str, Any] = {"suffix": suffix}
+    if question is not None:
+        prompt["question"] = question
+    # How long recorded answers might become is not known.
+    if recorded is None:
+        prompt["max_tokens"] = sorted({request.max_tokens for request in questions.requests})
     record = {
         "created": now,
         "command": list(map(_without_secret, command)),
@@ -223,8 +241,9 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
             "model": model.source and _absolute(str(model.source)),
             "adapter": model.adapter and _absolute(str(model.adapter)),
         },
-        "prompt": {"suffix": suffix},
+        "prompt": prompt,
         "limit": job.limit,
+        "max_tokens": job.max_tokens,
         "all_samples": len(samples),
         "subsets": subsets and list(subsets),
         "recorded": matching,
@@ -234,6 +253,20 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
     }
     store = RunFolder(job.out / benchmark.name.replace(":", "-"))
     return Prepared(job, questions, record, store)
+
+
+def _bound_of(job: Job) -> Callable[[Sample], int]:
+    """The longest answer to a sample, in tokens."""
+    if job.max_tokens is None:
+        return partial(job.model.max_tokens, job.benchmark)
+    if job.model.recorded is not None:
+        raise BenchError(
+            "--max-tokens does nothing for recorded answers.",
+            "They are as long as they are.",
+            "Leave it out.",
+        )
+    bound = job.max_tokens
+    return lambda sample: bound
 
 
 def check_server(server: Model | Judge) -> None:
@@ -444,6 +477,7 @@ def recorded_questions(run: Run, benchmark: Benchmark) -> Questions:
         record["limit"],
         subsets,
         source.get("per_sample", False),
+        record["prompt"].get("question"),
     )
     if questions.sha256 != record["data"]["sha256"]:
         raise StoreError(
@@ -469,6 +503,7 @@ def usual_folder(
     data: str,
     limit: int | None,
     subsets: Sequence[str] | None,
+    max_tokens: int | None = None,
 ) -> Path:
     """Where the runs of one command go if the user names no folder.
 
@@ -480,10 +515,13 @@ def usual_folder(
         data: Where the data comes from.
         limit: The limit of samples.
         subsets: The subsets.
+        max_tokens: The bound of answers.
     """
     description = model.describe()
     name = str(description.get("name", "model"))
     name = re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-.") or "model"
     parts = [description, sorted(suite), _absolute(data), limit, subsets]
+    if max_tokens is not None:
+        parts.append(max_tokens)
     digest = hashlib.sha256(dump(parts).encode()).hexdigest()
     return Path("runs") / f"{name[:60]}-{digest[:8]}"

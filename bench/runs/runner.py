@@ -100,6 +100,7 @@ def prepare(
     limit: int | None = None,
     subsets: Sequence[str] | None = None,
     per_sample: bool = False,
+    question: str | None = None,
 ) -> Questions:
     """The samples that a run is about, and their requests, grouped by image.
 
@@ -112,15 +113,23 @@ def prepare(
         limit: Only so many samples, evenly from all subsets.
         subsets: Only these subsets.
         per_sample: Whether equal questions are asked for each sample; else they share an answer.
+        question: What is asked in place of the benchmark's one question.
 
     Raises:
-        DataError: The limit is below 1, or a subset does not exist.
+        DataError: The limit is below 1, a subset does not exist, or the benchmark has several
+            questions to replace.
     """
     samples = _limited(of_subsets(benchmark, samples, subsets), limit)
+    if question is not None and len({sample.question for sample in samples}) > 1:
+        raise DataError(
+            f"The protocol's question cannot replace those of {benchmark.title}.",
+            "It asks more than one.",
+            f"Leave {benchmark.name} out of the protocol's `question`.",
+        )
     by_image: dict[str, dict[str, list[Sample]]] = {}  # image → prompt → samples
     # Many samples ask the same: POPE's 9,000 rows are 5,127 questions.
     for sample in samples:
-        prompt = MARKER.sub("", sample.question)
+        prompt = MARKER.sub("", question or sample.question)
         if suffix and benchmark.yes_no(sample):
             prompt = f"{prompt}\n{suffix}"
         by_image.setdefault(sample.image, {}).setdefault(prompt, []).append(sample)
@@ -138,7 +147,7 @@ def prepare(
                     key,
                     image,
                     path,
-                    first.question,
+                    question or first.question,
                     prompt,
                     max_tokens(first),
                     benchmark.yes_no(first),

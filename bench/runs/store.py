@@ -43,6 +43,7 @@ NOT_COMPARED = (
     "source",
     "environment",
 )
+NOT_TOLD_BEFORE = ("prompt.max_tokens",)  # records of earlier versions do not have it
 SERVED = "model.served"  # what a server says of its model, if it does
 SHOWN_DIFFERENCES = 8
 BYTES_PER_ANSWER = 2000  # in answers.jsonl and scores.jsonl, with a long answer
@@ -270,6 +271,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         # A server that was down says nothing of its model; that makes it no other model.
         if key.startswith(SERVED) and None in (_served(old), _served(new)):
             continue
+        if key in NOT_TOLD_BEFORE and None in (a.get(key), b.get(key)):
+            continue
         if part not in (*NOT_COMPARED, "format") and a.get(key) != b.get(key):
             changed.append(f"{key} ({_short(a.get(key))} → {_short(b.get(key))})")
     return changed
@@ -281,11 +284,14 @@ def _served(record: Mapping[str, Any]) -> Any:
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one mapping with dotted keys, values as JSON would give them back."""
+    """Nested mappings as one mapping with dotted keys, values as JSON would give them back.
+
+    An empty mapping is as none.
+    """
     flat: dict[str, Any] = {}
     for key, item in value.items():
         name = f"{prefix}{key}"
-        if isinstance(item, Mapping) and item:
+        if isinstance(item, Mapping):
             flat |= flatten(item, f"{name}.")
         else:
             # A tuple is a list once it has been in a file.
