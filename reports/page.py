@@ -23,6 +23,7 @@ from bench.files import read_lines, replace_file
 from bench.runs.run import Run
 from bench.types import CAVEAT, Sample, Values, caveats_of, format_value
 from leaderboards.board import Board, BoardCell, cell_text
+from reports.tables import Table
 
 TEMPLATES = Path(__file__).parent / "templates"
 SIDE, QUALITY = 160, 80  # of thumbnails
@@ -47,11 +48,21 @@ class RunSamples(NamedTuple):
 
 
 def write_page(
-    board: Board, runs: Sequence[Run], run_samples: Sequence[RunSamples], file: Path
+    board: Board,
+    runs: Sequence[Run],
+    run_samples: Sequence[RunSamples],
+    file: Path,
+    tables: Sequence[Table] = (),
 ) -> None:
     """Writes the page.
 
-    Runs without an `RunSamples` are in its tables only; images that cannot be read are left grey.
+    Args:
+        board: Its first view.
+        runs: The runs.
+        run_samples: What they asked; a run that is not among them is in the tables only. Images
+            that cannot be read are left grey.
+        file: Where it goes.
+        tables: Tables over several runs, shown above the runs' own.
     """
     images: dict[str, Path] = {}
     for item in run_samples:
@@ -66,6 +77,7 @@ def write_page(
         samples.append(_benchmark(benchmark, members, index_of))
     data = {
         "board": _board(board),
+        "tables": list(map(_table, tables)),
         "runs": list(map(_run, runs)),
         "samples": samples,
         "pictures": list(map(_thumbnail, images.values())),
@@ -114,6 +126,16 @@ def _sources(cell: BoardCell) -> str:
         sources.append(f"{other.value:g} in {other.source}")
     prefix = "derived from " if cell.derived else ""
     return prefix + "; ".join([*sources, *(f"{CAVEAT} {text}" for text in cell.caveats)])
+
+
+def _table(table: Table) -> dict[str, Any]:
+    rows = [[cell.text for cell in row] for row in table.rows]
+    return {
+        "caption": table.caption,
+        "header": list(table.header),
+        "rows": rows,
+        "notes": list(table.notes),
+    }
 
 
 def _run(run: Run) -> dict[str, Any]:

@@ -14,7 +14,13 @@ from leaderboards.compare import Comparison, compare_runs, corrected
 from reports import plots
 from reports.model_card import model_card
 from reports.page import RunSamples, write_page
-from reports.results import benchmark_tables, difference_table, metric_rows, paper_tables
+from reports.results import (
+    benchmark_tables,
+    difference_table,
+    metric_rows,
+    paper_tables,
+    relabelled_table,
+)
 from reports.tables import Table, as_csv, document, latex, markdown
 
 FORMS = {"md": markdown, "tex": latex, "csv": as_csv}
@@ -65,6 +71,9 @@ def write_report(
     give_labels(runs)
     comparisons, comparison_remarks = _compare(folders, groups)
     tables = benchmark_tables(runs)
+    relabelled = relabelled_table(runs)
+    if relabelled is not None:
+        tables.append(relabelled)
     if comparisons:
         names = {run.folder: run.label for run in runs}
         tables.append(difference_table(comparisons, names))
@@ -90,7 +99,8 @@ def write_report(
             if item is not None:
                 run_samples.append(item)
         page = out / "index.html"
-        write_page(board_of(runs), runs, run_samples, page)
+        beside = [] if relabelled is None else [relabelled]
+        write_page(board_of(runs), runs, run_samples, page, beside)
         files.append(page)
     except OSError as error:
         raise ReportError(

@@ -122,6 +122,54 @@ def _is_better(difference: float, better: Better) -> bool:
     return (difference > 0) == (better == "higher")
 
 
+def relabelled_table(runs: Sequence[Run]) -> Table | None:
+    """POPE and RePOPE side by side: F1 under both labels, and the models' ranks under each.
+
+    None if no model has both.
+    """
+    pairs: list[tuple[str, Metric, Metric]] = []
+    by_benchmark = group_by_benchmark(runs)
+    corrected = {run.label: run for run in by_benchmark.get("repope", ())}
+    for run in by_benchmark.get("pope", ()):
+        if run.label in corrected:
+            before = run.whole().get("f1")
+            after = corrected[run.label].whole().get("f1")
+            if before is not None and after is not None:
+                pairs.append((run.label, before, after))
+    if not pairs:
+        return None
+    ranks_before = _ranks([before.value for _, before, _ in pairs])
+    ranks_after = _ranks([after.value for _, _, after in pairs])
+    rows = []
+    for (label, before, after), rank, new_rank in zip(
+        pairs, ranks_before, ranks_after, strict=True
+    ):
+        change = 100 * (after.value - before.value)
+        moved = rank - new_rank
+        arrow = f" ({'↑' if moved > 0 else '↓'}{abs(moved)})" if moved else ""
+        rows.append(
+            [
+                Cell(label),
+                _metric_cell(before, False),
+                _metric_cell(after, False),
+                Cell(f"{change:+.2f}", change),
+                Cell(str(rank)),
+                Cell(f"{new_rank}{arrow}"),
+            ]
+        )
+    header = ["model", "POPE F1", "RePOPE F1", "change", "rank", "rank under RePOPE"]
+    notes = [
+        "RePOPE: POPE's questions with corrected labels, ambiguous ones left out (arXiv "
+        "2504.15707). Mean F1 of the three subsets; ranks among these models."
+    ]
+    return Table("pope-and-repope", "POPE and RePOPE", header, rows, notes)
+
+
+def _ranks(values: Sequence[float]) -> list[int]:
+    """1 for the highest; equal values share a rank."""
+    return [1 + sum(other > value for other in values) for value in values]
+
+
 def difference_table(comparisons: Sequence[Comparison], names: Mapping[Path, str]) -> Table:
     """Every figure of the first runs and of the others, with what could be seen.
 

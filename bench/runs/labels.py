@@ -1,14 +1,16 @@
 """What tables call the models of several runs: the shortest texts that tell them apart.
 
 What a run is called is never what it is: two checkpoints may both be called checkpoint-500. Runs
-of one model, by everything that its record says of it, share a label; others never do.
+of one model, by everything that its record says of it, share a label; others never do, nor do a
+limited run and a whole one, or runs with other bounds of tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.files import dump
 from bench.runs.run import Run
@@ -57,22 +59,24 @@ def _row_of(run: Run, rows: list[_ModelRuns]) -> _ModelRuns:
 
 
 def _identity(run: Run) -> str:
-    """All that the record says of the model, but for names and places.
+    """All that the record says of the model and of how it was asked, but for names and places.
 
     Who gives several runs one name says that they are one model: its answer files differ by
     benchmark.
     """
     name = run.record.get("name")
-    if name is not None:
-        return dump(["named", name])
-    model = run.record["model"]
-    parts = {key: value for key, value in model.items() if key not in NAMES}
-    return dump(parts)
+    model: Any = name
+    if name is None:
+        model = {key: value for key, value in run.record["model"].items() if key not in NAMES}
+    return dump([model, _length(run), _extent(run)])
 
 
 def _labels(base: str, rows: Sequence[_ModelRuns]) -> list[str]:
     if len(rows) == 1:
         return [base]
+    settings = _settings([row.first for row in rows])
+    if len(set(settings)) == len(rows):
+        return [f"{base} ({setting})" for setting in settings]
     ways: tuple[Callable[[Run], str | None], ...] = (_checkpoint, _adapter, _folder)
     for path_of in ways:
         paths = [path_of(row.first) for row in rows]
@@ -84,6 +88,31 @@ def _labels(base: str, rows: Sequence[_ModelRuns]) -> list[str]:
             return [_label(base, ending) for ending in _distinct_endings(known)]
     # The same folder cannot hold two runs, so this is one run that was named twice.
     return [base] * len(rows)
+
+
+def _settings(runs: Sequence[Run]) -> list[str]:
+    """How each of some runs was asked, as far as they differ."""
+    texts: list[list[str]] = [[] for _ in runs]
+    for aspect in (_protocol, _length, _extent):
+        values = [aspect(run) for run in runs]
+        if len(set(values)) > 1:
+            for text, value in zip(texts, values, strict=True):
+                text.append(value)
+    return [", ".join(text) for text in texts]
+
+
+def _protocol(run: Run) -> str:
+    protocol = run.record["model"].get("protocol")
+    return str(protocol.get("name")) if isinstance(protocol, Mapping) else "no protocol"
+
+
+def _length(run: Run) -> str:
+    bound = run.record.get("max_tokens")
+    return "usual length" if bound is None else f"{bound} tokens"
+
+
+def _extent(run: Run) -> str:
+    return "whole" if run.record.get("limit") is None else "limited"
 
 
 def _checkpoint(run: Run) -> str | None:

@@ -57,24 +57,35 @@ function board() {
   }
 }
 
-/* Every run's metrics. */
+/* A box that opens, with a table that scrolls sideways. */
+function tableBox(title, header, rows) {
+  const box = make("details", undefined, { open: "" });
+  box.append(make("summary", title));
+  const wide = make("div", undefined, { class: "wide", tabindex: "0", role: "region", "aria-label": title });
+  const table = make("table");
+  const head = make("tr");
+  for (const heading of header) head.append(make("th", heading, { scope: "col" }));
+  table.append(head);
+  for (const cells of rows) {
+    const row = make("tr");
+    for (const cell of cells) row.append(make("td", cell));
+    table.append(row);
+  }
+  wide.append(table);
+  box.append(wide);
+  return box;
+}
+
+/* Tables over several runs, then every run's metrics. */
 function runs() {
+  for (const table of data.tables) {
+    const box = tableBox(table.caption, table.header, table.rows);
+    for (const note of table.notes) box.append(make("p", note, { class: "quiet" }));
+    $("run-tables").append(box);
+  }
   for (const run of data.runs) {
-    const box = make("details", undefined, { open: "" });
-    box.append(make("summary", `${run.benchmark} · ${run.model}`));
-    const wide = make("div", undefined, { class: "wide", tabindex: "0", role: "region", "aria-label": `${run.benchmark}, ${run.model}` });
-    const table = make("table");
-    const head = make("tr");
-    for (const heading of ["metric", ...run.subsets]) head.append(make("th", heading, { scope: "col" }));
-    table.append(head);
-    for (const [name, cells] of run.rows) {
-      const row = make("tr");
-      row.append(make("td", name));
-      for (const cell of cells) row.append(make("td", cell));
-      table.append(row);
-    }
-    wide.append(table);
-    box.append(wide);
+    const rows = run.rows.map(([name, cells]) => [name, ...cells]);
+    const box = tableBox(`${run.benchmark} · ${run.model}`, ["metric", ...run.subsets], rows);
     for (const caveat of run.caveats) box.append(make("p", `‡ ${caveat}`, { class: "caveat" }));
     box.append(make("p", run.folder, { class: "quiet" }));
     $("run-tables").append(box);

@@ -64,6 +64,28 @@ def test_two_runs_of_one_model_are_told_apart_by_their_folders(tmp_path):
     assert labels(first, second) == ["m (a/pope)", "m (b/pope)"]
 
 
+def test_runs_that_were_asked_otherwise_never_share_a_row(tmp_path):
+    runs = []
+    more = ({}, {"limit": 24}, {"max_tokens": 64}, {"max_tokens": 64, "limit": 24})
+    for benchmark, parts in zip(("pope", "pope-gqa", "pope-aokvqa", "repope"), more, strict=True):
+        record = record_of("m", benchmark={"name": benchmark, "version": "1"}) | parts
+        runs.append(Run(pope_run(tmp_path / benchmark, [True] * 40, record)))
+    assert labels(*runs) == [
+        "m (usual length, whole)",
+        "m (usual length, limited)",
+        "m (64 tokens, whole)",
+        "m (64 tokens, limited)",
+    ]
+    assert labels(*runs[:2]) == ["m (whole)", "m (limited)"]
+    assert labels(runs[2]) == ["m"]
+
+
+def test_runs_of_other_protocols_are_told_apart_by_them(tmp_path):
+    first = run_of(tmp_path / "a", "m", protocol={"name": "llava"})
+    second = run_of(tmp_path / "b", "m", protocol={"name": "native"})
+    assert labels(first, second) == ["m (llava)", "m (native)"]
+
+
 def test_runs_that_somebody_gave_one_name_are_one_model(tmp_path):
     runs = []
     for benchmark, name in (("pope", "mine"), ("pope-gqa", "mine"), ("pope-aokvqa", None)):

@@ -56,6 +56,26 @@ def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
     assert {"figures/forest.svg", "figures/forest.png", "figures/pope-by-subset.svg"} <= names
 
 
+def test_pope_and_repope_stand_side_by_side_with_ranks(tmp_path):
+    runs = []
+    f1 = {"one": (0.90, 0.86), "two": (0.88, 0.91), "three": (0.80, 0.79), "pope alone": (0.99,)}
+    for name, values in f1.items():
+        for benchmark, value in zip(("pope", "repope"), values, strict=False):
+            record = record_of(name, benchmark={"name": benchmark, "version": "1"})
+            metrics = [metric_row("f1", "mean", value)]
+            runs.append(pope_run(tmp_path / name / benchmark, [True] * 40, record, metrics))
+    files, _ = write_report(runs, tmp_path / "out", False, False, lambda run: None)
+    assert tmp_path / "out" / "tables" / "pope-and-repope.md" in files
+    with (tmp_path / "out" / "tables" / "pope-and-repope.csv").open() as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    ranks = {name: (row["rank"], row["rank under RePOPE"]) for name, row in rows.items()}
+    assert ranks == {"one": ("1", "2 (↓1)"), "two": ("2", "1 (↑1)"), "three": ("3", "3")}
+    assert float(rows["one"]["change"]) == pytest.approx(-4)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert '"caption":"POPE and RePOPE"' in page
+    assert "↑" not in (tmp_path / "out" / "report.tex").read_text(), "LaTeX has its own arrows"
+
+
 def test_the_best_is_bold_only_where_it_is_more_than_noise(runs, tmp_path):
     files, _ = write_report(runs, tmp_path / "out", False, False, lambda run: None)
     text = next(file for file in files if file.name == "pope.md").read_text()
