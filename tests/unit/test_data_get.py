@@ -147,6 +147,38 @@ def test_chairs_truth_is_built_from_cocos_own_annotations(shared, tmp_path):
     assert objects == {"9": {"dog", "person"}, "25": {"dog", "toilet"}, "42": {"person", "bicycle"}}
 
 
+def test_real_images_get_the_objects_that_they_have(shared, tmp_path):
+    """From annotations alone, the objects listed beside COCO's pictures; captions add the others."""
+    objects = json.loads((shared / "images" / "coco" / "objects.json").read_text())
+    truth_file = shared / "chair" / "coco2014_chair_gt__wordnet_pos_lemma.json"
+    official = json.loads(truth_file.read_text())
+    out = tmp_path / "data"
+    (out / "chair").mkdir(parents=True)
+    synonyms = "synonyms_LisaAnne.txt"
+    (out / "chair" / synonyms).write_bytes((shared / "chair" / synonyms).read_bytes())
+    coco = coco_files(tmp_path / "coco")
+    names = official["categories"]
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    images, annotations = [], []
+    for file, present in objects.items():
+        number = int(file[-16:-4])
+        images.append({"id": number})
+        for name in present:
+            row = {"image_id": number, "category_id": 1 + names.index(name)}
+            annotations.append(row)
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    content["info"] = {"year": 2014}
+    (coco / "instances_val2014.json").write_text(json.dumps(content))
+    (coco / "captions_val2014.json").write_text('{"info": {"year": 2014}, "annotations": []}')
+    file, _, _ = build(coco, out)
+    truth = json.loads(file.read_text())
+    for name, present in objects.items():
+        number = str(int(name[-16:-4]))
+        built = {truth["categories"][index] for index in truth["images"][number]}
+        assert built == set(present)
+        assert built <= {names[index] for index in official["images"][number]}
+
+
 def test_annotations_of_another_year_or_form_are_told(shared, tmp_path):
     out = tmp_path / "data"
     (out / "chair").mkdir(parents=True)
