@@ -388,6 +388,7 @@ class Chat:
         seed: int | None = None,
         system: str = "",
         logprobs: bool = False,
+        top_p: float = 1.0,
     ) -> Reply:
         """The reply to one message.
 
@@ -401,6 +402,7 @@ class Chat:
             seed: Passed on to the server.
             system: System prompt; none if empty.
             logprobs: Whether to ask for the alternatives of the first token.
+            top_p: Of sampling; 1 for the whole distribution.
 
         Raises:
             NoReply: This request has no usable reply.
@@ -414,6 +416,8 @@ class Chat:
         arguments: dict[str, Any] = {"model": self.model, "messages": messages}
         if seed is not None:
             arguments["seed"] = seed
+        if top_p < 1:
+            arguments["top_p"] = top_p
         pauses, waits = list(GARBLED_PAUSES), list(BUSY_PAUSES)
         while True:
             # Read once a round: another thread may learn of a refusal meanwhile.

@@ -6,6 +6,7 @@ Only the standard library is imported here, so that `bench list` and `bench --he
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +142,7 @@ class Metric:
 
     `value` is NaN over an empty set; `low` and `high` are NaN if no interval applies (counts).
     `n` samples were counted, `unscored` samples were left out. `caveats` are what a reader must
-    know beside the number.
+    know beside the number. `by_seed` are its values for each of several seeds.
     """
 
     name: str
@@ -154,6 +155,12 @@ class Metric:
     better: Better
     unit: Unit
     caveats: tuple[str, ...] = ()
+    by_seed: tuple[float, ...] = ()
+
+    @property
+    def between_seeds(self) -> float:
+        """The standard deviation between seeds; NaN of fewer than two."""
+        return statistics.stdev(self.by_seed) if len(self.by_seed) > 1 else math.nan
 
 
 class Fit(NamedTuple):
@@ -251,15 +258,19 @@ ASYMMETRY = 0.1  # of half the interval, up to which it is shown as ±
 def format_value(metric: Metric) -> str:
     """A metric as shown: "87.43 ±1.52" (percent), "5.90 [5.41, 5.98]" (ratings), "12" (counts).
 
-    A metric over no samples is "–".
+    Of several seeds with the standard deviation between them: "87.43 ±1.52 (σ 0.31)". A metric over
+    no samples is "–".
     """
     if math.isnan(metric.value):
         return "–"
     if metric.unit == "count":
-        return f"{metric.value:.0f}"
+        return f"{metric.value:.1f}" if metric.by_seed else f"{metric.value:.0f}"
     scale = scale_of(metric.unit)
     value, low, high = (scale * end for end in (metric.value, metric.low, metric.high))
-    return f"{value:.2f}{format_spread(value, low, high)}"
+    text = f"{value:.2f}{format_spread(value, low, high)}"
+    if math.isnan(metric.between_seeds):
+        return text
+    return f"{text} (σ {scale * metric.between_seeds:.2f})"
 
 
 def caveats_of(metrics: Iterable[Metric]) -> list[str]:
@@ -420,6 +431,15 @@ class Rewording(Protocol):
 
     def question(self, benchmark: Benchmark) -> str | None:
         """What is asked in place of it; None if it stays."""
+
+
+@runtime_checkable
+class Repeating(Protocol):
+    """A model that may answer a question several times, each time from another seed."""
+
+    @property
+    def seeds(self) -> int:
+        """How often."""
 
 
 @runtime_checkable

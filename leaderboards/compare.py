@@ -14,6 +14,7 @@ from typing import Any
 from bench.errors import BenchError
 from bench.files import indented
 from bench.metrics.paired import Paired, change_of, paired
+from bench.metrics.seeds import alike, question_of
 from bench.runs.run import Run, by_benchmark, find_runs
 from bench.runs.store import NOT_TOLD_BEFORE, flatten
 from bench.stats import detectable, holm, sign_flip
@@ -163,10 +164,10 @@ def _other_lists(first: Run, second: Run) -> list[str]:
 
 
 def ids_by_subset(run: Run) -> dict[str, set[str]]:
-    """The samples that a run was asked, scored or not."""
+    """The questions that a run was asked, scored or not."""
     ids: dict[str, set[str]] = {}
     for score in run.scores.values():
-        ids.setdefault(score.subset, set()).add(score.sample)
+        ids.setdefault(score.subset, set()).add(question_of(score.sample))
     return ids
 
 
@@ -190,7 +191,7 @@ def _compare(first: Run, second: Run, force: bool) -> Comparison:
             f"They differ in {'; '.join(differs)}.",
             "Run both alike, or compare them all the same with --force, which marks the table.",
         )
-    scores = first.scored, second.scored
+    scores = alike(first.scored, second.scored)
     matched = scores[0].keys() & scores[1].keys()
     if not matched:
         raise CompareError(

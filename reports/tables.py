@@ -21,6 +21,7 @@ LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "σ": r"$\sigma$",
     "–": "--",
     "→": r"$\to$",
     "↑": r"$\uparrow$",

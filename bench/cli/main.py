@@ -117,6 +117,10 @@ def run(
         int | None,
         typer.Option(min=1, help="Longest answer. Default: the benchmark's own."),
     ] = None,
+    decoding: Annotated[
+        str | None,
+        typer.Option(help="greedy (default), sample:temperature=1,top_p=0.9,seeds=5 or beam:5."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the runs. Default: runs/MODEL-…")
     ] = None,
@@ -223,6 +227,7 @@ def run(
     subsets = tuple(_words(subset)) if subset is not None else None
     options = {
         "protocol": protocol,
+        "decoding": decoding,
         "dtype": dtype,
         "device": device,
         "revision": revision,

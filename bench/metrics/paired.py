@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.metrics.seeds import seed_of
 from bench.metrics.yes_no import MIN_MASS, Ranking, subset_blocks, yes_no_mass
 from bench.stats import (
     Difference,
@@ -114,10 +115,11 @@ class WholeGroups:
 
 def whole(scores: Sequence[Score], name: str, clusters: Ints) -> tuple[Floats, Ints]:
     """For each group of scores, 1 if all are right, and its cluster; both of shape (groups,)."""
-    is_right: dict[str, bool] = {}
-    cluster_of: dict[str, int] = {}
+    is_right: dict[tuple[str, int | None], bool] = {}
+    cluster_of: dict[tuple[str, int | None], int] = {}
     for score, cluster in zip(scores, clusters, strict=True):
-        group = score.values[name]
+        # Of several answers to a question, each belongs to the others of its seed.
+        group = (score.values[name], seed_of(score.sample))
         is_right[group] = is_right.get(group, True) and bool(score.values["correct"])
         cluster_of[group] = int(cluster)
     values = np.array([float(right) for right in is_right.values()])

@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
+from bench.models.decoding import Decoding
 from bench.types import Request
 
 if TYPE_CHECKING:
@@ -39,30 +45,44 @@ class OwnDraws(LogitsProcessor):  # type: ignore[misc]
     To `generate`, which is greedy, the token that was drawn is the only one possible.
     """
 
-    def __init__(self, temperature: float, seeds: Sequence[str]) -> None:
-        self.temperature = temperature
+    def __init__(self, decoding: Decoding, seeds: Sequence[str]) -> None:
+        self.decoding = decoding
         self.rngs = [random.Random(seed) for seed in seeds]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (rows, vocabulary) with one token a row."""
-        tokens = draw(scores.float(), self.temperature, self.rngs)
+        tokens = draw(scores.float(), self.decoding, self.rngs)
         only = torch.full_like(scores, -math.inf)
         only[torch.arange(len(tokens)), tokens] = 0.0
         return only
 
 
-def draw(logits: torch.Tensor, temperature: float, rngs: Sequence[random.Random]) -> torch.Tensor:
+def draw(logits: torch.Tensor, decoding: Decoding, rngs: Sequence[random.Random]) -> torch.Tensor:
     """Tokens (rows,) drawn from softmax(logits / temperature), logits of shape (rows, vocabulary).
 
     The cumulative distribution is inverted at a number of each row's own generator.
     """
     # In double precision: the sums of 150,000 small numbers must end at 1.
-    probabilities = (logits.double() / temperature).softmax(-1)
+    scores = logits.double() / decoding.temperature
+    probabilities = _likeliest(scores, decoding).softmax(-1)
     cumulative = probabilities.cumsum(-1)  # (rows, vocabulary)
     uniform = [[rng.random()] for rng in rngs]
     points = torch.tensor(uniform, device=cumulative.device) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, points, right=True)
     return tokens.clamp(max=cumulative.shape[-1] - 1)[:, 0]
+
+
+def _likeliest(scores: torch.Tensor, decoding: Decoding) -> torch.Tensor:
+    """Scores (rows, vocabulary) with those that are not to be drawn at minus infinity.
+
+    By transformers' own warpers, in their order: top-k, then top-p of what is left.
+    """
+    no_ids = torch.empty((0, 0), dtype=torch.long)
+    if decoding.top_k:
+        scores = TopKLogitsWarper(decoding.top_k)(no_ids, scores)
+    if decoding.top_p < 1:
+        scores = TopPLogitsWarper(decoding.top_p)(no_ids, scores)
+    return scores
 
 
 @torch.inference_mode()
@@ -92,12 +112,13 @@ def _generate_batch(
         return_dict_in_generate=True,
         output_logits=wants_probabilities,
         do_sample=False,
+        num_beams=model.decoding.beams,
     )
     draws = None
-    if model.temperature:
+    if model.decoding.temperature:
         # A text of its own for each answer, as the shared-image engine has.
         seeds = [f"{model.seed} {request.key}" for request in requests]
-        draws = LogitsProcessorList([OwnDraws(model.temperature, seeds)])
+        draws = LogitsProcessorList([OwnDraws(model.decoding, seeds)])
     tokenizer = model.processor.tokenizer  # stop strings are looked for in its tokens
     output = model.model.generate(
         **inputs, generation_config=config, logits_processor=draws, tokenizer=tokenizer
@@ -109,7 +130,9 @@ def _generate_batch(
     probabilities: list[tuple[float | None, float | None]] = [(None, None)] * len(requests)
     if wants_probabilities and settings.yes and settings.no:
         # Of the raw logits: processors would have changed the distribution.
-        first_token = output.logits[0].float().softmax(-1)  # (rows, vocabulary)
+        # All beams of a row begin alike.
+        first_logits = output.logits[0][:: model.decoding.beams]
+        first_token = first_logits.float().softmax(-1)  # (rows, vocabulary)
         p_yes = first_token[:, list(settings.yes)].sum(-1).tolist()
         p_no = first_token[:, list(settings.no)].sum(-1).tolist()
         probabilities = list(zip(p_yes, p_no, strict=True))

@@ -28,6 +28,7 @@ from bench.errors import DataError, ModelError
 from bench.models import checkpoints
 from bench.models.batching import Group, halve, images_between, plan
 from bench.models.conversations import PROBE, Encoded, Prompter
+from bench.models.decoding import given_decoding
 from bench.models.generate import Generated, generate
 from bench.models.generation_config import (
     not_applied,
@@ -37,7 +38,7 @@ from bench.models.generation_config import (
 )
 from bench.models.llava_checkpoints import LlavaCheckpoint, is_llava_checkpoint
 from bench.models.protocol import LLAVA, NATIVE, ByProtocol, Protocol, read_protocol
-from bench.models.shared_image import Decoding, Question, answer_images
+from bench.models.shared_image import Question, TokenRules, answer_images
 from bench.types import Answer, Batch, Request
 
 SERVED = frozenset(
@@ -70,12 +71,13 @@ class HFModel(ByProtocol):
 
     Args:
         spec: NAME or NAME+ADAPTER.
-        options: protocol, dtype, device, revision, trust_remote_code, temperature, seed, and the
-            base of a LoRA of LLaVA's own code.
+        options: protocol, dtype, device, revision, trust_remote_code, decoding (or a bare
+            temperature), seed, and the base of a LoRA of LLaVA's own code.
     """
 
     OPTIONS = frozenset(
-        "protocol dtype device revision trust_remote_code base workers ray temperature seed".split()
+        "protocol dtype device revision trust_remote_code base workers ray decoding temperature "
+        "seed".split()
     )
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
@@ -117,7 +119,7 @@ class HFModel(ByProtocol):
         self.generation_config = read_generation_config(self.folder, self.config)
         # A search of its own is not: how answers are searched for is the benchmark's to say.
         self.not_followed = searches(self.generation_config)
-        self.temperature = float(options.get("temperature") or 0)
+        self.decoding = given_decoding(options)
         self.seed = int(options.get("seed") or 0)
         self.not_served = self._why_not_served()
         self.max_prompts = MAX_PROMPTS.get(self.device.type, MAX_PROMPTS["cpu"])
@@ -131,9 +133,9 @@ class HFModel(ByProtocol):
         device = self.device.type
         if device == "cuda":
             device = torch.cuda.get_device_name(self.device)
-        decoding: dict[str, Any] = {"greedy": True}
-        if self.temperature:
-            decoding = {"temperature": self.temperature, "seed": self.seed}
+        decoding = self.decoding.describe()
+        if self.decoding.temperature:
+            decoding["seed"] = self.seed
         if self.not_followed:
             decoding["not_followed"] = self.not_followed
         decoding["eos_token_id"] = self.generation_config.eos_token_id
@@ -339,7 +341,7 @@ class HFModel(ByProtocol):
         return Generated(text, len(tokens) - has_end, stopped, p_yes, p_no)
 
     @cached_property
-    def settings(self) -> Decoding:
+    def settings(self) -> TokenRules:
         """How to decode. Computed once: a vocabulary of 150,000 entries takes a while to read."""
         eos = self.generation_config.eos_token_id
         if eos is None:
@@ -347,12 +349,12 @@ class HFModel(ByProtocol):
         elif not isinstance(eos, list):
             eos = [eos]
         tokenizer = self.processor.tokenizer
-        return Decoding(
+        return TokenRules(
             frozenset(eos),
             self.generation_config.repetition_penalty or 1.0,
             word_ids(tokenizer, "yes"),
             word_ids(tokenizer, "no"),
-            self.temperature,
+            self.decoding,
         )
 
     def _protocol(self, name: str) -> Protocol:
@@ -371,6 +373,8 @@ class HFModel(ByProtocol):
 
     def _why_not_served(self) -> str | None:
         """Why the shared-image engine does not serve this model, None if it does."""
+        if self.decoding.beams > 1:
+            return "beam search"
         if self.not_packed:
             return self.not_packed
         # The engine chooses tokens itself, so what it does not apply must not be asked of it.

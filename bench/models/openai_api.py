@@ -21,6 +21,7 @@ from PIL import Image
 from bench.chat import Chat, NoReply, Outage, ask_all
 from bench.data.images import is_turned, read_image
 from bench.errors import DataError, ModelError
+from bench.models.decoding import Decoding, given_decoding
 from bench.models.protocol import NATIVE, ByProtocol, Protocol, read_protocol
 from bench.types import Answer, Batch, Request
 
@@ -35,27 +36,27 @@ class OpenAIModel(ByProtocol):
     Args:
         spec: MODEL or MODEL@URL.
         options: protocol (its system prompt, suffix and lengths; template and image are the
-            server's), temperature, seed, workers (requests at once), api_key_env (the variable of
-            the server's key).
+            server's), decoding (or a bare temperature), seed, workers (requests at once),
+            api_key_env (the variable of the server's key).
 
     Raises:
         ModelError: A bad spec, a missing key, or a protocol that no server can follow.
     """
 
-    OPTIONS = frozenset({"protocol", "workers", "api_key_env", "temperature", "seed"})
+    OPTIONS = frozenset("protocol workers api_key_env decoding temperature seed".split())
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
         self.chat = Chat(spec, ModelError, options.get("api_key_env"))
         self.protocol = _protocol(options.get("protocol") or "auto")
-        self.temperature = float(options.get("temperature") or 0)
+        self.decoding = _decoding(options)
         self.seed = int(options.get("seed") or 0)
         self.concurrent = int(options.get("workers") or CONCURRENT)
 
     def describe(self) -> dict[str, Any]:
         """Model, server (without credentials), protocol and decoding."""
-        decoding: dict[str, Any] = {"greedy": True}
-        if self.temperature:
-            decoding = {"temperature": self.temperature, "seed": self.seed}
+        decoding = self.decoding.describe()
+        if self.decoding.temperature:
+            decoding["seed"] = self.seed
         return {
             **self.chat.describe(),
             "served": self.served,
@@ -104,16 +105,17 @@ class OpenAIModel(ByProtocol):
         ]
         # Each answer's own, as for local models.
         seed = None
-        if self.temperature:
+        if self.decoding.temperature:
             seed = zlib.crc32(f"{self.seed} {request.key}".encode())
         try:
             reply = self.chat.ask(
                 content,
-                self.temperature,
+                self.decoding.temperature,
                 request.max_tokens,
                 seed,
                 self.protocol.system,
                 logprobs=request.yes_no,
+                top_p=self.decoding.top_p,
             )
         except NoReply as error:
             return Answer("", error=f"no answer: {error}"), error.served
@@ -165,6 +167,17 @@ def _probability(first_token: Sequence[tuple[str, float]], word: str) -> float |
         if token.strip().lower() == word:
             probability += p
     return probability
+
+
+def _decoding(options: Mapping[str, Any]) -> Decoding:
+    decoding = given_decoding(options)
+    if decoding.beams > 1 or decoding.top_k:
+        raise ModelError(
+            "A server of the OpenAI protocol cannot decode so.",
+            "It takes temperature and top_p; beams and top_k are no part of the protocol.",
+            "Use greedy, or sample:temperature=…,top_p=….",
+        )
+    return decoding
 
 
 def _protocol(name: str) -> Protocol:

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from bench.errors import ModelError
+from bench.models.decoding import GREEDY
 from bench.types import Benchmark, Sample
 
 VICUNA_SYSTEM = (
@@ -60,6 +61,7 @@ class ByProtocol:
     """What every model that is asked by a protocol answers about itself."""
 
     protocol: Protocol
+    decoding = GREEDY
     reads_images = True
     source: Path | None = None
     adapter: Path | None = None
@@ -68,6 +70,11 @@ class ByProtocol:
     def suffix(self, benchmark: Benchmark) -> str:
         """The protocol's suffix."""
         return self.protocol.suffix_for(benchmark)
+
+    @property
+    def seeds(self) -> int:
+        """How many answers each question gets."""
+        return self.decoding.seeds
 
     def question(self, benchmark: Benchmark) -> str | None:
         """The protocol's question, if it has one."""

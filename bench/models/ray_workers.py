@@ -46,6 +46,7 @@ class RayModel(ByProtocol):
         self.wanted, self.address = options.get("workers"), options.get("ray")
         local = HFModel(spec, self.options | {"device": "cpu"})  # no weights are read for it
         self.protocol, self.adapter = local.protocol, local.adapter
+        self.decoding = local.decoding
 
     def describe(self) -> dict[str, Any]:
         """What every worker says of itself; how many they are changes no answer."""

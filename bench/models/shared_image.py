@@ -25,6 +25,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from bench.models.conversations import Encoded, common_prefix
+from bench.models.decoding import GREEDY, Decoding
 from bench.models.generate import draw, to_device
 
 PREFIX, NOBODY = 0, -1
@@ -58,23 +59,22 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How to decode.
+class TokenRules:
+    """How to choose tokens, and when an answer ends.
 
     Args:
         eos: Ids that end an answer.
         repetition_penalty: `generate`'s.
         yes: Ids of single tokens that are forms of yes.
         no: Ids of single tokens that are forms of no.
-        temperature: At 0 the most likely token is taken, else one is drawn from
-            softmax(logits / temperature).
+        decoding: Greedy, or sampling.
     """
 
     eos: frozenset[int]
     repetition_penalty: float
     yes: tuple[int, ...]
     no: tuple[int, ...]
-    temperature: float = 0.0
+    decoding: Decoding = GREEDY
 
 
 class Column(NamedTuple):
@@ -144,7 +144,7 @@ class Prefix(NamedTuple):
 @torch.inference_mode()
 def answer_images(
     model: Any,
-    settings: Decoding,
+    settings: TokenRules,
     images: Sequence[Encoded],
     limits: Sequence[Sequence[int]],
     seeds: Sequence[Sequence[str]],
@@ -292,7 +292,7 @@ class _Batch:
     `owners` (rows, cached) says whose each cached column is.
     """
 
-    def __init__(self, model: Any, settings: Decoding, prefixes: Sequence[Prefix]) -> None:
+    def __init__(self, model: Any, settings: TokenRules, prefixes: Sequence[Prefix]) -> None:
         self.model, self.settings = model, settings
         self.cache = merge([prefix.cache for prefix in prefixes])
         lengths = torch.tensor([prefix.length for prefix in prefixes], device=model.device)
@@ -425,10 +425,10 @@ class _Batch:
 
     def _next_tokens(self, questions: Sequence[Question], logits: torch.Tensor) -> list[int]:
         """The most likely tokens, or drawn ones."""
-        if self.settings.temperature == 0:
+        if not self.settings.decoding.temperature:
             return logits.argmax(-1).tolist()
         rngs = [question.rng for question in questions]
-        return draw(logits, self.settings.temperature, rngs).tolist()
+        return draw(logits, self.settings.decoding, rngs).tolist()
 
     def _penalise(self, question: Question, logits: torch.Tensor) -> torch.Tensor:
         """`generate`'s repetition penalty over prompt and answer.

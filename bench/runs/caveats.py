@@ -7,11 +7,13 @@ official judge, from a model that finished its answers.
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.types import Answer, Metric, Sample
+from bench.metrics.seeds import seed_of
+from bench.types import Answer, Benchmark, Metric, Sample, Score
 
 # A text that says the same thing four times in a row at its end goes round in circles.
 LOOP = re.compile(r"(?=.*[^\W_])(.{8,200}?)\1{3,}.{0,200}$", re.DOTALL)
@@ -84,9 +86,12 @@ def run_caveats(record: Mapping[str, Any], judged: bool) -> list[str]:
     duplicates = matching.get("duplicates", {}).get("count", 0)
     if duplicates:
         caveats.append(f"{duplicates:,} recorded answers are second ones and left out")
-    decoding = record["model"].get("decoding") or {}
-    if decoding.get("temperature"):
-        caveats.append(f"sampled at temperature {decoding['temperature']:g}")
+    decoding = decoding_of(record)
+    if decoding:
+        caveats.append(decoding)
+    seeds = record.get("seeds") or 1
+    if seeds > 1:
+        caveats.append(f"{seeds} seeds; σ is the standard deviation between them")
     caveats += record.get("negotiated") or []
     protocol = _chosen_protocol(record)
     if protocol:
@@ -96,6 +101,46 @@ def run_caveats(record: Mapping[str, Any], judged: bool) -> list[str]:
         if caveat:
             caveats.append(caveat)
     return caveats
+
+
+def decoding_of(record: Mapping[str, Any]) -> str:
+    """How answers were chosen, in words; empty if greedily."""
+    decoding = record["model"].get("decoding") or {}
+    if decoding.get("beams"):
+        return f"beam search with {decoding['beams']} beams"
+    if not decoding.get("temperature"):
+        return ""
+    parts = [f"sampled at temperature {decoding['temperature']:g}"]
+    if "top_p" in decoding:
+        parts.append(f"top-p {decoding['top_p']:g}")
+    if "top_k" in decoding:
+        parts.append(f"top-k {decoding['top_k']}")
+    return ", ".join(parts)
+
+
+def with_spread(benchmark: Benchmark, scores: Sequence[Score]) -> list[Metric]:
+    """The benchmark's metrics over all answers, with their values for each of several seeds.
+
+    Counts are the mean over seeds.
+    """
+    metrics = benchmark.metrics(scores)
+    by_seed: dict[int, list[Score]] = {}
+    for score in scores:
+        seed = seed_of(score.sample)
+        if seed is not None:
+            by_seed.setdefault(seed, []).append(score)
+    if len(by_seed) < 2:
+        return metrics
+    values: dict[tuple[str, str], list[float]] = {}
+    for seed in sorted(by_seed):
+        for metric in benchmark.metrics(by_seed[seed]):
+            values.setdefault((metric.name, metric.subset), []).append(metric.value)
+    done = []
+    for metric in metrics:
+        own = tuple(values.get((metric.name, metric.subset), ()))
+        value = statistics.mean(own) if metric.unit == "count" and own else metric.value
+        done.append(replace(metric, value=value, by_seed=own))
+    return done
 
 
 def _chosen_protocol(record: Mapping[str, Any]) -> str | None:

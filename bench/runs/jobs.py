@@ -27,6 +27,7 @@ from bench.types import (
     Judge,
     Model,
     Negotiating,
+    Repeating,
     Rewording,
     Sample,
     Score,
@@ -195,6 +196,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
     data = open_data(job.data, job.images, benchmark.name, known_images, job.subsets)
     suffix = model.suffix(benchmark)
     question = model.question(benchmark) if isinstance(model, Rewording) else None
+    seeds = model.seeds if isinstance(model, Repeating) else 1
     samples = runner.read_samples(benchmark, data)
     subsets: Sequence[str] | None = job.subsets
     matching = None
@@ -214,6 +216,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         subsets,
         per_sample=recorded is not None,
         question=question,
+        seeds=seeds,
     )
     judge = job.judge.describe() if job.judge and benchmark.judged else None
     prompt: dict[str, Any] = {"suffix": suffix}
@@ -228,7 +231,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         "name": job.name,
         "benchmark": {"name": benchmark.name, "version": benchmark.version},
         "data": {
-            "samples": len(questions.samples),
+            "samples": len(questions.samples) // seeds,
             "sha256": questions.sha256,
             "files": data.digests(),
         },
@@ -243,6 +246,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         },
         "prompt": prompt,
         "limit": job.limit,
+        "seeds": seeds,
         "max_tokens": job.max_tokens,
         "all_samples": len(samples),
         "subsets": subsets and list(subsets),
@@ -417,6 +421,12 @@ def score_as(
             "Their own file says which questions they belong to.",
             f"bench run --model replay:{record['model'].get('file')} --suite {name}",
         )
+    if (record.get("seeds") or 1) > 1:
+        raise BenchError(
+            f"{run.folder} has several answers to each question.",
+            "Recorded answers are found by image and question, which would take the last of them.",
+            f"Run the model with --suite {name}.",
+        )
     answers = load_model(f"replay:{run.folder}", {})
     recorded_images = record["source"]["images"]
     job = Job(
@@ -478,6 +488,7 @@ def recorded_questions(run: Run, benchmark: Benchmark) -> Questions:
         subsets,
         source.get("per_sample", False),
         record["prompt"].get("question"),
+        record.get("seeds") or 1,
     )
     if questions.sha256 != record["data"]["sha256"]:
         raise StoreError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.files import dump
+from bench.runs.caveats import decoding_of
 from bench.runs.run import Run
 
 # Parts of a model's description that say nothing of what it is.
@@ -68,7 +69,7 @@ def _identity(run: Run) -> str:
     model: Any = name
     if name is None:
         model = {key: value for key, value in run.record["model"].items() if key not in NAMES}
-    return dump([model, _length(run), _extent(run)])
+    return dump([model, _decoding(run), _length(run), _extent(run)])
 
 
 def _labels(base: str, rows: Sequence[_ModelRuns]) -> list[str]:
@@ -93,7 +94,7 @@ def _labels(base: str, rows: Sequence[_ModelRuns]) -> list[str]:
 def _settings(runs: Sequence[Run]) -> list[str]:
     """How each of some runs was asked, as far as they differ."""
     texts: list[list[str]] = [[] for _ in runs]
-    for aspect in (_protocol, _length, _extent):
+    for aspect in (_protocol, _decoding, _length, _extent):
         values = [aspect(run) for run in runs]
         if len(set(values)) > 1:
             for text, value in zip(texts, values, strict=True):
@@ -104,6 +105,10 @@ def _settings(runs: Sequence[Run]) -> list[str]:
 def _protocol(run: Run) -> str:
     protocol = run.record["model"].get("protocol")
     return str(protocol.get("name")) if isinstance(protocol, Mapping) else "no protocol"
+
+
+def _decoding(run: Run) -> str:
+    return decoding_of(run.record).removeprefix("sampled at ") or "greedy"
 
 
 def _length(run: Run) -> str:

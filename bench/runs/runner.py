@@ -14,7 +14,8 @@ from typing import Any
 from bench.errors import DataError, StoreError
 from bench.files import dump
 from bench.language.thoughts import split_thoughts
-from bench.runs.caveats import with_caveats
+from bench.metrics.seeds import of_seed
+from bench.runs.caveats import with_caveats, with_spread
 from bench.runs.store import RunFolder
 from bench.types import (
     Answer,
@@ -101,6 +102,7 @@ def prepare(
     subsets: Sequence[str] | None = None,
     per_sample: bool = False,
     question: str | None = None,
+    seeds: int = 1,
 ) -> Questions:
     """The samples that a run is about, and their requests, grouped by image.
 
@@ -114,6 +116,7 @@ def prepare(
         subsets: Only these subsets.
         per_sample: Whether equal questions are asked for each sample; else they share an answer.
         question: What is asked in place of the benchmark's one question.
+        seeds: How many answers each question gets; each is a sample of its own.
 
     Raises:
         DataError: The limit is below 1, a subset does not exist, or the benchmark has several
@@ -126,6 +129,7 @@ def prepare(
             "It asks more than one.",
             f"Leave {benchmark.name} out of the protocol's `question`.",
         )
+    digest = _digest(samples)
     by_image: dict[str, dict[str, list[Sample]]] = {}  # image → prompt → samples
     # Many samples ask the same: POPE's 9,000 rows are 5,127 questions.
     for sample in samples:
@@ -135,6 +139,7 @@ def prepare(
         by_image.setdefault(sample.image, {}).setdefault(prompt, []).append(sample)
     requests: list[Request] = []
     key_of: dict[str, str] = {}
+    repeated: dict[str, list[Sample]] = {}  # by the sample's own id
     # Requests about one image are neighbours, so that it is encoded once.
     for image, by_prompt in by_image.items():
         path = data.image(image, benchmark.images)
@@ -142,25 +147,36 @@ def prepare(
             first = shared[0]
             groups = [[sample] for sample in shared] if per_sample else [shared]
             for group in groups:
-                key = _key(image, prompt, group[0].id if per_sample else None)
-                request = Request(
-                    key,
-                    image,
-                    path,
-                    question or first.question,
-                    prompt,
-                    max_tokens(first),
-                    benchmark.yes_no(first),
-                    tuple(sample.id for sample in group),
-                )
-                requests.append(request)
-                key_of |= dict.fromkeys(request.samples, key)
-    return Questions(samples, requests, key_of, _digest(samples))
+                for seed in range(seeds):
+                    members = [of_seed(sample, seed, seeds) for sample in group]
+                    own = group[0].id if per_sample else None
+                    key = _key(image, prompt, own, seed if seeds > 1 else None)
+                    request = Request(
+                        key,
+                        image,
+                        path,
+                        question or first.question,
+                        prompt,
+                        max_tokens(first),
+                        benchmark.yes_no(first),
+                        tuple(member.id for member in members),
+                    )
+                    requests.append(request)
+                    key_of |= dict.fromkeys(request.samples, key)
+                    for sample, member in zip(group, members, strict=True):
+                        repeated.setdefault(sample.id, []).append(member)
+    # All samples of the first seed, then those of the second.
+    asked = [repeated[sample.id][seed] for seed in range(seeds) for sample in samples]
+    return Questions(asked, requests, key_of, digest)
 
 
-def _key(image: str, prompt: str, sample: str | None) -> str:
-    """Twenty hex digits that stand for a distinct (image, prompt) pair, or for one sample's."""
-    text = f"{image}\0{prompt}" if sample is None else f"{image}\0{prompt}\0{sample}"
+def _key(image: str, prompt: str, sample: str | None, seed: int | None) -> str:
+    """Twenty hex digits that stand for a distinct (image, prompt) pair, or for one sample's.
+
+    Where a question has several answers, for one of them.
+    """
+    parts = [image, prompt, sample, None if seed is None else f"seed {seed}"]
+    text = "\0".join(part for part in parts if part is not None)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
@@ -382,7 +398,7 @@ def summarise(
                 members.append(score)
         return {metric.subset for metric in benchmark.metrics(members)}
 
-    metrics = benchmark.metrics(scores)
+    metrics = with_spread(benchmark, scores)
     metrics = with_caveats(metrics, record, benchmark.judged, answered, metric_subsets)
     store.write_results(scores, metrics)
     reasons = Counter(score.unscored for score in scores if score.unscored is not None)

@@ -251,6 +251,7 @@ def build_metric(row: Mapping[str, Any]) -> Metric:
     """A metric from its JSON object."""
     values = {name: math.nan if value is None else value for name, value in row.items()}
     values["caveats"] = tuple(row.get("caveats") or ())
+    values["by_seed"] = tuple(row.get("by_seed") or ())
     return _build(Metric, values)
 
 

@@ -1,0 +1,100 @@
+"""Decoding: how an answer is chosen from what a model finds likely, a recorded part of every run.
+
+`greedy` takes the likeliest token. `sample` draws each token from the whole distribution, or from
+the part of it that `top_k` and `top_p` leave (Holtzman et al. 2020, arXiv 1904.09751); every answer
+is drawn by a random number generator of its own, so that batches do not change it. `beam:N` is
+`generate`'s beam search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.errors import ModelError
+
+
+class Decoding(BaseModel):
+    """How answers are chosen.
+
+    Args:
+        temperature: 0 takes the likeliest token; else softmax(logits / temperature) is drawn from.
+        top_p: Only the likeliest tokens that together have this probability are drawn.
+        top_k: Only so many of the likeliest tokens are drawn; 0 for all.
+        seeds: How many answers each question gets, each from a seed of its own.
+        beams: Of beam search; 1 for none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    seeds: int = Field(1, ge=1, le=1000)
+    beams: int = Field(1, ge=1)
+
+    def describe(self) -> dict[str, Any]:
+        """What a record says: nothing of what is as usual."""
+        if self.beams > 1:
+            return {"beams": self.beams}
+        if not self.temperature:
+            return {"greedy": True}
+        usual = Decoding()
+        fields = self.model_dump(exclude={"beams"})
+        return {name: value for name, value in fields.items() if value != getattr(usual, name)}
+
+
+GREEDY = Decoding()
+FORMS = "greedy, sample[:temperature=1,top_p=0.9,top_k=50,seeds=5] or beam:N"
+
+
+def read_decoding(text: str) -> Decoding:
+    """The decoding that a --decoding text names.
+
+    Raises ModelError if it names none, or an option that does not exist or cannot be.
+
+    >>> read_decoding("sample:top_p=0.9,seeds=5").describe()
+    {'temperature': 1.0, 'top_p': 0.9, 'seeds': 5}
+    """
+    kind, _, rest = text.strip().partition(":")
+    options: dict[str, Any] = {}
+    if kind == "greedy" and not rest:
+        return GREEDY
+    if kind == "beam":
+        options["beams"] = rest
+    elif kind == "sample":
+        options["temperature"] = 1.0
+        for part in filter(None, rest.split(",")):
+            name, _, value = part.partition("=")
+            options[name.strip()] = value.strip()
+    else:
+        raise ModelError(
+            f"There is no decoding '{text}'.", f"There is {FORMS}.", "Name one of these."
+        )
+    try:
+        decoding = Decoding.model_validate(options)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            faults.append(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
+        raise ModelError(
+            f"--decoding {text} cannot be.", f"{'; '.join(faults)}.", f"Write {FORMS}."
+        ) from error
+    is_sampled = kind == "sample" and decoding.temperature > 0 and "beams" not in options
+    if not is_sampled and not (kind == "beam" and decoding.beams > 1):
+        raise ModelError(
+            f"--decoding {text} is greedy.",
+            "Sampling needs a temperature above 0, and beam search two beams.",
+            "Write greedy, or another number.",
+        )
+    return decoding
+
+
+def given_decoding(options: Mapping[str, Any]) -> Decoding:
+    """The decoding of an adapter's options: `decoding`, or a bare `temperature`."""
+    text = options.get("decoding")
+    if text:
+        return read_decoding(str(text))
+    return Decoding(temperature=float(options.get("temperature") or 0))
