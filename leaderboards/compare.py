@@ -74,7 +74,8 @@ class Comparison:
     """A run of one benchmark against the first one.
 
     `differs` names what is not the same in runs that are compared by force. `caveats` are those of
-    either run's numbers, with its folder.
+    either run's numbers, with its folder. `seconds` are what an answer took on average in each,
+    where both were timed.
     """
 
     benchmark: str
@@ -87,6 +88,7 @@ class Comparison:
     rows: Sequence[Row]
     flips: Flips
     caveats: Sequence[tuple[Path, str]] = ()
+    seconds: tuple[float, float] | None = None
 
 
 def compare(first: Path, others: Sequence[Path], force: bool = False) -> list[Comparison]:
@@ -215,7 +217,16 @@ def _compare(first: Run, second: Run, force: bool) -> Comparison:
         rows,
         _flips(*scores),
         _caveats(first, second),
+        _seconds(first, second),
     )
+
+
+def _seconds(first: Run, second: Run) -> tuple[float, float] | None:
+    means = []
+    for run in (first, second):
+        spent = [recorded.answer.seconds for recorded in run.answers.values()]
+        means.append(sum(spent) / len(spent) if spent else 0.0)
+    return (means[0], means[1]) if all(means) else None
 
 
 def _caveats(*runs: Run) -> list[tuple[Path, str]]:
@@ -288,6 +299,11 @@ def _comparison_text(comparison: Comparison) -> str:
     lines += [f"NOT RUN ALIKE: {difference}" for difference in comparison.differs]
     lines += [f"{CAVEAT} {folder}: {caveat}" for folder, caveat in comparison.caveats]
     lines += map(_line, comparison.rows)
+    if comparison.seconds is not None:
+        before, after = comparison.seconds
+        lines.append(
+            f"  an answer took {before:.3g} s, then {after:.3g} s: {after / before:.2f} times"
+        )
     flips = comparison.flips
     worse, better = flips.counts
     lines.append(

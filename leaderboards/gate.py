@@ -26,6 +26,7 @@ from bench import registry
 from bench.errors import BenchError, os_reason
 from bench.files import indented, write_json
 from bench.metrics.paired import Paired, change_of, paired
+from bench.runs.caveats import decoding_of
 from bench.runs.run import Results, Run, by_benchmark, figures_of, find_runs
 from bench.runs.store import build_metric, build_score
 from bench.stats import NORMAL_QUANTILE, detectable
@@ -248,6 +249,7 @@ def check(
             )
         # A difference of protocol or data would be taken for one of the checkpoint.
         differs = differing(reference.record, run[name].record)
+        differs += _other_decoding(reference.record, run[name].record)
         if differs:
             raise GateError(
                 f"The run of {name} was not run as the reference.",
@@ -265,6 +267,17 @@ def check(
             checks.append(Check(f"{name}, {CAVEAT}", "passed", "; ".join(caveats)))
         checks.append(_drift_check(name, reference.texts, run[name].texts, margins))
     return checks
+
+
+def _other_decoding(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """How answers were chosen, if otherwise; recorded answers do not tell."""
+    if any(record["model"].get("decoding") is None for record in (first, second)):
+        return []
+    one, other = [
+        f"{decoding_of(record) or 'greedy'}, {record.get('seeds') or 1} seeds"
+        for record in (first, second)
+    ]
+    return [] if one == other else [f"decoding: {one} and {other}"]
 
 
 def _lacking_checks(

@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from bench.metrics.paired import change_of, paired
+from bench.metrics.seeds import alike
 from bench.runs.run import Run, group_by_benchmark
 from bench.stats import holm
 from bench.types import CAVEAT, Better, Metric, caveats_of, format_value, scale_of
@@ -99,7 +100,7 @@ def _best(runs: Sequence[Run]) -> dict[str, Run]:
         if figure.better == "neither":
             continue
         for one, other in combinations(runs, 2):
-            item = paired(figure, one.scores, other.scores)
+            item = paired(figure, *alike(one.scores, other.scores))
             if item is not None:
                 other_wins = _is_better(item.difference.value, figure.better)
                 wins.append((figure.metric, other if other_wins else one, item.difference.p))

@@ -5,8 +5,9 @@ others use it; the first form singularised words without tags and lies 0.2 point
 3.9.1 and its data words are read as officially, else by a built-in rule under its own name.
 
 CHAIRi = hallucinated mentions / mentions, CHAIRs = captions with a hallucination / captions,
-recall = objects mentioned / objects there, all counted over the whole set. Ground truth: the
-objects of segmentations and reference captions of COCO 2014.
+recall = objects mentioned / objects there, all counted over the whole set; `chair_i_once` is CHAIRi
+with each object once a caption. Ground truth: the objects of segmentations and reference captions
+of COCO 2014.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Chair:
     @property
     def figures(self) -> Sequence[Figure]:
         """See the end of this file."""
-        return (CHAIR_S, CHAIR_I, RECALL, LENGTH)
+        return (CHAIR_S, CHAIR_I, CHAIR_I_ONCE, RECALL, LENGTH)
 
     def samples(self, data: Data) -> list[Sample]:
         """One sample for each image that has ground truth.
@@ -134,15 +135,20 @@ class Chair:
         return Score(sample.id, sample.subset, sample.cluster, values)
 
     def metrics(self, scores: Sequence[Score]) -> list[Metric]:
-        """CHAIRi, CHAIRs, recall and the mean length in words."""
+        """CHAIRi, also with each object once a caption, CHAIRs, recall and the mean length."""
         with_values = scored(scores)
-        terms = np.zeros((len(with_values), 4))
+        terms = np.zeros((len(with_values), 6))
         for row, score in enumerate(with_values):
-            terms[row] = (*_chair_i_terms(score.values), *_recall_terms(score.values))
-        chair_i, recall = estimates_of_sums(terms, clusters_of(with_values), _two_ratios)
+            values = score.values
+            once = _chair_i_once_terms(values)
+            terms[row] = (*_chair_i_terms(values), *once, *_recall_terms(values))
+        chair_i, once_each, recall = estimates_of_sums(
+            terms, clusters_of(with_values), _three_ratios
+        )
         caveats = self.wording().caveats + _list_caveat(scores)
         return [
             metric(CHAIR_I, "all", chair_i, scores, caveats),
+            metric(CHAIR_I_ONCE, "all", once_each, scores, caveats),
             metric(CHAIR_S, "all", mean_of(scores, "any_hallucination"), scores, caveats),
             metric(RECALL, "all", recall, scores, caveats),
             metric(LENGTH, "all", mean_of(scores, "length", None), scores, _list_caveat(scores)),
@@ -201,15 +207,18 @@ def _chair_i_terms(values: Values) -> tuple[float, float]:
     return len(values["hallucinated"]), len(values["mentioned"])
 
 
+def _chair_i_once_terms(values: Values) -> tuple[float, float]:
+    return len(set(values["hallucinated"])), len(set(values["mentioned"]))
+
+
 def _recall_terms(values: Values) -> tuple[float, float]:
     return values["found"], values["objects"]
 
 
-def _two_ratios(sums: Floats) -> Floats:
-    """(B, 4) → (B, 2): CHAIRi and recall."""
-    chair_i = ratio(sums[:, 0], sums[:, 1])
-    recall = ratio(sums[:, 2], sums[:, 3])
-    return np.stack([chair_i, recall], axis=1)
+def _three_ratios(sums: Floats) -> Floats:
+    """(B, 6) → (B, 3): CHAIRi, the same with each object once, and recall."""
+    ratios = [ratio(sums[:, column], sums[:, column + 1]) for column in (0, 2, 4)]
+    return np.stack(ratios, axis=1)
 
 
 def ground_truth(data: Data) -> dict[str, list[str]]:
@@ -248,6 +257,13 @@ CHAIR_I = Figure(
     FunctionOfSums(_chair_i_terms, quotient),
     heading="CHAIRi",
     margin=0.01,
+)
+# A caption that goes round in circles names one object a hundred times.
+CHAIR_I_ONCE = Figure(
+    "chair_i_once",
+    "CHAIRi, objects once",
+    "lower",
+    FunctionOfSums(_chair_i_once_terms, quotient),
 )
 RECALL = Figure(
     "recall",

@@ -119,7 +119,9 @@ def run(
     ] = None,
     decoding: Annotated[
         str | None,
-        typer.Option(help="greedy (default), sample:temperature=1,top_p=0.9,seeds=5 or beam:5."),
+        typer.Option(
+            help="greedy (default), sample:temperature=1,top_p=0.9,seeds=5, beam:5 or vcd."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the runs. Default: runs/MODEL-…")

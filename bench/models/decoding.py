@@ -1,9 +1,10 @@
 """Decoding: how an answer is chosen from what a model finds likely, a recorded part of every run.
 
 `greedy` takes the likeliest token. `sample` draws each token from the whole distribution, or from
-the part of it that `top_k` and `top_p` leave (Holtzman et al. 2020, arXiv 1904.09751); every answer
-is drawn by a random number generator of its own, so that batches do not change it. `beam:N` is
-`generate`'s beam search.
+the part of it that `top_k` and `top_p` leave (Holtzman et al. 2020, arXiv 1904.09751); every
+answer is drawn by a random number generator of its own, so that batches do not change it. `beam:N`
+is `generate`'s beam search. `vcd` sets the image against a distorted one (bench/models/contrast.py)
+and samples as its paper does, or takes the likeliest token at temperature=0.
 """
 
 from __future__ import annotations
@@ -16,6 +17,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bench.errors import ModelError
 
 
+class Contrast(BaseModel):
+    """How far an image is set against a distorted one: the options of `vcd`.
+
+    Args:
+        alpha: How much of the distorted image's logits is taken away.
+        beta: The least probability of a token, as a share of the likeliest one's.
+        noise_step: Of the distortion, 0 to 999.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alpha: float = Field(1.0, gt=0, allow_inf_nan=False)
+    beta: float = Field(0.1, gt=0, le=1)
+    noise_step: int = Field(500, ge=0, le=999)
+
+
 class Decoding(BaseModel):
     """How answers are chosen.
 
@@ -25,6 +42,7 @@ class Decoding(BaseModel):
         top_k: Only so many of the likeliest tokens are drawn; 0 for all.
         seeds: How many answers each question gets, each from a seed of its own.
         beams: Of beam search; 1 for none.
+        contrast: Of visual contrastive decoding; None for none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,20 +52,26 @@ class Decoding(BaseModel):
     top_k: int = Field(0, ge=0)
     seeds: int = Field(1, ge=1, le=1000)
     beams: int = Field(1, ge=1)
+    contrast: Contrast | None = None
 
     def describe(self) -> dict[str, Any]:
         """What a record says: nothing of what is as usual."""
         if self.beams > 1:
             return {"beams": self.beams}
-        if not self.temperature:
-            return {"greedy": True}
         usual = Decoding()
-        fields = self.model_dump(exclude={"beams"})
-        return {name: value for name, value in fields.items() if value != getattr(usual, name)}
+        described: dict[str, Any] = {} if self.temperature else {"greedy": True}
+        for name, value in self.model_dump(exclude={"beams"}).items():
+            if value != getattr(usual, name):
+                described[name] = value
+        return described
 
 
 GREEDY = Decoding()
-FORMS = "greedy, sample[:temperature=1,top_p=0.9,top_k=50,seeds=5] or beam:N"
+SAMPLED = ("temperature", "top_p", "top_k", "seeds")  # options of sample, and of vcd
+FORMS = (
+    "greedy, sample[:temperature=1,top_p=0.9,top_k=50,seeds=5], beam:N or "
+    "vcd[:alpha=1,beta=0.1,noise_step=500, and those of sample]"
+)
 
 
 def read_decoding(text: str) -> Decoding:
@@ -64,11 +88,15 @@ def read_decoding(text: str) -> Decoding:
         return GREEDY
     if kind == "beam":
         options["beams"] = rest
-    elif kind == "sample":
+    elif kind in ("sample", "vcd"):
         options["temperature"] = 1.0
+        contrast: dict[str, str] = {}
         for part in filter(None, rest.split(",")):
-            name, _, value = part.partition("=")
-            options[name.strip()] = value.strip()
+            name, _, value = map(str.strip, part.partition("="))
+            is_of_vcd = kind == "vcd" and name not in SAMPLED
+            (contrast if is_of_vcd else options)[name] = value
+        if kind == "vcd":
+            options["contrast"] = contrast
     else:
         raise ModelError(
             f"There is no decoding '{text}'.", f"There is {FORMS}.", "Name one of these."
@@ -82,11 +110,15 @@ def read_decoding(text: str) -> Decoding:
         raise ModelError(
             f"--decoding {text} cannot be.", f"{'; '.join(faults)}.", f"Write {FORMS}."
         ) from error
-    is_sampled = kind == "sample" and decoding.temperature > 0 and "beams" not in options
-    if not is_sampled and not (kind == "beam" and decoding.beams > 1):
+    is_another = {
+        "sample": decoding.temperature > 0 and "beams" not in options,
+        "beam": decoding.beams > 1,
+        "vcd": decoding.temperature > 0 or decoding.seeds == 1,
+    }
+    if not is_another[kind]:
         raise ModelError(
             f"--decoding {text} is greedy.",
-            "Sampling needs a temperature above 0, and beam search two beams.",
+            "Sampling and several seeds need a temperature above 0, beam search two beams.",
             "Write greedy, or another number.",
         )
     return decoding

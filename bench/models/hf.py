@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -122,6 +123,13 @@ class HFModel(ByProtocol):
         self.decoding = given_decoding(options)
         self.seed = int(options.get("seed") or 0)
         self.not_served = self._why_not_served()
+        if self.decoding.contrast is not None and self.not_served:
+            raise ModelError(
+                f"{self.name} cannot be asked by contrastive decoding.",
+                f"It runs on the shared-image engine, which does not serve this model: "
+                f"{self.not_served}.",
+                "Use greedy or sample.",
+            )
         self.max_prompts = MAX_PROMPTS.get(self.device.type, MAX_PROMPTS["cpu"])
         # The most prompts that fit in memory, as far as is known. It only shrinks.
         self._prompts_that_fit = self.max_prompts
@@ -297,10 +305,12 @@ class HFModel(ByProtocol):
 
     def _compute(self, work: Work) -> list[tuple[Request, Generated]]:
         requests: list[Request] = []
-        images, limits, seeds = [], [], []
+        images, limits, seeds, noise_seeds = [], [], [], []
         for group, item in work:
             requests += group
             images.append(item)
+            # All questions about an image are contrasted with the same distortion.
+            noise_seeds.append(zlib.crc32(f"{self.seed} {group[0].image}".encode()))
             limits.append([request.max_tokens for request in group])
             # A text of its own for each answer, so that a batch's composition decides nothing.
             seeds.append([f"{self.seed} {request.key}" for request in group])
@@ -310,7 +320,7 @@ class HFModel(ByProtocol):
                 repeated += [image] * len(group)
             return list(zip(requests, generate(self, repeated, requests), strict=True))
         questions: list[Question] = []
-        for row in answer_images(self.model, self.settings, images, limits, seeds):
+        for row in answer_images(self.model, self.settings, images, limits, seeds, noise_seeds):
             questions += row
         answers = []
         for request, question in zip(requests, questions, strict=True):

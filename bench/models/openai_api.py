@@ -171,10 +171,10 @@ def _probability(first_token: Sequence[tuple[str, float]], word: str) -> float |
 
 def _decoding(options: Mapping[str, Any]) -> Decoding:
     decoding = given_decoding(options)
-    if decoding.beams > 1 or decoding.top_k:
+    if decoding.beams > 1 or decoding.top_k or decoding.contrast is not None:
         raise ModelError(
             "A server of the OpenAI protocol cannot decode so.",
-            "It takes temperature and top_p; beams and top_k are no part of the protocol.",
+            "Its protocol has temperature and top_p, but no beams, top_k or contrast.",
             "Use greedy, or sample:temperature=…,top_p=….",
         )
     return decoding

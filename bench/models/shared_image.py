@@ -14,6 +14,7 @@ One row of a batch, with the owner of each column:
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,6 +25,7 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from bench.models.contrast import contrasted, distorted, implausible
 from bench.models.conversations import Encoded, common_prefix
 from bench.models.decoding import GREEDY, Decoding
 from bench.models.generate import draw, to_device
@@ -148,6 +150,7 @@ def answer_images(
     images: Sequence[Encoded],
     limits: Sequence[Sequence[int]],
     seeds: Sequence[Sequence[str]],
+    noise_seeds: Sequence[int] = (),
 ) -> list[list[Question]]:
     """Answers to every prompt of every image.
 
@@ -158,21 +161,30 @@ def answer_images(
         limits: The most tokens of each answer.
         seeds: A text for each answer, which decides what is drawn for it at a temperature above 0,
             so that a batch's composition does not.
+        noise_seeds: For contrastive decoding, what decides each image's distortion.
 
     Returns:
         The finished questions, in the order of the prompts.
     """
-    prefixes = []
+    contrast = settings.decoding.contrast
+    prefixes: list[Prefix] = []
+    distorted_prefixes: list[Prefix] = []
     rows: list[list[Question]] = []
-    for image, image_limits, image_seeds in zip(images, limits, seeds, strict=True):
+    for number, (image, image_limits, image_seeds) in enumerate(
+        zip(images, limits, seeds, strict=True)
+    ):
         # At least one token of each prompt must be fed behind the prefix, to give the first logits.
         length = min(common_prefix(image.ids), min(map(len, image.ids)) - 1)
         prefixes.append(encode_prefix(model, image, length))
+        if contrast is not None:
+            noised = distorted(image, contrast.noise_step, noise_seeds[number])
+            distorted_prefixes.append(encode_prefix(model, noised, length))
         row: list[Question] = []
         for ids, limit, seed in zip(image.ids, image_limits, image_seeds, strict=True):
             row.append(Question(len(row) + 1, ids, limit, random.Random(seed)))
         rows.append(row)
-    batch = _Batch(model, settings, prefixes)
+    views = [prefixes] if contrast is None else [prefixes, distorted_prefixes]
+    batch = _Batch(model, settings, [View.of(view) for view in views])
     batch.ask(rows, prefixes)
     while batch.step():
         pass
@@ -286,18 +298,40 @@ def _pad(states: torch.Tensor, length: int) -> torch.Tensor:
     return torch.nn.functional.pad(states, (0, 0, 0, length - states.shape[2]))
 
 
-class _Batch:
-    """Rows of packed questions behind their prefixes.
+@dataclass
+class View:
+    """What rows of questions look at: cached prefixes, and whose each cached column is.
 
-    `owners` (rows, cached) says whose each cached column is.
+    Contrastive decoding has two views of the same rows, of the images and of the distorted ones.
+
+    Args:
+        cache: Keys and values.
+        owners: Shape (rows, cached).
     """
 
-    def __init__(self, model: Any, settings: TokenRules, prefixes: Sequence[Prefix]) -> None:
-        self.model, self.settings = model, settings
-        self.cache = merge([prefix.cache for prefix in prefixes])
-        lengths = torch.tensor([prefix.length for prefix in prefixes], device=model.device)
-        columns = torch.arange(int(lengths.max()), device=model.device)
-        self.owners = torch.where(columns < lengths[:, None], PREFIX, NOBODY)  # (rows, cached)
+    cache: Cache
+    owners: torch.Tensor
+
+    @classmethod
+    def of(cls, prefixes: Sequence[Prefix]) -> View:
+        """The view of some prefixes, one row for each; their own caches are emptied."""
+        device = prefixes[0].cache.layers[0].keys.device
+        cache = merge([prefix.cache for prefix in prefixes])
+        lengths = torch.tensor([prefix.length for prefix in prefixes], device=device)
+        columns = torch.arange(int(lengths.max()), device=device)
+        return cls(cache, torch.where(columns < lengths[:, None], PREFIX, NOBODY))
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keeps some rows and frees the others."""
+        self.cache.batch_select_indices(rows)
+        self.owners = self.owners[rows]
+
+
+class _Batch:
+    """Rows of packed questions behind their prefixes."""
+
+    def __init__(self, model: Any, settings: TokenRules, views: Sequence[View]) -> None:
+        self.model, self.settings, self.views = model, settings, views
         self.rows: list[list[Question]] = []
 
     def ask(self, rows: Sequence[Sequence[Question]], prefixes: Sequence[Prefix]) -> None:
@@ -338,8 +372,8 @@ class _Batch:
         # A finished image's keys and values are freed at once.
         if len(alive) < len(self.rows):
             keep = torch.tensor(alive, device=self.model.device)
-            self.cache.batch_select_indices(keep)
-            self.owners = self.owners[keep]
+            for view in self.views:
+                view.keep(keep)
         feed = []
         rows = []
         for row_index in alive:
@@ -358,7 +392,11 @@ class _Batch:
         self._choose(logits, where, first=False)
         return True
 
-    def _forward(self, feed: Sequence[Sequence[Column]], kept: Any) -> torch.Tensor:
+    def _forward(self, feed: Sequence[Sequence[Column]], kept: Any) -> list[torch.Tensor]:
+        """In each view the logits (rows, kept, vocabulary) of the columns to feed."""
+        return [self._forward_in(view, feed, kept) for view in self.views]
+
+    def _forward_in(self, view: View, feed: Sequence[Sequence[Column]], kept: Any) -> torch.Tensor:
         """Logits (rows, kept, vocabulary) of the columns to feed, rows padded behind.
 
         A token sees its row's prefix and its own question, nothing else.
@@ -368,7 +406,7 @@ class _Batch:
         padded = [[*row, *[PADDING] * (width - len(row))] for row in feed]
         tokens, positions, owners = torch.tensor(padded, device=device).unbind(-1)  # (rows, width)
 
-        cached_owner = self.owners[:, None, :]  # (rows, 1, cached)
+        cached_owner = view.owners[:, None, :]  # (rows, 1, cached)
         query_owner = owners[:, :, None]  # (rows, width, 1)
         sees_prefix = cached_owner == PREFIX
         sees_own_past = (cached_owner == query_owner) & (cached_owner != NOBODY)
@@ -384,30 +422,36 @@ class _Batch:
             # M-RoPE takes three positions a token; those of text are equal.
             positions = positions.expand(3, *positions.shape)
         # From the next step on these columns are cached.
-        self.owners = torch.cat([self.owners, owners], dim=1)
+        view.owners = torch.cat([view.owners, owners], dim=1)
         logits: torch.Tensor = self.model(
             input_ids=tokens,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=self.cache,
+            past_key_values=view.cache,
             use_cache=True,
             logits_to_keep=kept,
         ).logits
         return logits
 
     def _choose(
-        self, all_logits: torch.Tensor, where: Sequence[tuple[int, int]], first: bool
+        self, all_logits: Sequence[torch.Tensor], where: Sequence[tuple[int, int]], first: bool
     ) -> None:
         """Takes or draws every question's next token.
 
         Args:
-            all_logits: Shape (rows, kept, vocabulary).
+            all_logits: In each view, shape (rows, kept, vocabulary).
             where: (row, kept column) of each question's last token.
             first: Whether it is the answers' first token, whose P(yes) and P(no) are recorded.
         """
         questions = [question for row in self.rows for question in row]
-        rows, columns = torch.tensor(where, device=all_logits.device).unbind(-1)
-        logits = all_logits[rows, columns].float()  # (questions, vocabulary)
+        rows, columns = torch.tensor(where, device=all_logits[0].device).unbind(-1)
+        logits = all_logits[0][rows, columns].float()  # (questions, vocabulary)
+        excluded = None
+        contrast = self.settings.decoding.contrast
+        if contrast is not None:
+            excluded = implausible(logits, contrast.beta)
+            beside = all_logits[1][rows, columns].float()
+            logits = contrasted(logits, beside, contrast.alpha)
         # Before the penalty: P(yes) is what the model says, not what is made of it.
         if first and self.settings.yes and self.settings.no:
             probabilities = logits.softmax(-1)
@@ -415,6 +459,8 @@ class _Batch:
             p_no = probabilities[:, list(self.settings.no)].sum(-1).tolist()
             for question, yes, no in zip(questions, p_yes, p_no, strict=True):
                 question.p_yes, question.p_no = yes, no
+        if excluded is not None:
+            logits = logits.masked_fill(excluded, -math.inf)
         if self.settings.repetition_penalty != 1.0:
             penalised = [self._penalise(q, row) for q, row in zip(questions, logits, strict=True)]
             logits = torch.stack(penalised)

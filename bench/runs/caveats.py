@@ -108,13 +108,18 @@ def decoding_of(record: Mapping[str, Any]) -> str:
     decoding = record["model"].get("decoding") or {}
     if decoding.get("beams"):
         return f"beam search with {decoding['beams']} beams"
-    if not decoding.get("temperature"):
-        return ""
-    parts = [f"sampled at temperature {decoding['temperature']:g}"]
+    parts = []
+    if decoding.get("temperature"):
+        parts.append(f"sampled at temperature {decoding['temperature']:g}")
+    elif decoding.get("contrast"):
+        parts.append("greedy")
     if "top_p" in decoding:
         parts.append(f"top-p {decoding['top_p']:g}")
     if "top_k" in decoding:
         parts.append(f"top-k {decoding['top_k']}")
+    if decoding.get("contrast"):
+        options = ", ".join(f"{name} {value:g}" for name, value in decoding["contrast"].items())
+        parts.append(f"contrasted with a distorted image ({options})")
     return ", ".join(parts)
 
 

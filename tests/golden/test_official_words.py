@@ -74,6 +74,19 @@ def test_a_run_gives_the_official_figures(tmp_path, shared, file, chair_s, chair
     assert record["benchmark"]["version"] == "2-official"
 
 
+def test_each_object_counts_once_beside_the_official_figure(tmp_path, shared):
+    file = shared / "outputs" / "chair_objhal" / FILES[0]
+    done = bench_process(
+        "run", "--model", f"replay:{file}", "--suite", "chair", "--data", shared, "--out",
+        tmp_path, "--json",
+    )  # fmt: skip
+    rows = rows_of(shared, FILES[0])
+    named = sum(len(set(row["mscoco_generated_words"])) for row in rows)
+    true = sum(len({*row["mscoco_generated_words"]} & {*row["mscoco_gt_words"]}) for row in rows)
+    measured = metrics(run_of(done))["chair_i_once", "all"]["value"]
+    assert measured == pytest.approx(1 - true / named)
+
+
 def test_the_built_in_words_differ_on_few_captions(shared):
     """The men of chair.py are no people: WordNet has a noun of that form."""
     assert OFFICIAL.words("Two men.")[1] == BUILT_IN.words("Two men.")[1] == "men"
