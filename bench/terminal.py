@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +20,8 @@ from bench import __version__
 from bench.errors import BenchError
 from bench.types import Progress
 
+LINE_EVERY = {0: 60.0, 1: 5.0}  # seconds between lines of progress without a terminal, by verbosity
+QUIET, USUAL, VERBOSE = -1, 0, 1
 CLOSED_PIPE = 141  # as shells report it
 INTERNAL_ERROR = 70  # as in BSD's sysexits
 
@@ -30,16 +34,32 @@ def show_error(error: BenchError) -> None:
             print(f"{label:>8}{part}", file=sys.stderr)
 
 
+class _Verbosity:
+    """How much is said of what goes on: QUIET, USUAL or VERBOSE."""
+
+    level = USUAL
+
+
+def set_verbosity(level: int) -> None:
+    """QUIET leaves out remarks and progress, VERBOSE tells of progress more often."""
+    _Verbosity.level = level
+
+
 def note(text: str) -> None:
     """A remark on standard error, so that standard output stays for results."""
-    print(text, file=sys.stderr)
+    if _Verbosity.level > QUIET:
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Progress]:
-    """A live bar with rate and time left on a terminal's standard error; nothing elsewhere."""
-    if not sys.stderr.isatty():
+    """A live bar with rate and time left on a terminal's standard error; else a line a minute."""
+    if _Verbosity.level == QUIET:
         yield lambda amount: None
+        return
+    if not sys.stderr.isatty():
+        with _progress_lines(title, total) as progress:
+            yield progress
         return
     # rich takes a tenth of a second to import, which a pipe need not pay.
     from rich.console import Console
@@ -71,6 +91,58 @@ def progress_bar(title: str, total: int) -> Iterator[Progress]:
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total)
         yield lambda amount: bar.advance(task, amount)
+
+
+@contextmanager
+def _progress_lines(title: str, total: int) -> Iterator[Progress]:
+    """A line now and then: how much of how many, how fast, how long it will take."""
+    counted = _Counted()
+    ended = threading.Event()
+
+    def tell() -> None:
+        # Nothing is said of what is done within the first interval.
+        while not ended.wait(LINE_EVERY[_Verbosity.level]):
+            note(counted.line(title, total))
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield counted.advance
+    finally:
+        ended.set()
+        teller.join()
+
+
+class _Counted:
+    """What is done, and since when: what was there at the start is no work of this one."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.first: tuple[float, int] | None = None  # when the first amount came, and what it was
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+        if self.first is None:
+            self.first = (time.monotonic(), self.done)
+
+    def line(self, title: str, total: int) -> str:
+        """Such as "pope: asking: 1,200 of 5,341, 45.2/s, 2 min left"."""
+        text = f"{title}: {self.done:,} of {total:,}"
+        if self.first is None:
+            return text
+        started, already = self.first
+        rate = (self.done - already) / max(1e-9, time.monotonic() - started)
+        if not rate:
+            return f"{text}, none yet in this start"
+        left = (total - self.done) / rate
+        return f"{text}, {rate:.3g}/s, {_duration(left)} left"
+
+
+def _duration(seconds: float) -> str:
+    """Such as "40 s", "12 min", "3.5 h"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:

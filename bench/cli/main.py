@@ -19,10 +19,11 @@ import typer
 from bench import __version__
 from bench.cli.data import app as data_app
 from bench.errors import BenchError, DataError, ModelError
-from bench.terminal import reports_errors
+from bench.terminal import USUAL, reports_errors, set_verbosity
 
 if TYPE_CHECKING:
     from bench.cli.show import JudgePair
+    from bench.runs.jobs import Prepared
     from bench.runs.run import Run
     from bench.runs.runner import Outcome
     from bench.types import Benchmark
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Measure how much a vision-language model hallucinates: POPE, MMHal-Bench, CHAIR, AMBER.",
@@ -87,6 +88,7 @@ def main(
     ] = False,
 ) -> None:
     """Measure how much a vision-language model hallucinates."""
+    set_verbosity(USUAL)
 
 
 @app.command()
@@ -98,7 +100,9 @@ def run(
             help="llava, a hub id or a folder, +ADAPTER for LoRA; openai:MODEL[@URL]; replay:FILE."
         ),
     ],
-    suite: Annotated[str, typer.Option(help="Benchmarks, separated by commas.")],
+    suite: Annotated[
+        str, typer.Option("--suite", "--tasks", help="Benchmarks, separated by commas.")
+    ],
     data: Annotated[
         str, typer.Option(help="'hub', 'scenes', or a folder of official files.")
     ] = "hub",
@@ -111,7 +115,8 @@ def run(
     judge_api_key_env: JudgeKey = None,
     judge_claims: JudgeClaims = None,
     limit: Annotated[
-        int | None, typer.Option(help="Only so many samples, taken evenly from all subsets.")
+        float | None,
+        typer.Option(help="Only so many samples (or a share, 0.1), evenly from all subsets."),
     ] = None,
     max_tokens: Annotated[
         int | None,
@@ -124,7 +129,8 @@ def run(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the runs. Default: runs/MODEL-…")
+        Path | None,
+        typer.Option("--out", "--output_path", help="Folder for the runs. Default: runs/MODEL-…"),
     ] = None,
     protocol: Annotated[str, typer.Option(help="auto, llava, native or a YAML file.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -175,6 +181,14 @@ def run(
             help="IN,OUT per million prompt and generated tokens, to see what openai:… cost."
         ),
     ] = None,
+    model_args: Annotated[
+        str | None, typer.Option("--model_args", help="As in lmms-eval: pretrained=…,dtype=….")
+    ] = None,
+    gen_kwargs: Annotated[
+        str | None, typer.Option("--gen_kwargs", help="As in lmms-eval: temperature=…,top_p=….")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No remarks, no progress.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Progress more often.")] = False,
     json: Json = False,
 ) -> None:
     """Ask a model, score its answers and print metrics with intervals.
@@ -182,6 +196,7 @@ def run(
     The same command continues where it stopped.
     """
     from bench import registry, terminal
+    from bench.cli.lmms_words import decoding_options, model_options
     from bench.runs.jobs import (
         Job,
         check_jobs,
@@ -191,16 +206,23 @@ def run(
         prepare,
         usual_folder,
     )
-    from bench.runs.run import Run
-    from reports.examples import write_examples
 
+    terminal.set_verbosity(verbose - quiet)
+    if model_args is not None:
+        given = model_options(model_args)
+        model, dtype = given.get("model", model), given.get("dtype", dtype)
+        device, revision = given.get("device", device), given.get("revision", revision)
+        trust_remote_code = given.get("trust_remote_code", trust_remote_code)
+    if gen_kwargs is not None:
+        its_decoding, its_bound = decoding_options(gen_kwargs)
+        decoding, max_tokens = decoding or its_decoding, max_tokens or its_bound
     names = _words(suite)
     if not names:
         raise BenchError(
             "--suite names no benchmark.", f"It is {suite!r}.", "`bench list suites` shows all."
         )
     # A name of several benchmarks stands for them; a benchmark that is named itself counts first.
-    limit_of: dict[str, int | None] = {}
+    limit_of: dict[str, int | float | None] = {}
     for word in names:
         if word not in registry.SUITES:
             limit_of[word] = limit
@@ -281,30 +303,40 @@ def run(
             # What is finished is shown all the same.
             fault = error
             break
-    for item, (_, outcome, _) in zip(prepared, outcomes, strict=False):
-        name = item.job.benchmark.name
-        # People look before they read.
-        file = write_examples(Run(item.store.path), item.questions.samples, item.questions.requests)
-        if file is not None:
-            terminal.note(f"{name}: two pictures with answers: {file}")
-        if outcome.recorded_before is not None:
-            total = len(item.questions.requests)
-            terminal.note(
-                f"{name}: nothing was asked: {total:,} of {total:,} answers were recorded on "
-                f"{outcome.recorded_before}"
-            )
-        tokens = item.store.tokens()
-        if tokens:
-            terminal.note(f"{name}: {_bill(tokens, prices)}")
-    if fault is not None and outcomes:
-        _show(outcomes, json)
+        _tell(item, outcomes[-1][1], prices)
+        # A suite takes hours: what is done can be read meanwhile.
+        if not json:
+            _show(outcomes[-1:], False)
+    if json and outcomes:
+        _show(outcomes, True)
     if fault is not None:
         raise fault
     if any(limit_of[benchmark.name] for benchmark, _, _ in outcomes):
         terminal.note(_what_shows(outcomes))
-    _finish(outcomes, json)
-    if missing:
+    if missing or any(outcome.unscored for _, outcome, _ in outcomes):
         raise typer.Exit(INCOMPLETE)
+
+
+def _tell(item: Prepared, outcome: Outcome, prices: tuple[float, float] | None) -> None:
+    """Remarks on a finished run: its examples, whether anything was asked, what it cost."""
+    from bench import terminal
+    from bench.runs.run import Run
+    from reports.examples import write_examples
+
+    name = item.job.benchmark.name
+    # People look before they read.
+    file = write_examples(Run(item.store.path), item.questions.samples, item.questions.requests)
+    if file is not None:
+        terminal.note(f"{name}: two pictures with answers: {file}")
+    if outcome.recorded_before is not None:
+        total = len(item.questions.requests)
+        terminal.note(
+            f"{name}: nothing was asked: {total:,} of {total:,} answers were recorded on "
+            f"{outcome.recorded_before}"
+        )
+    tokens = item.store.tokens()
+    if tokens:
+        terminal.note(f"{name}: {_bill(tokens, prices)}")
 
 
 @app.command()
@@ -753,7 +785,7 @@ def _show(
     for (benchmark, outcome, _), item in zip(outcomes, shown, strict=True):
         if not as_json:
             show_metrics(item)
-            print(f"run: {outcome.folder}\n")
+            print(f"run: {outcome.folder}\n", flush=True)
         reasons = sorted(outcome.unscored.items(), key=lambda reason: -reason[1])
         # A run of thousands may have as many reasons.
         for reason, count in reasons[:SHOWN_REASONS]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.errors import BenchError, StoreError
+from bench.errors import BenchError, DataError, StoreError
 from bench.files import dump
 from bench.runs import runner
 from bench.runs.environment import environment
@@ -20,7 +20,7 @@ from bench.runs.run import Run
 from bench.runs.runner import Outcome, Questions
 from bench.runs.sources import open_data
 from bench.runs.store import RunFolder
-from bench.terminal import progress_bar
+from bench.terminal import note, progress_bar
 from bench.types import (
     Benchmark,
     Checkable,
@@ -46,7 +46,7 @@ class Job:
     judge: Judge | None
     data: str
     images: Path | None
-    limit: int | None
+    limit: int | float | None  # below 1 a share of the samples
     out: Path
     subsets: tuple[str, ...] | None = None
     name: str | None = None
@@ -206,13 +206,14 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         # A split that the file was not asked would stand beside the others as unscored.
         if len(asked_subsets) < len({sample.subset for sample in asked_samples}):
             subsets = asked_subsets
+    limit = _limit_of(job, len(runner.of_subsets(benchmark, samples, subsets)))
     questions = runner.prepare(
         benchmark,
         data,
         samples,
         suffix,
         _bound_of(job),
-        job.limit,
+        limit,
         subsets,
         per_sample=recorded is not None,
         question=question,
@@ -245,7 +246,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
             "adapter": model.adapter and _absolute(str(model.adapter)),
         },
         "prompt": prompt,
-        "limit": job.limit,
+        "limit": limit,
         "seeds": seeds,
         "max_tokens": job.max_tokens,
         "all_samples": len(samples),
@@ -257,6 +258,20 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
     }
     store = RunFolder(job.out / benchmark.name.replace(":", "-"))
     return Prepared(job, questions, record, store)
+
+
+def _limit_of(job: Job, samples: int) -> int | None:
+    """How many samples are asked at most. Raises DataError for what is no number of samples."""
+    limit = job.limit
+    if limit is None or (limit >= 1 and limit == int(limit)):
+        return None if limit is None else int(limit)
+    if not 0 < limit < 1:
+        raise DataError(
+            f"--limit {limit:g} is no number of samples.",
+            "It takes a whole number, or a share between 0 and 1.",
+            "Write 100, or 0.1 for a tenth.",
+        )
+    return max(1, round(limit * samples))
 
 
 def _bound_of(job: Job) -> Callable[[Sample], int]:
@@ -316,7 +331,10 @@ def execute(prepared: Prepared) -> Outcome:
     with store.locked():
         store.begin(prepared.record)
         size_before = store.size_of_answers()
-        with progress_bar(f"{name}: asking", len(questions.requests)) as progress:
+        asked, answered = len(questions.requests), len(questions.samples)
+        if asked < answered:
+            note(f"{name}: {asked:,} distinct questions stand for {answered:,} samples")
+        with progress_bar(f"{name}: asking", asked) as progress:
             unanswered = runner.ask(store, job.model, questions, progress)
         is_only_shown = 0 < size_before == store.size_of_answers() and not unanswered
         unjudged: Mapping[str, str] = {}
@@ -512,7 +530,7 @@ def usual_folder(
     model: Model,
     suite: Sequence[str],
     data: str,
-    limit: int | None,
+    limit: int | float | None,
     subsets: Sequence[str] | None,
     max_tokens: int | None = None,
 ) -> Path:

@@ -1,0 +1,96 @@
+"""What users of lmms-eval type works, and what goes on is told without a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+
+from bench import terminal
+from bench.cli.lmms_words import decoding_options, model_options
+from bench.errors import BenchError, DataError
+from bench.runs.jobs import Job, _limit_of
+from tests.conftest import bench, bench_process
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max_new_tokens=64", (None, 64)),
+        ("temperature=0,do_sample=False", (None, None)),
+        ("do_sample=False,temperature=0.7", (None, None)),
+        ("temperature=0.7,top_k=20,do_sample=True", ("sample:temperature=0.7,top_k=20", None)),
+        ("num_beams=3", ("beam:3", None)),
+    ],
+)
+def test_gen_kwargs_are_lmms_evals(text, expected):
+    assert decoding_options(text) == expected
+
+
+def test_model_args_are_lmms_evals():
+    assert model_options("pretrained=a/b,dtype=float16,trust_remote_code=True") == {
+        "model": "a/b",
+        "dtype": "float16",
+        "trust_remote_code": True,
+    }
+    with pytest.raises(BenchError, match="cannot take 'conv_template=vicuna_v1'"):
+        model_options("pretrained=a/b,conv_template=vicuna_v1")
+    for wrong in ("until=x", "max_new_tokens=many", "temperature"):
+        with pytest.raises(BenchError, match="--gen_kwargs cannot take"):
+            decoding_options(wrong)
+
+
+def test_a_command_of_lmms_eval_runs(tiny, pictures, tmp_path):
+    done = bench(
+        "run", "--model", "llava_hf", "--model_args", f"pretrained={tiny('llava')},dtype=float32",
+        "--tasks", "pope", "--data", pictures, "--gen_kwargs", "max_new_tokens=3", "--limit", "0.2",
+        "--output_path", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "pope" / "run.json").read_text())
+    assert record["prompt"]["max_tokens"] == [3] and record["model"]["dtype"] == "float32"
+    assert record["limit"] == 18, "a fifth of 90"
+    assert record["model"]["name"] == tiny("llava").name
+
+
+@pytest.mark.parametrize("limit", [0, -3, 1.5])
+def test_a_limit_is_a_number_or_a_share(limit):
+    job = Job(None, None, None, "", None, limit, None)
+    with pytest.raises(DataError, match="is no number of samples"):
+        _limit_of(job, 100)
+
+
+def test_help_by_its_short_name():
+    assert "Ask a model" in bench("run", "-h").stdout
+
+
+def test_quiet_is_quiet(tiny, pictures, tmp_path):
+    arguments = ["run", "--model", tiny("llava"), "--suite", "pope", "--data", pictures]
+    loud = bench_process(*arguments, "--limit", 6, "--out", tmp_path / "loud")
+    assert "limited:" in loud.stderr
+    quiet = bench_process(*arguments, "--limit", 6, "--out", tmp_path / "quiet", "-q")
+    assert quiet.returncode == 0 and quiet.stderr == ""
+    assert loud.stdout.replace("loud", "quiet") == quiet.stdout
+
+
+def test_progress_is_told_without_a_terminal(monkeypatch, capsys):
+    monkeypatch.setitem(terminal.LINE_EVERY, terminal.USUAL, 0.05)
+    terminal.set_verbosity(terminal.USUAL)
+    with terminal.progress_bar("pope: asking", 9000) as progress:
+        progress(1000)  # recorded before
+        time.sleep(0.08)
+        progress(200)
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "pope: asking: 1,000 of 9,000, none yet in this start"
+    assert re.fullmatch(r"pope: asking: 1,200 of 9,000, [\d.e+]+/s, \d+ (s|min) left", lines[-1])
+
+
+def test_times_are_told_in_words():
+    assert [terminal._duration(seconds) for seconds in (40, 700, 12_600)] == [
+        "40 s",
+        "12 min",
+        "3.5 h",
+    ]
