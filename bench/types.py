@@ -53,6 +53,7 @@ class Request:
         max_tokens: Upper bound of the answer's length.
         yes_no: Whether to record P(yes) and P(no) of the first answer token.
         samples: Ids of the samples that share this request.
+        thinking_tokens: How many tokens a reasoning model may think before its answer.
     """
 
     key: str
@@ -63,6 +64,12 @@ class Request:
     max_tokens: int
     yes_no: bool
     samples: tuple[str, ...]
+    thinking_tokens: int = 0
+
+    @property
+    def limit(self) -> int:
+        """The most tokens that are generated, thoughts included."""
+        return self.max_tokens + self.thinking_tokens
 
 
 @dataclass(frozen=True, slots=True)

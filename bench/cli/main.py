@@ -122,6 +122,10 @@ def run(
         int | None,
         typer.Option(min=1, help="Longest answer. Default: the benchmark's own."),
     ] = None,
+    thinking_tokens: Annotated[
+        int,
+        typer.Option(min=0, help="What a reasoning model may think before each answer."),
+    ] = 0,
     decoding: Annotated[
         str | None,
         typer.Option(
@@ -268,7 +272,9 @@ def run(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     # All jobs are prepared before the first is run, so that a mistake costs nothing.
     prepared = []
-    folder = out or usual_folder(adapter, names, data, limit, subsets, max_tokens)
+    folder = out or usual_folder(
+        adapter, names, data, limit, subsets, (max_tokens, thinking_tokens)
+    )
     for word, benchmark in benchmarks.items():
         job = Job(
             benchmark,
@@ -281,6 +287,7 @@ def run(
             subsets,
             name,
             max_tokens,
+            thinking_tokens,
         )
         try:
             prepared.append(prepare(job, sys.argv[1:], now))

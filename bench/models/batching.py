@@ -63,7 +63,7 @@ def _most(kind: tuple[bool, int], max_prompts: int) -> int:
 
 def _kind(request: Request) -> tuple[bool, int]:
     """What all requests of a batch have in common."""
-    return request.yes_no, request.max_tokens
+    return request.yes_no, request.limit
 
 
 def images_between(batches: Sequence[Sequence[Group]], start: int, stop: int) -> int:

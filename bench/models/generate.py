@@ -30,13 +30,17 @@ BATCH = 8  # prompts in one call of `generate`
 
 
 class Generated(NamedTuple):
-    """One answer: its text, its length in tokens, whether it ended by itself, P(yes) and P(no)."""
+    """One answer: its text, its length in tokens, whether it ended by itself, P(yes) and P(no).
+
+    A reasoning model's thoughts stand apart, and the others are the answer's behind them.
+    """
 
     text: str
     tokens: int
     stopped: bool
     p_yes: float | None
     p_no: float | None
+    thoughts: str = ""
 
 
 class OwnDraws(LogitsProcessor):  # type: ignore[misc]
@@ -102,9 +106,9 @@ def generate(
 def _generate_batch(
     model: HFModel, images: Sequence[Image.Image], requests: Sequence[Request]
 ) -> list[Generated]:
-    inputs = _inputs(model, images, requests)
+    inputs = model_inputs(model, images, requests)
     wants_probabilities = requests[0].yes_no
-    limit = requests[0].max_tokens
+    limit = requests[0].limit
     # The model keeps its own; what is asked here is this batch's.
     config = copy.deepcopy(model.model.generation_config)
     config.update(
@@ -138,13 +142,13 @@ def _generate_batch(
         probabilities = list(zip(p_yes, p_no, strict=True))
     padding = config.pad_token_id
     answers = []
-    for row, (p_yes, p_no) in zip(rows, probabilities, strict=True):
+    for request, row, (p_yes, p_no) in zip(requests, rows, probabilities, strict=True):
         tokens = _until_end(row, settings.eos, padding)
-        answers.append(model.generated(tokens, limit, p_yes, p_no))
+        answers.append(model.said(request, tokens, p_yes, p_no))
     return answers
 
 
-def _inputs(
+def model_inputs(
     model: HFModel, images: Sequence[Image.Image], requests: Sequence[Request]
 ) -> dict[str, torch.Tensor]:
     """What `generate` takes, padded on the left so that all answers begin in the same column."""

@@ -15,7 +15,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple
@@ -26,6 +26,7 @@ from PIL import Image
 from bench import registry
 from bench.data.images import read_image
 from bench.errors import DataError, ModelError
+from bench.language.thoughts import split_thoughts
 from bench.models import checkpoints
 from bench.models.batching import Group, halve, images_between, plan
 from bench.models.conversations import PROBE, Encoded, Prompter
@@ -40,6 +41,7 @@ from bench.models.generation_config import (
 from bench.models.llava_checkpoints import LlavaCheckpoint, is_llava_checkpoint
 from bench.models.protocol import LLAVA, NATIVE, ByProtocol, Protocol, read_protocol
 from bench.models.shared_image import Question, TokenRules, answer_images
+from bench.models.thinking import answer_start, probabilities_behind
 from bench.types import Answer, Batch, Request
 
 SERVED = frozenset(
@@ -274,9 +276,11 @@ class HFModel(ByProtocol):
                 work.append((item.group, item.content))
         generated = self._within_memory(work) if work else []
         seconds = (time.perf_counter() - started) / max(1, len(generated))
-        for request, (text, tokens, stopped, p_yes, p_no) in generated:
+        for request, (text, tokens, stopped, p_yes, p_no, thoughts) in generated:
             finish: Literal["stop", "length"] = "stop" if stopped else "length"
-            answers[request.key] = Answer(text, tokens, seconds, finish, p_yes, p_no)
+            answers[request.key] = Answer(
+                text, tokens, seconds, finish, p_yes, p_no, thoughts=thoughts
+            )
         requests = [request for group in batch for request in group]
         return [(request, answers[request.key]) for request in requests]
 
@@ -311,7 +315,7 @@ class HFModel(ByProtocol):
             images.append(item)
             # All questions about an image are contrasted with the same distortion.
             noise_seeds.append(zlib.crc32(f"{self.seed} {group[0].image}".encode()))
-            limits.append([request.max_tokens for request in group])
+            limits.append([request.limit for request in group])
             # A text of its own for each answer, so that a batch's composition decides nothing.
             seeds.append([f"{self.seed} {request.key}" for request in group])
         if self.not_served:
@@ -327,9 +331,36 @@ class HFModel(ByProtocol):
             p_yes, p_no = question.p_yes, question.p_no
             if not request.yes_no:
                 p_yes = p_no = None
-            answer = self.generated(question.tokens, request.max_tokens, p_yes, p_no)
-            answers.append((request, answer))
+            answers.append((request, self.said(request, question.tokens, p_yes, p_no)))
         return answers
+
+    def said(
+        self, request: Request, tokens: Sequence[int], p_yes: float | None, p_no: float | None
+    ) -> Generated:
+        """The answer to a request from all that was generated.
+
+        Behind a reasoning model's thoughts it has its own bound, and P(yes) is that of its own
+        first token.
+
+        Args:
+            request: The request.
+            tokens: The ids.
+            p_yes: P(yes) of the first one.
+            p_no: P(no) of it.
+        """
+        decode = partial(self.processor.tokenizer.decode, skip_special_tokens=True)
+        start = answer_start(tokens, decode)
+        if start is None:
+            return self.generated(tokens, request.limit, p_yes, p_no)
+        kept = tokens[: start + request.max_tokens]
+        answer = self.generated(kept[start:], request.max_tokens, None, None)
+        thoughts, text = split_thoughts(decode(kept))
+        # What a distorted image does to the answer's first token is not computed.
+        if request.yes_no and self.decoding.contrast is None:
+            p_yes, p_no = probabilities_behind(self, request, tokens[:start])
+        else:
+            p_yes = p_no = None
+        return answer._replace(text=text, p_yes=p_yes, p_no=p_no, thoughts=thoughts)
 
     def generated(
         self, tokens: Sequence[int], limit: int, p_yes: float | None, p_no: float | None

@@ -111,7 +111,7 @@ class OpenAIModel(ByProtocol):
             reply = self.chat.ask(
                 content,
                 self.decoding.temperature,
-                request.max_tokens,
+                request.limit,
                 seed,
                 self.protocol.system,
                 logprobs=request.yes_no,

@@ -51,6 +51,7 @@ class Job:
     subsets: tuple[str, ...] | None = None
     name: str | None = None
     max_tokens: int | None = None  # in place of what benchmark and protocol say
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -218,11 +219,14 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         per_sample=recorded is not None,
         question=question,
         seeds=seeds,
+        thinking_tokens=job.thinking_tokens,
     )
     judge = job.judge.describe() if job.judge and benchmark.judged else None
     prompt: dict[str, Any] = {"suffix": suffix}
     if question is not None:
         prompt["question"] = question
+    if job.thinking_tokens:
+        prompt["thinking_tokens"] = job.thinking_tokens
     # How long recorded answers might become is not known.
     if recorded is None:
         prompt["max_tokens"] = sorted({request.max_tokens for request in questions.requests})
@@ -276,15 +280,17 @@ def _limit_of(job: Job, samples: int) -> int | None:
 
 def _bound_of(job: Job) -> Callable[[Sample], int]:
     """The longest answer to a sample, in tokens."""
-    if job.max_tokens is None:
+    if job.max_tokens is None and not job.thinking_tokens:
         return partial(job.model.max_tokens, job.benchmark)
     if job.model.recorded is not None:
         raise BenchError(
-            "--max-tokens does nothing for recorded answers.",
+            "--max-tokens and --thinking-tokens do nothing for recorded answers.",
             "They are as long as they are.",
             "Leave it out.",
         )
     bound = job.max_tokens
+    if bound is None:
+        return partial(job.model.max_tokens, job.benchmark)
     return lambda sample: bound
 
 
@@ -532,7 +538,7 @@ def usual_folder(
     data: str,
     limit: int | float | None,
     subsets: Sequence[str] | None,
-    max_tokens: int | None = None,
+    bounds: Sequence[int | None] = (),
 ) -> Path:
     """Where the runs of one command go if the user names no folder.
 
@@ -544,13 +550,13 @@ def usual_folder(
         data: Where the data comes from.
         limit: The limit of samples.
         subsets: The subsets.
-        max_tokens: The bound of answers.
+        bounds: Those of answers and thoughts, where they are set.
     """
     description = model.describe()
     name = str(description.get("name", "model"))
     name = re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-.") or "model"
     parts = [description, sorted(suite), _absolute(data), limit, subsets]
-    if max_tokens is not None:
-        parts.append(max_tokens)
+    if any(bounds):
+        parts += bounds
     digest = hashlib.sha256(dump(parts).encode()).hexdigest()
     return Path("runs") / f"{name[:60]}-{digest[:8]}"

@@ -103,6 +103,7 @@ def prepare(
     per_sample: bool = False,
     question: str | None = None,
     seeds: int = 1,
+    thinking_tokens: int = 0,
 ) -> Questions:
     """The samples that a run is about, and their requests, grouped by image.
 
@@ -117,6 +118,7 @@ def prepare(
         per_sample: Whether equal questions are asked for each sample; else they share an answer.
         question: What is asked in place of the benchmark's one question.
         seeds: How many answers each question gets; each is a sample of its own.
+        thinking_tokens: How many tokens a reasoning model may think before each answer.
 
     Raises:
         DataError: The limit is below 1, a subset does not exist, or the benchmark has several
@@ -160,6 +162,7 @@ def prepare(
                         max_tokens(first),
                         benchmark.yes_no(first),
                         tuple(member.id for member in members),
+                        thinking_tokens,
                     )
                     requests.append(request)
                     key_of |= dict.fromkeys(request.samples, key)

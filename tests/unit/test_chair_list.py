@@ -133,7 +133,7 @@ def test_what_cannot_be_shortened_or_reworded_is_told(captions, pictures):
         "run", "--model", f"replay:{answers}", "--suite", "chair", "--data", "scenes",
         "--max-tokens", 64,
     )  # fmt: skip
-    assert done.returncode == 2 and "does nothing for recorded answers" in done.stderr
+    assert done.returncode == 2 and "do nothing for recorded answers" in done.stderr
     from bench.benchmarks.pope import COCO
 
     data = Folder(pictures)
