@@ -139,6 +139,14 @@ def run(
     protocol: Annotated[str, typer.Option(help="auto, llava, native or a YAML file.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = "auto",
+    device_map: Annotated[
+        str | None,
+        typer.Option(help="Over several devices: auto, or a JSON file of devices by module."),
+    ] = None,
+    quantize: Annotated[str | None, typer.Option(help="4bit or 8bit, by bitsandbytes.")] = None,
+    attention: Annotated[
+        str | None, typer.Option(help="sdpa, eager or flash_attention_2. Default: the model's.")
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Commit, tag or branch of a hub model.")
     ] = None,
@@ -258,6 +266,9 @@ def run(
         "decoding": decoding,
         "dtype": dtype,
         "device": device,
+        "device_map": device_map,
+        "quantize": quantize,
+        "attention": attention,
         "revision": revision,
         "trust_remote_code": trust_remote_code,
         "base": base,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import difflib
 import hashlib
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +23,7 @@ import torch
 from bench import registry
 from bench.errors import BenchError, ModelError, one_line
 from bench.files import replace_file
+from bench.models.placement import USUAL, Placement
 
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "non_lora_trainables.bin"]
 ADAPTER_CONFIG = "adapter_config.json"
@@ -61,9 +65,9 @@ class Checkpoint:
         """One sha256 over its weights."""
         return fingerprint(self.folder)
 
-    def read(self, dtype: torch.dtype, device: torch.device) -> Any:
+    def read(self, dtype: torch.dtype, device: torch.device, placement: Placement = USUAL) -> Any:
         """The model in evaluation mode."""
-        return read_model(self.folder, dtype, device, self.remote_code)
+        return read_model(self.folder, dtype, device, self.remote_code, placement)
 
 
 def locate(
@@ -442,7 +446,13 @@ def _without_video(processor_class: Any) -> Any:
     return WithoutVideo
 
 
-def read_model(folder: Path, dtype: torch.dtype, device: torch.device, remote_code: bool) -> Any:
+def read_model(
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    remote_code: bool,
+    placement: Placement = USUAL,
+) -> Any:
     """The model in evaluation mode.
 
     Raises ModelError if weights are missing, corrupt or too large.
@@ -453,13 +463,15 @@ def read_model(folder: Path, dtype: torch.dtype, device: torch.device, remote_co
     # A bar in a log file is a thousand lines.
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
+    # What does not fit is read from there as long as the process lives.
+    offload = Path(tempfile.mkdtemp(prefix="synth-align-offload-"))
+    atexit.register(shutil.rmtree, offload, ignore_errors=True)
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
-            # Elsewhere transformers would want accelerate's hooks for nothing.
-            # The attention is its choice too: sdpa, but eager for Gemma 2, which has no other.
-            device_map=None if device.type in ("cpu", "mps") else device,
+            # The attention is its choice: sdpa, but eager for Gemma 2, which has no other.
+            **placement.arguments(dtype, device, offload),
             trust_remote_code=remote_code,
             output_loading_info=True,
         )
@@ -467,7 +479,13 @@ def read_model(folder: Path, dtype: torch.dtype, device: torch.device, remote_co
         raise ModelError(
             f"{folder} does not fit on {device}.",
             str(error).splitlines()[0],
-            "Use --dtype bfloat16 or another device.",
+            "Use --dtype bfloat16, --quantize 4bit, --device-map auto or another device.",
+        ) from error
+    except ImportError as error:  # a checkpoint that is quantised by a package of its own
+        raise ModelError(
+            f"The weights in {folder} need a package that is not installed.",
+            one_line(error),
+            "Install it.",
         ) from error
     except Exception as error:  # safetensors, pickle and transformers raise many types
         raise ModelError(
@@ -477,7 +495,7 @@ def read_model(folder: Path, dtype: torch.dtype, device: torch.device, remote_co
         ) from error
     _check_complete(folder, report)
     check_finite(folder, model.named_parameters())
-    return model.to(device).eval()
+    return (model if placement.is_placed else model.to(device)).eval()
 
 
 def _check_complete(folder: Path, report: dict[str, Any]) -> None:
@@ -520,6 +538,8 @@ def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> N
     for name, tensor in tensors:
         # Numbers of one byte know no infinity, and torch does not compare them.
         if not tensor.is_floating_point() or tensor.itemsize == 1 or tensor.numel() == 0:
+            continue
+        if tensor.is_meta:  # it lies on disk
             continue
         low, high = tensor.detach().aminmax()
         if not (torch.isfinite(low) and torch.isfinite(high)):

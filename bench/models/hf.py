@@ -39,6 +39,7 @@ from bench.models.generation_config import (
     without_search,
 )
 from bench.models.llava_checkpoints import LlavaCheckpoint, is_llava_checkpoint
+from bench.models.placement import given_placement
 from bench.models.protocol import LLAVA, NATIVE, ByProtocol, Protocol, read_protocol
 from bench.models.shared_image import Question, TokenRules, answer_images
 from bench.models.thinking import answer_start, probabilities_behind
@@ -75,12 +76,13 @@ class HFModel(ByProtocol):
     Args:
         spec: NAME or NAME+ADAPTER.
         options: protocol, dtype, device, revision, trust_remote_code, decoding (or a bare
-            temperature), seed, and the base of a LoRA of LLaVA's own code.
+            temperature), seed, device_map, quantize, attention, and the base of a LoRA of LLaVA's
+            own code.
     """
 
     OPTIONS = frozenset(
         "protocol dtype device revision trust_remote_code base workers ray decoding temperature "
-        "seed".split()
+        "seed device_map quantize attention".split()
     )
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
@@ -122,6 +124,7 @@ class HFModel(ByProtocol):
         self.generation_config = read_generation_config(self.folder, self.config)
         # A search of its own is not: how answers are searched for is the benchmark's to say.
         self.not_followed = searches(self.generation_config)
+        self.placement = given_placement(options)
         self.decoding = given_decoding(options)
         self.seed = int(options.get("seed") or 0)
         self.not_served = self._why_not_served()
@@ -168,6 +171,7 @@ class HFModel(ByProtocol):
             "protocol": self.protocol.model_dump(),
             "decoding": decoding,
             "engine": f"generate ({self.not_served})" if self.not_served else "shared-image",
+            **self.placement.describe(),
         }
 
     @cached_property
@@ -179,7 +183,7 @@ class HFModel(ByProtocol):
     def model(self) -> Any:
         """The model, loaded on first use."""
         if self._model is None:
-            self._model = self.checkpoint.read(self.dtype, self.device)
+            self._model = self.checkpoint.read(self.dtype, self.device, self.placement)
             if self.adapter is not None:
                 checkpoints.add_adapter(self._model, self.adapter)
             # `generate` fills up from here what is not set.
@@ -416,6 +420,8 @@ class HFModel(ByProtocol):
         """Why the shared-image engine does not serve this model, None if it does."""
         if self.decoding.beams > 1:
             return "beam search"
+        if self.placement.attention == "flash_attention_2":
+            return "flash attention takes no mask of its own"
         if self.not_packed:
             return self.not_packed
         # The engine chooses tokens itself, so what it does not apply must not be asked of it.

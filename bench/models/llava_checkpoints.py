@@ -25,6 +25,7 @@ import torch
 
 from bench.errors import ModelError, one_line
 from bench.models import checkpoints
+from bench.models.placement import USUAL, Placement
 
 Tensors = dict[str, torch.Tensor]
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -200,11 +201,17 @@ class LlavaCheckpoint:
             return digests[0]
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
-    def read(self, dtype: torch.dtype, device: torch.device) -> Any:
+    def read(self, dtype: torch.dtype, device: torch.device, placement: Placement = USUAL) -> Any:
         """The model in evaluation mode.
 
         Raises ModelError naming what is missing, unknown or of a wrong shape.
         """
+        if placement.is_placed:
+            raise ModelError(
+                f"{self.folder} cannot be spread over devices or quantised as it is.",
+                "Its weights are mapped onto transformers' in memory.",
+                f"bench convert {self.folder} DST, and use that.",
+            )
         from transformers import LlavaForConditionalGeneration
 
         model = LlavaForConditionalGeneration.from_pretrained(
@@ -212,7 +219,7 @@ class LlavaCheckpoint:
             config=self.config,
             state_dict=self._tensors_by_new_name(),
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation=placement.attention or "sdpa",
         )
         checkpoints.check_finite(self.folder, model.named_parameters())
         return model.to(device).eval()

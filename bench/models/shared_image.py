@@ -122,7 +122,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keeps some rows and frees the others."""
-        super().batch_select_indices(indices)
+        super().batch_select_indices(indices.to(self.keys.device))
         self.buffers = None
 
 
@@ -184,7 +184,7 @@ def answer_images(
             row.append(Question(len(row) + 1, ids, limit, random.Random(seed)))
         rows.append(row)
     views = [prefixes] if contrast is None else [prefixes, distorted_prefixes]
-    batch = _Batch(model, settings, [View.of(view) for view in views])
+    batch = _Batch(model, settings, [View.of(view, model.device) for view in views])
     batch.ask(rows, prefixes)
     while batch.step():
         pass
@@ -246,7 +246,8 @@ def _last_layer_at(model: Any, columns: torch.Tensor) -> AbstractContextManager[
 
     def at_columns(states: torch.Tensor) -> torch.Tensor:  # (rows, columns, width)
         computed = torch.zeros_like(states)
-        computed[:, columns] = whole(states[:, columns])
+        kept = columns.to(states.device)  # a layer may lie on another device
+        computed[:, kept] = whole(states[:, kept])
         return computed
 
     return _replaced(feed_forward, at_columns)
@@ -313,9 +314,8 @@ class View:
     owners: torch.Tensor
 
     @classmethod
-    def of(cls, prefixes: Sequence[Prefix]) -> View:
+    def of(cls, prefixes: Sequence[Prefix], device: torch.device) -> View:
         """The view of some prefixes, one row for each; their own caches are emptied."""
-        device = prefixes[0].cache.layers[0].keys.device
         cache = merge([prefix.cache for prefix in prefixes])
         lengths = torch.tensor([prefix.length for prefix in prefixes], device=device)
         columns = torch.arange(int(lengths.max()), device=device)
