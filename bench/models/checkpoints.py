@@ -70,6 +70,15 @@ class Checkpoint:
         return read_model(self.folder, dtype, device, self.remote_code, placement)
 
 
+def code_digest(folder: Path) -> str:
+    """One sha256 over the code in a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(f"{file.relative_to(folder)}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 def locate(
     name: str,
     revision: str | None,

@@ -4,17 +4,20 @@
 the part of it that `top_k` and `top_p` leave (Holtzman et al. 2020, arXiv 1904.09751); every
 answer is drawn by a random number generator of its own, so that batches do not change it. `beam:N`
 is `generate`'s beam search. `vcd` sets the image against a distorted one (bench/models/contrast.py)
-and samples as its paper does, or takes the likeliest token at temperature=0.
+and samples as its paper does, or takes the likeliest token at temperature=0. ORG/REPO, or a folder,
+is somebody's own decoding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.errors import ModelError
+from bench.errors import ModelError, one_line
 
 
 class Contrast(BaseModel):
@@ -33,6 +36,20 @@ class Contrast(BaseModel):
     noise_step: int = Field(500, ge=0, le=999)
 
 
+class Code(BaseModel):
+    """Somebody's own decoding, by transformers' `custom_generate`.
+
+    Args:
+        source: A folder, or a repository of the hub, with custom_generate/generate.py.
+        arguments: What its function gets beside `generate`'s own arguments.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+
 class Decoding(BaseModel):
     """How answers are chosen.
 
@@ -43,6 +60,7 @@ class Decoding(BaseModel):
         seeds: How many answers each question gets, each from a seed of its own.
         beams: Of beam search; 1 for none.
         contrast: Of visual contrastive decoding; None for none.
+        code: Of somebody's own decoding; None for none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +71,7 @@ class Decoding(BaseModel):
     seeds: int = Field(1, ge=1, le=1000)
     beams: int = Field(1, ge=1)
     contrast: Contrast | None = None
+    code: Code | None = None
 
     def describe(self) -> dict[str, Any]:
         """What a record says: nothing of what is as usual."""
@@ -69,8 +88,9 @@ class Decoding(BaseModel):
 GREEDY = Decoding()
 SAMPLED = ("temperature", "top_p", "top_k", "seeds")  # options of sample, and of vcd
 FORMS = (
-    "greedy, sample[:temperature=1,top_p=0.9,top_k=50,seeds=5], beam:N or "
-    "vcd[:alpha=1,beta=0.1,noise_step=500, and those of sample]"
+    "greedy, sample[:temperature=1,top_p=0.9,top_k=50,seeds=5], beam:N, "
+    "vcd[:alpha=1,beta=0.1,noise_step=500, and those of sample], or a folder or ORG/REPO with "
+    "custom_generate/generate.py[:name=value,…]"
 )
 
 
@@ -83,26 +103,17 @@ def read_decoding(text: str) -> Decoding:
     {'temperature': 1.0, 'top_p': 0.9, 'seeds': 5}
     """
     kind, _, rest = text.strip().partition(":")
-    options: dict[str, Any] = {}
     if kind == "greedy" and not rest:
         return GREEDY
-    if kind == "beam":
-        options["beams"] = rest
-    elif kind in ("sample", "vcd"):
-        options["temperature"] = 1.0
-        contrast: dict[str, str] = {}
-        for part in filter(None, rest.split(",")):
-            name, _, value = map(str.strip, part.partition("="))
-            is_of_vcd = kind == "vcd" and name not in SAMPLED
-            (contrast if is_of_vcd else options)[name] = value
-        if kind == "vcd":
-            options["contrast"] = contrast
-    else:
+    is_code = "/" in kind or Path(kind).is_dir()
+    if not is_code and kind not in ("sample", "beam", "vcd"):
         raise ModelError(
             f"There is no decoding '{text}'.", f"There is {FORMS}.", "Name one of these."
         )
     try:
-        decoding = Decoding.model_validate(options)
+        if is_code:
+            return Decoding.model_validate({"code": _code(kind, rest)})
+        decoding = Decoding.model_validate(_options(kind, rest))
     except ValidationError as error:
         faults = []
         for fault in error.errors():
@@ -110,8 +121,12 @@ def read_decoding(text: str) -> Decoding:
         raise ModelError(
             f"--decoding {text} cannot be.", f"{'; '.join(faults)}.", f"Write {FORMS}."
         ) from error
+    except yaml.YAMLError as error:
+        raise ModelError(
+            f"--decoding {text} cannot be read.", f"{one_line(error)}.", f"Write {FORMS}."
+        ) from error
     is_another = {
-        "sample": decoding.temperature > 0 and "beams" not in options,
+        "sample": decoding.temperature > 0 and decoding.beams == 1,
         "beam": decoding.beams > 1,
         "vcd": decoding.temperature > 0 or decoding.seeds == 1,
     }
@@ -122,6 +137,28 @@ def read_decoding(text: str) -> Decoding:
             "Write greedy, or another number.",
         )
     return decoding
+
+
+def _options(kind: str, rest: str) -> dict[str, Any]:
+    """Fields of a decoding of a known kind, as texts."""
+    if kind == "beam":
+        return {"beams": rest}
+    options: dict[str, Any] = {"temperature": 1.0}
+    contrast: dict[str, str] = {}
+    for part in filter(None, rest.split(",")):
+        name, _, value = map(str.strip, part.partition("="))
+        is_of_vcd = kind == "vcd" and name not in SAMPLED
+        (contrast if is_of_vcd else options)[name] = value
+    return options | ({"contrast": contrast} if kind == "vcd" else {})
+
+
+def _code(source: str, rest: str) -> dict[str, Any]:
+    """Fields of somebody's own decoding; its arguments are read as YAML, so that 1 is a number."""
+    arguments = {}
+    for part in filter(None, rest.split(",")):
+        name, _, value = part.partition("=")
+        arguments[name.strip()] = yaml.safe_load(value)
+    return {"source": source, "arguments": arguments}
 
 
 def given_decoding(options: Mapping[str, Any]) -> Decoding:

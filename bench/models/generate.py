@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from bench.errors import ModelError, one_line
 from bench.models.decoding import Decoding
 from bench.types import Request
 
@@ -96,6 +98,8 @@ def generate(
     """Answers to the requests, which are of one kind, one image for each."""
     # LLaVA's own prompt form is tokenised piece by piece, which no processor does for a batch.
     size = 1 if model.protocol.conversation == "vicuna_v1" else BATCH
+    # Somebody's own decoding may know one row only.
+    size = 1 if model.decoding_code is not None else size
     answers: list[Generated] = []
     for start in range(0, len(requests), size):
         part = slice(start, start + size)
@@ -124,12 +128,20 @@ def _generate_batch(
         seeds = [f"{model.seed} {request.key}" for request in requests]
         draws = LogitsProcessorList([OwnDraws(model.decoding, seeds)])
     tokenizer = model.processor.tokenizer  # stop strings are looked for in its tokens
-    output = model.model.generate(
-        **inputs, generation_config=config, logits_processor=draws, tokenizer=tokenizer
-    )
-    # `generate` returns prompt and answer in one row.
+    arguments = inputs | {
+        "generation_config": config,
+        "logits_processor": draws,
+        "tokenizer": tokenizer,
+    }
     prompt_length = inputs["input_ids"].shape[1]
-    rows = output.sequences[:, prompt_length:].tolist()
+    if model.decoding_code is not None:
+        output = _by_code(model, arguments, prompt_length)
+        wants_probabilities = wants_probabilities and bool(getattr(output, "logits", None))
+    else:
+        output = model.model.generate(**arguments)
+    # `generate` returns prompt and answer in one row.
+    sequences = output if isinstance(output, torch.Tensor) else output.sequences
+    rows = sequences[:, prompt_length:].tolist()
     settings = model.settings
     probabilities: list[tuple[float | None, float | None]] = [(None, None)] * len(requests)
     if wants_probabilities and settings.yes and settings.no:
@@ -146,6 +158,45 @@ def _generate_batch(
         tokens = _until_end(row, settings.eos, padding)
         answers.append(model.said(request, tokens, p_yes, p_no))
     return answers
+
+
+def _by_code(model: HFModel, arguments: dict[str, Any], prompt_length: int) -> Any:
+    """What somebody's own decoding gives. Raises ModelError if it fails or gives no tokens."""
+    code = model.decoding.code
+    assert code is not None
+    remedy = "What was answered is kept: correct it, or use another decoding."
+    try:
+        output = model.model.generate(
+            **arguments,
+            **code.arguments,
+            custom_generate=str(model.decoding_code),
+            trust_remote_code=True,
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # it is anybody's code
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ModelError(
+            f"The decoding {code.source} failed.",
+            f"{type(error).__name__}: {one_line(error)} ({last.name}, line {last.lineno}).",
+            remedy,
+        ) from error
+    sequences = output if isinstance(output, torch.Tensor) else getattr(output, "sequences", None)
+    ids = arguments["input_ids"]
+    is_tokens = (
+        isinstance(sequences, torch.Tensor)
+        and sequences.dtype == torch.long
+        and sequences.dim() == 2
+        and len(sequences) == len(ids)
+        and bool((sequences[:, :prompt_length] == ids).all())
+    )
+    if not is_tokens:
+        raise ModelError(
+            f"The decoding {code.source} gives no tokens.",
+            "It must return ids of shape (rows, prompt and answer), or an object with `sequences`.",
+            remedy,
+        )
+    return output
 
 
 def model_inputs(

@@ -53,6 +53,7 @@ SERVED_LANGUAGE_MODELS = frozenset(
     "llama mistral qwen2 qwen3 gemma qwen2_vl_text qwen2_5_vl_text".split()
 )
 MAX_PROMPTS = {"cpu": 64, "cuda": 128}  # yes/no questions in a batch, by type of device
+CUSTOM = "custom_generate"  # transformers' folder for a decoding
 READ_AHEAD = 16  # images
 READERS = 2  # threads
 
@@ -126,6 +127,7 @@ class HFModel(ByProtocol):
         self.not_followed = searches(self.generation_config)
         self.placement = given_placement(options)
         self.decoding = given_decoding(options)
+        self.decoding_code = self._decoding_code(remote_code)
         self.seed = int(options.get("seed") or 0)
         self.not_served = self._why_not_served()
         if self.decoding.contrast is not None and self.not_served:
@@ -149,6 +151,8 @@ class HFModel(ByProtocol):
         decoding = self.decoding.describe()
         if self.decoding.temperature:
             decoding["seed"] = self.seed
+        if self.decoding_code is not None:
+            decoding["code_sha256"] = checkpoints.code_digest(self.decoding_code / CUSTOM)
         if self.not_followed:
             decoding["not_followed"] = self.not_followed
         decoding["eos_token_id"] = self.generation_config.eos_token_id
@@ -402,6 +406,26 @@ class HFModel(ByProtocol):
             self.decoding,
         )
 
+    def _decoding_code(self, may_run: bool) -> Path | None:
+        """The folder of somebody's own decoding, downloaded if need be; None without one."""
+        code = self.decoding.code
+        if code is None:
+            return None
+        if not may_run:
+            raise ModelError(
+                f"{code.source} is code, and would run on this machine.",
+                "It says how answers are decoded.",
+                "Read its custom_generate/generate.py; then add --trust-remote-code.",
+            )
+        folder = checkpoints.locate(code.source, None, True, [f"{CUSTOM}/*"])
+        if not (folder / CUSTOM / "generate.py").is_file():
+            raise ModelError(
+                f"{code.source} is no decoding.",
+                f"It has no {CUSTOM}/generate.py.",
+                "Name a folder or a repository that has it.",
+            )
+        return folder
+
     def _protocol(self, name: str) -> Protocol:
         """The protocol by name or file; auto is `llava` for checkpoints of Vicuna's form."""
         if name != "auto":
@@ -420,6 +444,8 @@ class HFModel(ByProtocol):
         """Why the shared-image engine does not serve this model, None if it does."""
         if self.decoding.beams > 1:
             return "beam search"
+        if self.decoding.code is not None:
+            return f"decoding by {self.decoding.code.source}"
         if self.placement.attention == "flash_attention_2":
             return "flash attention takes no mask of its own"
         if self.not_packed:

@@ -171,7 +171,8 @@ def _probability(first_token: Sequence[tuple[str, float]], word: str) -> float |
 
 def _decoding(options: Mapping[str, Any]) -> Decoding:
     decoding = given_decoding(options)
-    if decoding.beams > 1 or decoding.top_k or decoding.contrast is not None:
+    is_own = decoding.contrast is not None or decoding.code is not None
+    if decoding.beams > 1 or decoding.top_k or is_own:
         raise ModelError(
             "A server of the OpenAI protocol cannot decode so.",
             "Its protocol has temperature and top_p, but no beams, top_k or contrast.",

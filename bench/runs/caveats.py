@@ -106,6 +106,8 @@ def run_caveats(record: Mapping[str, Any], judged: bool) -> list[str]:
 def decoding_of(record: Mapping[str, Any]) -> str:
     """How answers were chosen, in words; empty if greedily."""
     decoding = record["model"].get("decoding") or {}
+    if decoding.get("code"):
+        return f"decoded by the code of {decoding['code']['source']}"
     if decoding.get("beams"):
         return f"beam search with {decoding['beams']} beams"
     parts = []

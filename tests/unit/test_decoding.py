@@ -59,6 +59,8 @@ def test_what_is_asked_is_recorded(text, described):
         ("sample:temperature=nan", "temperature"),
         ("sample:top_p", "top_p"),
         ("sample:beams=4", "is greedy"),
+        ("a/b:x={", "cannot be read"),
+        ("a/b:x=[1]", "code.arguments"),
         ("vcd:temperature=0,seeds=3", "is greedy"),
         ("vcd:noise_step=1000", "noise_step"),
         ("vcd:beta=0", "beta"),
@@ -317,3 +319,76 @@ def test_intervals_cover_what_images_and_seeds_would_give():
         covered["ratio"] += low <= truth_i <= high
     for name in ("rate", "ratio"):
         assert 0.93 <= covered[name] / sets <= 0.97, (name, covered[name] / sets)
+
+
+CODE = '''
+import torch
+
+
+def generate(model, input_ids, generation_config=None, rank=1, **kwargs):
+    """The likeliest tokens, but the first one, which is the one of that rank."""
+    kwargs.pop("tokenizer"), kwargs.pop("logits_processor")
+    others = {k: v for k, v in kwargs.items() if isinstance(v, torch.Tensor)}
+    first = model(input_ids=input_ids, **others).logits[:, -1].topk(rank).indices[:, -1:]
+    ids = torch.cat([input_ids, first], dim=1)
+    others["attention_mask"] = torch.ones_like(ids)
+    generation_config.max_new_tokens -= 1
+    generation_config.return_dict_in_generate = False
+    return model.generate(input_ids=ids, generation_config=generation_config, **others)
+'''
+
+
+def decoder(folder, code):
+    (folder / "custom_generate").mkdir(parents=True)
+    (folder / "custom_generate" / "generate.py").write_text(code)
+    return folder
+
+
+def test_somebodys_own_decoding_runs_by_flag_alone(tiny, tmp_path):
+    source = f"{decoder(tmp_path / 'ranked', CODE)}"
+    with pytest.raises(ModelError, match=r"is code, and would run on this machine"):
+        HFModel(str(tiny("llava")), {"decoding": source})
+    options = {"protocol": "native", "trust_remote_code": True}
+    requests = requests_for(tmp_path, images=2)
+    usual = answers_of(HFModel(str(tiny("llava")), {"protocol": "native"}), requests)
+    first = HFModel(str(tiny("llava")), {**options, "decoding": source})
+    described = first.describe()["decoding"]
+    assert described["code"] == {"source": source, "arguments": {}} and described["code_sha256"]
+    assert first.describe()["engine"] == f"generate (decoding by {source})"
+    answers = answers_of(first, requests)
+    assert all(answers[r.key].text == usual[r.key].text for r in requests)
+    assert all(answers[r.key].p_yes is None for r in requests), "its distribution is not known"
+    second = answers_of(
+        HFModel(str(tiny("llava")), {**options, "decoding": f"{source}:rank=2"}), requests
+    )
+    assert all(second[r.key].text != usual[r.key].text for r in requests)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def generate(model, **kwargs):\n    return {}['x']\n", "failed.*KeyError.*line 2"),
+        ("def generate(model, **kwargs):\n    return 'Yes'\n", "gives no tokens"),
+        (
+            "def generate(model, input_ids, **kwargs):\n    return input_ids * 0\n",
+            "gives no tokens",
+        ),
+        ("this is no code", "failed.*SyntaxError"),
+    ],
+)
+def test_a_decoding_that_fails_is_one_clear_error(tiny, tmp_path, code, words):
+    import re
+
+    source = str(decoder(tmp_path / "broken", code))
+    options = {"protocol": "native", "trust_remote_code": True, "decoding": source}
+    model = HFModel(str(tiny("llava")), options)
+    with pytest.raises(ModelError) as error:
+        answers_of(model, requests_for(tmp_path, images=1))
+    text = " ".join(f"{error.value.fact} {error.value.reason}".split())
+    assert re.search(words, text), text
+
+
+def test_a_folder_without_a_decoding_is_told(tiny, tmp_path):
+    options = {"trust_remote_code": True, "decoding": str(tmp_path)}
+    with pytest.raises(ModelError, match="is no decoding"):
+        HFModel(str(tiny("llava")), options)
