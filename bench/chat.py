@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from queue import Empty, SimpleQueue
+from types import SimpleNamespace
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import yaml
 
 from bench.errors import BenchError, one_line
 
@@ -50,6 +53,18 @@ class NoReply(Exception):  # noqa: N818
     def __init__(self, reason: str, served: bool = False) -> None:
         self.served = served
         super().__init__(reason)
+
+
+# Fields that other options or this code decide.
+OWN_FIELDS = tuple("model messages input stream n temperature top_p seed max_tokens".split())
+# A chat request's fields under the Responses API's names.
+RESPONSE_NAMES = {
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_logprobs": "top_logprobs",
+}
 
 
 @dataclass(frozen=True)
@@ -235,12 +250,18 @@ class Chat:
         error_type: The kind of BenchError to raise.
         key_variable: The environment variable that holds the server's key; None for
             OPENAI_API_KEY, which goes to OpenAI only.
+        options: Further fields of every request, as NAME=VALUE; values are read as YAML.
     """
 
     def __init__(
-        self, spec: str, error_type: type[BenchError], key_variable: str | None = None
+        self,
+        spec: str,
+        error_type: type[BenchError],
+        key_variable: str | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.key_variable = key_variable
+        self.options = _api_options(options, error_type)
         # A model's own name may hold an @, so the last one before an address divides.
         match = re.fullmatch(r"(?P<model>.*?)(?:@(?P<url>[a-z]+://.*))?", spec)
         self.model, url = spec, ""
@@ -252,6 +273,7 @@ class Chat:
         self._limit_name = "max_tokens"
         self._top_logprobs = TOP_LOGPROBS
         self._has_temperature = True
+        self._only_responses = False  # some models are not served as chat completions
         self.negotiated: dict[str, None] = {}  # what it refuses, in words
         is_no_url = url and urlsplit(url).scheme not in ("http", "https")
         # localhost:8000/v1 without its scheme is an address that was typed in a hurry.
@@ -270,7 +292,8 @@ class Chat:
             url = urlsplit(self.url)
             port = f":{url.port}" if url.port else ""
             server = f"{url.hostname}{port}{url.path.rstrip('/')}"
-        return {"kind": "openai", "model": self.model, "server": server}
+        described: dict[str, Any] = {"kind": "openai", "model": self.model, "server": server}
+        return described | ({"options": self.options} if self.options else {})
 
     def check(self) -> None:
         """Raises if there is no key, the server cannot be reached, or it refuses the key."""
@@ -294,6 +317,10 @@ class Chat:
     def _learned_from(self, error: Any, asked: Mapping[str, Any]) -> bool:
         """Whether a refusal says which argument to leave out; it is left out from then on."""
         words = _brief(error)
+        if "v1/responses" in words and not self._only_responses:
+            self._only_responses = True
+            self.negotiated["asked through the Responses API, which takes no seed"] = None
+            return True
         if "logprobs" in asked and "logprobs" in words:
             # vLLM gives five by default, some servers none.
             is_first = asked["top_logprobs"] > FEW_LOGPROBS
@@ -427,8 +454,7 @@ class Chat:
             if logprobs and self._top_logprobs:
                 negotiated |= {"logprobs": True, "top_logprobs": self._top_logprobs}
             try:
-                completion = self.client.chat.completions.create(**arguments, **negotiated)
-                reply = _read(completion)
+                reply = self._complete(arguments | negotiated)
                 if "logprobs" in negotiated and not reply.first_token:
                     self.negotiated["the server gives no alternatives of the first token"] = None
                 return reply
@@ -439,7 +465,10 @@ class Chat:
             except openai.PermissionDeniedError as error:
                 if not self._learned_from(error, negotiated):
                     raise self._refused(error) from error
-            except (openai.AuthenticationError, openai.NotFoundError) as error:
+            except openai.NotFoundError as error:
+                if not self._learned_from(error, negotiated):
+                    raise self._refused(error) from error
+            except openai.AuthenticationError as error:
                 raise self._refused(error) from error
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if not self._learned_from(error, negotiated):
@@ -458,6 +487,92 @@ class Chat:
             except openai.OpenAIError as error:
                 cause = error.__cause__ or error
                 raise NoReply(f"{type(error).__name__}: {_brief(cause)}") from error
+
+    def _complete(self, arguments: dict[str, Any]) -> Reply:
+        """The reply to a chat request, by the Responses API if the model has no other."""
+        extra = {"extra_body": self.options} if self.options else {}
+        if not self._only_responses:
+            return _read(self.client.chat.completions.create(**arguments, **extra))
+        return _read_response(self.client.responses.create(**_as_response(arguments), **extra))
+
+
+def _api_options(texts: Sequence[str], error_type: type[BenchError]) -> dict[str, Any]:
+    """Fields from NAME=VALUE. Raises `error_type` for what is none, or is not the user's to say."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        name = name.strip()
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise error_type(
+                f"--api-option {text} cannot be read.", one_line(error), "Write NAME=VALUE."
+            ) from error
+        if not name or not separator or name in OWN_FIELDS:
+            raise error_type(
+                f"--api-option cannot be '{text}'.",
+                f"It is NAME=VALUE; {', '.join(OWN_FIELDS)} are said otherwise.",
+                "Use --decoding, --max-tokens and the model's name for these.",
+            )
+    return options
+
+
+def _as_response(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A chat request's arguments as the Responses API has them."""
+    messages = []
+    for message in arguments["messages"]:
+        content = message["content"]
+        parts: list[Any] = content
+        if isinstance(content, str):
+            parts = [{"type": "text", "text": content}]
+        inputs = []
+        for part in parts:
+            if part["type"] == "text":
+                inputs.append({"type": "input_text", "text": part["text"]})
+            else:
+                inputs.append({"type": "input_image", "image_url": part["image_url"]["url"]})
+        messages.append({"role": message["role"], "content": inputs})
+    request: dict[str, Any] = {"model": arguments["model"], "input": messages, "store": False}
+    for name, its_name in RESPONSE_NAMES.items():
+        if name in arguments:
+            request[its_name] = arguments[name]
+    if "top_logprobs" in arguments:
+        request["include"] = ["message.output_text.logprobs"]
+    return request
+
+
+def _read_response(response: Any) -> Reply:
+    """The parts of a response. Raises as `_read` does."""
+    if getattr(response, "error", None):
+        raise NoReply(f"the server says: {_brief(response.error.message)}")
+    texts, thoughts = [], []
+    first: list[tuple[str, float]] = []
+    for item in response.output:
+        if item.type == "reasoning":
+            thoughts += [part.text for part in item.summary or ()]
+        if item.type != "message":
+            continue
+        for part in item.content:
+            if part.type == "refusal":
+                raise NoReply(f"the model refuses: {_brief(part.refusal)}", served=True)
+            texts.append(part.text)
+            logprobs = getattr(part, "logprobs", None)
+            first = first or _first_token(SimpleNamespace(content=logprobs))
+    is_cut = response.status == "incomplete"
+    if not "".join(texts).strip():
+        reason = "the model only thought" if thoughts or is_cut else "nothing was said"
+        if is_cut:
+            reason += ", and was cut off at the token limit"
+        raise NoReply(reason, served=True)
+    usage = response.usage
+    return Reply(
+        "".join(texts),
+        is_cut,
+        getattr(usage, "input_tokens", None),
+        getattr(usage, "output_tokens", None) or 0,
+        first,
+        "\n".join(thoughts),
+    )
 
 
 def _read(completion: Any) -> Reply:

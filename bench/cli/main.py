@@ -177,6 +177,10 @@ def run(
         str | None,
         typer.Option(help="openai:…@URL: the environment variable that holds the model's key."),
     ] = None,
+    api_option: Annotated[
+        list[str] | None,
+        typer.Option(help="openai:…: a further field of every request, NAME=VALUE. Repeatable."),
+    ] = None,
     answer_field: Annotated[
         str | None, typer.Option(help="replay:…: the field that holds the model's words.")
     ] = None,
@@ -275,6 +279,7 @@ def run(
         "workers": workers,
         "ray": ray,
         "api_key_env": api_key_env,
+        "api_option": api_option or None,
         "answer_field": answer_field,
         "question_field": question_field,
         "questions": questions,

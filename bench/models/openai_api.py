@@ -37,16 +37,18 @@ class OpenAIModel(ByProtocol):
         spec: MODEL or MODEL@URL.
         options: protocol (its system prompt, suffix and lengths; template and image are the
             server's), decoding (or a bare temperature), seed, workers (requests at once),
-            api_key_env (the variable of the server's key).
+            api_key_env (the variable of the server's key), api_option (further fields of every
+            request).
 
     Raises:
         ModelError: A bad spec, a missing key, or a protocol that no server can follow.
     """
 
-    OPTIONS = frozenset("protocol workers api_key_env decoding temperature seed".split())
+    OPTIONS = frozenset("protocol workers api_key_env api_option decoding temperature seed".split())
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
-        self.chat = Chat(spec, ModelError, options.get("api_key_env"))
+        api_options = options.get("api_option") or ()
+        self.chat = Chat(spec, ModelError, options.get("api_key_env"), api_options)
         self.protocol = _protocol(options.get("protocol") or "auto")
         self.decoding = _decoding(options)
         self.seed = int(options.get("seed") or 0)

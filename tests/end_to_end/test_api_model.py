@@ -280,3 +280,107 @@ def test_transformers_own_server_says_what_the_local_adapter_says(tmp_path):
             )
         assert rows[0] == rows[1] and len(rows[0]) > 60
         assert Counter(rows[0].values()).most_common(1)[0][1] < 100
+
+
+def response(text: str, **more) -> bytes:
+    """A well-formed reply of the Responses API, with the first token's alternatives."""
+    alternatives = [
+        {"token": "Yes", "logprob": -0.1, "bytes": [89]},
+        {"token": "No", "logprob": -2.5, "bytes": [78]},
+    ]
+    content = {
+        "type": "output_text", "text": text, "annotations": [],
+        "logprobs": [{"token": "Yes", "logprob": -0.1, "bytes": [89], "top_logprobs": alternatives}],
+    }  # fmt: skip
+    message = {
+        "type": "message", "id": "m", "role": "assistant", "status": "completed",
+        "content": [content],
+    }  # fmt: skip
+    thought = {
+        "type": "reasoning", "id": "r",
+        "summary": [{"type": "summary_text", "text": "It looks so."}],
+    }  # fmt: skip
+    return json.dumps(
+        {
+            "id": "x", "object": "response", "created_at": 0, "model": "m", "status": "completed",
+            "output": [thought, message], "parallel_tool_calls": False, "tool_choice": "auto",
+            "tools": [],
+            "usage": {
+                "input_tokens": 11, "output_tokens": 3, "total_tokens": 14,
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": 0},
+            },
+        }
+        | more
+    ).encode()  # fmt: skip
+
+
+ONLY_RESPONSES = json.dumps(
+    {"error": {"message": "This model is only supported in v1/responses and not in "
+               "v1/chat/completions.", "type": "invalid_request_error"}}
+).encode()  # fmt: skip
+
+
+def responses_server(number, body):
+    if "messages" in body:
+        return 404, "application/json", ONLY_RESPONSES
+    return 200, "application/json", response("Yes.")
+
+
+def test_a_model_of_the_responses_api_alone_is_asked_by_it(pictures, tmp_path):
+    with chat_server(responses_server) as (url, seen):
+        done = bench(
+            "run", "--model", f"openai:m@{url}", "--suite", "pope", "--data", pictures, "--limit",
+            3, "--api-option", "reasoning={effort: low}", "--workers", 1, "--out", tmp_path,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    asked = [request for request in seen if request["path"].endswith("/responses")]
+    assert asked and len(seen) - len(asked) == 1, "one refusal is enough"
+    request = asked[0]
+    kinds = [part["type"] for part in request["input"][-1]["content"]]
+    assert kinds == ["input_image", "input_text"]
+    assert request["max_output_tokens"] == 128 and request["temperature"] == 0
+    assert request["reasoning"] == {"effort": "low"} and request["store"] is False
+    rows = [json.loads(line) for line in (tmp_path / "pope/answers.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert (row["text"], row["tokens"], row["thoughts"]) == ("Yes.", 3, "It looks so.")
+        assert row["p_yes"] == pytest.approx(0.9048, abs=1e-3)
+    record = json.loads((tmp_path / "pope" / "run.json").read_text())
+    assert record["model"]["options"] == {"reasoning": {"effort": "low"}}
+    assert "asked through the Responses API" in record["negotiated"][0]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (
+            response(" ", status="incomplete", incomplete_details={"reason": "max_output_tokens"}),
+            "only thought, and was cut off",
+        ),
+        (response("x", output=[]), "nothing was said"),
+        (b"<html>busy</html>", "not a chat completion"),
+        (response("x", error={"code": "server_error", "message": "out of order"}), "out of order"),
+    ],
+)
+def test_responses_without_an_answer_are_told(pictures, tmp_path, monkeypatch, reply, reason):
+    def serve(number, body):
+        if "messages" in body:
+            return 404, "application/json", ONLY_RESPONSES
+        return 200, "application/json", reply
+
+    monkeypatch.setattr("bench.chat.GARBLED_PAUSES", (0.0,))
+    with chat_server(serve) as (url, _):
+        done = bench(
+            "run", "--model", f"openai:m@{url}", "--suite", "pope", "--data", pictures, "--limit",
+            1, "--out", tmp_path,
+        )  # fmt: skip
+    assert done.returncode == 3 and reason in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("option", ["temperature=1", "reasoning", "x={", "=3"])
+def test_an_option_that_is_none_is_told(option):
+    done = bench(
+        "run", "--model", "openai:m@http://127.0.0.1:9/v1", "--suite", "pope", "--api-option",
+        option,
+    )  # fmt: skip
+    assert done.returncode == 2 and "--api-option" in done.stderr
