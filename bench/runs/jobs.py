@@ -251,7 +251,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         },
         "prompt": prompt,
         "limit": limit,
-        "seeds": seeds,
+        "seeds": seeds if seeds > 1 else None,
         "max_tokens": job.max_tokens,
         "all_samples": len(samples),
         "subsets": subsets and list(subsets),

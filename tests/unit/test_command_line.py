@@ -12,7 +12,7 @@ from bench import terminal
 from bench.cli.lmms_words import decoding_options, model_options
 from bench.errors import BenchError, DataError
 from bench.runs.jobs import Job, _limit_of
-from tests.conftest import bench, bench_process
+from tests.conftest import bench
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_help_by_its_short_name():
 
 def test_quiet_is_quiet(tiny, pictures, tmp_path):
     arguments = ["run", "--model", tiny("llava"), "--suite", "pope", "--data", pictures]
-    loud = bench_process(*arguments, "--limit", 6, "--out", tmp_path / "loud")
+    loud = bench(*arguments, "--limit", 6, "--out", tmp_path / "loud")
     assert "limited:" in loud.stderr
-    quiet = bench_process(*arguments, "--limit", 6, "--out", tmp_path / "quiet", "-q")
+    quiet = bench(*arguments, "--limit", 6, "--out", tmp_path / "quiet", "-q")
     assert quiet.returncode == 0 and quiet.stderr == ""
     assert loud.stdout.replace("loud", "quiet") == quiet.stdout
 
