@@ -25,6 +25,7 @@ from bench.errors import DataError
 from bench.language import nltk_words
 from bench.language.object_mentions import categories_in, chair_words, read_synonyms
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
+from bench.metrics.seeds import question_of
 from bench.stats import Floats, estimates_of_sums, ratio
 from bench.types import Answer, Data, Figure, Metric, Sample, Score, Values, Verdict
 
@@ -164,10 +165,9 @@ def listed_images() -> frozenset[str]:
 
 def _list_caveat(scores: Sequence[Score]) -> tuple[str, ...]:
     """That other images of COCO were asked about, if they were."""
-    others = sum(
-        score.sample.startswith("COCO_") and score.sample not in listed_images() for score in scores
-    )
-    return (f"{others:,} images that are not on the list of 500",) if others else ()
+    asked = {question_of(score.sample) for score in scores}
+    others = {image for image in asked - listed_images() if image.startswith("COCO_")}
+    return (f"{len(others):,} images that are not on the list of 500",) if others else ()
 
 
 def image_number(name: str) -> str:

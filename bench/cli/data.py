@@ -58,8 +58,8 @@ def data_get(
                     progress(1)
             except DataError as error:  # the others may be had
                 faults.append(error)
-    print("\n".join(lines))
     if lines:
+        print("\n".join(lines))
         print(f"Where they came from: {out / RECORD}")
     for benchmark in benchmarks:
         if benchmark.left:

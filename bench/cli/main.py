@@ -232,6 +232,8 @@ def run(
     if gen_kwargs is not None:
         its_decoding, its_bound = decoding_options(gen_kwargs)
         decoding, max_tokens = decoding or its_decoding, max_tokens or its_bound
+    if limit is not None and limit == int(limit):
+        limit = int(limit)
     names = _words(suite)
     if not names:
         raise BenchError(
@@ -244,7 +246,7 @@ def run(
             limit_of[word] = limit
     for word in names:
         for member, usual_limit in registry.SUITES.get(word, {}).items():
-            limit_of.setdefault(member, limit or usual_limit)
+            limit_of.setdefault(member, usual_limit if limit is None else limit)
     missing: dict[str, DataError] = {}
     benchmarks: dict[str, Benchmark] = {}
     for word in limit_of:

@@ -363,12 +363,14 @@ class HFModel(ByProtocol):
         kept = tokens[: start + request.max_tokens]
         answer = self.generated(kept[start:], request.max_tokens, None, None)
         thoughts, text = split_thoughts(decode(kept))
+        has_end = kept[-1] in self.settings.eos
+        is_cut = not has_end and (len(kept) < len(tokens) or len(tokens) >= request.limit)
         # What a distorted image does to the answer's first token is not computed.
         if request.yes_no and self.decoding.contrast is None:
             p_yes, p_no = probabilities_behind(self, request, tokens[:start])
         else:
             p_yes = p_no = None
-        return answer._replace(text=text, p_yes=p_yes, p_no=p_no, thoughts=thoughts)
+        return Generated(text, answer.tokens, not is_cut, p_yes, p_no, thoughts)
 
     def generated(
         self, tokens: Sequence[int], limit: int, p_yes: float | None, p_no: float | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from bench.benchmarks.chair import CHAIR, listed_images
 from bench.data.folder import Folder
 from bench.errors import DataError
 from bench.runs.runner import prepare, read_samples
-from bench.types import Answer
+from bench.types import Answer, Sample
 from leaderboards.compare import CompareError, compare
 from tests.conftest import bench, draw, metrics
 from tests.recorded_runs import pope_run
@@ -59,6 +60,16 @@ def test_other_images_are_asked_about_and_told(coco):
     scores = [CHAIR.score(sample, Answer("A dog."), None) for sample in samples]
     for metric in CHAIR.metrics(scores):
         assert "2 images that are not on the list of 500" in metric.caveats
+    seeds = [replace(score, sample=f"{score.sample}#seed{n}") for n in range(3) for score in scores]
+    assert CHAIR.metrics(seeds)[0].caveats == CHAIR.metrics(scores)[0].caveats
+
+
+def test_the_list_itself_needs_no_caveat(shared):
+    image = min(listed_images())
+    sample = Sample(image, image, "What?", [], image, "all", {"synonyms": {}})
+    for name in (image, f"{image}#seed1"):
+        score = replace(CHAIR.score(sample, Answer("A dog."), None), sample=name)
+        assert not any("list of 500" in text for m in CHAIR.metrics([score]) for text in m.caveats)
 
 
 def test_recorded_answers_keep_their_own_images(coco, tmp_path):

@@ -89,6 +89,10 @@ def test_the_answer_has_its_own_bound_and_probability(thinker, pictures):
     short = answers_of(model, [with_bounds(pictures, 2, 200)])["key"]
     assert short.tokens == 2 and short.finish == "length" and short.thoughts == THOUGHT
     assert "Yes, there is a dog.".startswith(short.text)
+    # Without a budget of its own the thought takes from the bound, and the answer is cut off.
+    thought = tokenizer(SAID.split(" Yes")[0], add_special_tokens=False)["input_ids"]
+    whole = answers_of(model, [with_bounds(pictures, len(thought) + 3, 0)])["key"]
+    assert whole.finish == "length" and whole.thoughts == THOUGHT and whole.text
 
 
 def test_the_probability_is_that_of_a_pass_over_prompt_and_thoughts(thinker, pictures):
