@@ -31,7 +31,7 @@ from alignment.stages import (
     rewards,
 )
 from bench.errors import BenchError, StoreError, os_reason
-from bench.files import dump, locked, read_json, read_lines, write_json
+from bench.files import dump, locked, read_json, read_lines, sha256_of, write_json
 from bench.runs.environment import environment
 
 MANIFEST = "manifest.json"
@@ -214,7 +214,7 @@ def _make(
             folders = {source: artifact.folder for source, artifact in inputs.items()}
             counts = stage.run(settings, folders, folder, seed)
         _check_keys(folder)
-        digests = {file.relative_to(folder).as_posix(): _digest(file) for file in _files(folder)}
+        digests = {file.relative_to(folder).as_posix(): sha256_of(file) for file in _files(folder)}
         seconds = round(time.perf_counter() - started, 1)
         manifest = {
             **identity,
@@ -287,7 +287,7 @@ def check(artifact: Artifact) -> None:
     """Raises StoreError if a file of an artifact is gone or was changed."""
     for name, digest in artifact.manifest["files"].items():
         file = artifact.folder / name
-        if not file.is_file() or _digest(file) != digest:
+        if not file.is_file() or sha256_of(file) != digest:
             state = "was changed" if file.exists() else "is gone"
             raise StoreError(
                 f"{file} {state}.",
@@ -303,8 +303,3 @@ def _files(folder: Path) -> list[Path]:
         if file.is_file() and not file.is_symlink() and file.name != MANIFEST:
             files.append(file)
     return sorted(files)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class BenchError(Exception):
     """Something the user can put right.
@@ -40,6 +42,14 @@ class JudgeError(BenchError):
 def os_reason(error: BaseException) -> str:
     """The operating system's own words for `error`, without the errno noise."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def faults_of(error: Any) -> str:
+    """All that pydantic finds wrong, each with its field."""
+    faults = []
+    for fault in error.errors():
+        faults.append(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
+    return "; ".join(faults)
 
 
 def one_line(error: object, length: int = 300) -> str:

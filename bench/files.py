@@ -7,6 +7,7 @@ answers; a fault in one is a DataError.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -93,6 +94,12 @@ def append_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
                 raise
     except OSError as error:
         raise cannot_write(file, error) from error
+
+
+def sha256_of(file: Path) -> str:
+    """A file's sha256, read in pieces."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def replace_file(file: Path, content: str | bytes) -> None:

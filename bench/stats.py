@@ -264,6 +264,11 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
         return np.where(denominator == 0, np.nan, numerator / denominator)
 
 
+def ratios(sums: Floats) -> Floats:
+    """Quotients of columns side by side: (B, 2 k) → (B, k)."""
+    return ratio(sums[:, 0::2], sums[:, 1::2])
+
+
 def cluster_sums(terms: Floats, clusters: Ints) -> Floats:
     """The samples' contributions (samples, sums) added up by cluster, shape (groups, sums)."""
     groups = int(clusters.max()) + 1

@@ -129,7 +129,9 @@ def _sources(cell: BoardCell) -> str:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    rows = [[cell.text for cell in row] for row in table.rows]
+    rows = []
+    for row in table.rows:
+        rows.append([cell.text for cell in row])
     return {
         "caption": table.caption,
         "header": list(table.header),

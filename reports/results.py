@@ -168,7 +168,11 @@ def relabelled_table(runs: Sequence[Run]) -> Table | None:
 
 def _ranks(values: Sequence[float]) -> list[int]:
     """1 for the highest; equal values share a rank."""
-    return [1 + sum(other > value for other in values) for value in values]
+    ranks = []
+    for value in values:
+        better = [other for other in values if other > value]
+        ranks.append(1 + len(better))
+    return ranks
 
 
 def difference_table(comparisons: Sequence[Comparison], names: Mapping[Path, str]) -> Table:

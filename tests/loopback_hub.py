@@ -11,13 +11,14 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.loopback import serving
 
 ROOT = Path(__file__).resolve().parents[1]
 Files = Mapping[str, bytes]
@@ -207,14 +208,9 @@ def hub_server(repositories: Mapping[tuple[str, str], Files]) -> Iterator[Hub]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.port = server.server_address[1]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(Handler) as port:
+        hub.port = port
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def _entries(files: Files) -> list[dict[str, Any]]:

@@ -18,7 +18,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ from bench.language import nltk_words
 from bench.language.object_mentions import nouns
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
 from bench.metrics.yes_no import confusion_terms, first_word, yes_probability
-from bench.stats import Floats, estimates_of_sums, ratio
+from bench.stats import Floats, estimates_of_sums, ratio, ratios
 from bench.types import Answer, Better, Data, Figure, Metric, Sample, Score, Values, Verdict
 
 KINDS = {  # the annotations' types of questions, and our subsets
@@ -357,19 +356,13 @@ def _cog_terms(values: Values) -> tuple[float, float]:
     return values["imagined"], values["likely"]
 
 
-def _three_ratios(sums: Floats) -> Floats:
-    """(B, 6) → (B, 3): CHAIR, Cover and Cog."""
-    ratios = [ratio(sums[:, column], sums[:, column + 1]) for column in (0, 2, 4)]
-    return np.stack(ratios, axis=1)
-
-
 def _generative_metrics(scores: Sequence[Score], caveats: tuple[str, ...]) -> list[Metric]:
     with_values = scored(scores)
     terms = np.zeros((len(with_values), 6))
     for row, score in enumerate(with_values):
         values = score.values
         terms[row] = (*_chair_terms(values), *_cover_terms(values), *_cog_terms(values))
-    chair, cover, cog = estimates_of_sums(terms, clusters_of(with_values), _three_ratios)
+    chair, cover, cog = estimates_of_sums(terms, clusters_of(with_values), ratios)
     subset = scores[0].subset
     return [
         metric(CHAIR, subset, chair, scores, caveats),
@@ -429,7 +422,7 @@ def _discriminative_metrics(group: str, scores: Sequence[Score]) -> list[Metric]
         metric(F1, group, f1, scores, caveats),
         metric(ACCURACY_READ, group, mean_of(scores, "correct_read"), scores),
     ]
-    if with_values and all(map(has_likelier, map(attrgetter("values"), with_values))):
+    if with_values and all(has_likelier(score.values) for score in with_values):
         likelier = mean_of(scores, "correct_likelier")
         rows.append(metric(ACCURACY_LIKELIER, group, likelier, scores))
     return [

@@ -26,7 +26,7 @@ from bench.language import nltk_words
 from bench.language.object_mentions import categories_in, chair_words, read_synonyms
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
 from bench.metrics.seeds import question_of
-from bench.stats import Floats, estimates_of_sums, ratio
+from bench.stats import estimates_of_sums, ratios
 from bench.types import Answer, Data, Figure, Metric, Sample, Score, Values, Verdict
 
 GROUND_TRUTH = "chair/coco2014_chair_gt__wordnet_pos_lemma.json"
@@ -115,8 +115,8 @@ class Chair:
         if data.recorded is not None:
             return at_hand
         listed = listed_images()
-        found = len(listed & set(at_hand))
-        return sorted(listed) if 2 * found >= len(listed) else at_hand
+        listed_at_hand = listed & set(at_hand)
+        return sorted(listed) if 2 * len(listed_at_hand) >= len(listed) else at_hand
 
     def max_tokens(self, sample: Sample) -> int:
         """512, as in the common evaluations."""
@@ -143,16 +143,15 @@ class Chair:
             values = score.values
             once = _chair_i_once_terms(values)
             terms[row] = (*_chair_i_terms(values), *once, *_recall_terms(values))
-        chair_i, once_each, recall = estimates_of_sums(
-            terms, clusters_of(with_values), _three_ratios
-        )
-        caveats = self.wording().caveats + _list_caveat(scores)
+        chair_i, once_each, recall = estimates_of_sums(terms, clusters_of(with_values), ratios)
+        of_the_list = _list_caveat(scores)
+        caveats = self.wording().caveats + of_the_list
         return [
             metric(CHAIR_I, "all", chair_i, scores, caveats),
             metric(CHAIR_I_ONCE, "all", once_each, scores, caveats),
             metric(CHAIR_S, "all", mean_of(scores, "any_hallucination"), scores, caveats),
             metric(RECALL, "all", recall, scores, caveats),
-            metric(LENGTH, "all", mean_of(scores, "length", None), scores, _list_caveat(scores)),
+            metric(LENGTH, "all", mean_of(scores, "length", None), scores, of_the_list),
         ]
 
 
@@ -165,8 +164,8 @@ def listed_images() -> frozenset[str]:
 
 def _list_caveat(scores: Sequence[Score]) -> tuple[str, ...]:
     """That other images of COCO were asked about, if they were."""
-    asked = {question_of(score.sample) for score in scores}
-    others = {image for image in asked - listed_images() if image.startswith("COCO_")}
+    images = {question_of(score.sample) for score in scores}
+    others = {image for image in images - listed_images() if image.startswith("COCO_")}
     return (f"{len(others):,} images that are not on the list of 500",) if others else ()
 
 
@@ -213,12 +212,6 @@ def _chair_i_once_terms(values: Values) -> tuple[float, float]:
 
 def _recall_terms(values: Values) -> tuple[float, float]:
     return values["found"], values["objects"]
-
-
-def _three_ratios(sums: Floats) -> Floats:
-    """(B, 6) → (B, 3): CHAIRi, the same with each object once, and recall."""
-    ratios = [ratio(sums[:, column], sums[:, column + 1]) for column in (0, 2, 4)]
-    return np.stack(ratios, axis=1)
 
 
 def ground_truth(data: Data) -> dict[str, list[str]]:

@@ -32,7 +32,7 @@ from bench.errors import DataError
 from bench.files import read_rows
 from bench.language.object_mentions import ANIMAL_PAIRS, categories_in, read_synonyms, read_words
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
-from bench.stats import Floats, estimates_of_sums, ratio
+from bench.stats import estimates_of_sums, ratios
 from bench.types import Answer, Data, Figure, JudgeTask, Metric, Sample, Score, Values, Verdict
 
 QUESTIONS = "objhal/obj_halbench_300_with_image.jsonl"
@@ -133,7 +133,7 @@ class ObjectHalBench:
         for row, score in enumerate(with_values):
             values = score.values
             terms[row] = (*_response_terms(values), *_object_terms(values), *_recall_terms(values))
-        estimates = estimates_of_sums(terms, clusters_of(with_values), _three_ratios)
+        estimates = estimates_of_sums(terms, clusters_of(with_values), ratios)
         response, mention, recall = estimates
         declared = {figure.metric: figure for figure in self.figures}
         caveats = MATCHING if self.judged else self.wording().caveats
@@ -240,12 +240,6 @@ def _object_terms(values: Values) -> tuple[float, float]:
 
 def _recall_terms(values: Values) -> tuple[float, float]:
     return values["found"], values["objects"]
-
-
-def _three_ratios(sums: Floats) -> Floats:
-    """(B, 6) → (B, 3)."""
-    columns = [ratio(sums[:, start], sums[:, start + 1]) for start in (0, 2, 4)]
-    return np.stack(columns, axis=1)
 
 
 def _figures(label: str) -> tuple[Figure, ...]:

@@ -15,8 +15,7 @@ def model_options(text: str) -> dict[str, Any]:
 
     Raises BenchError for an argument that has no counterpart.
     """
-    given = _pairs(text, "--model_args", MODEL_ARGS)
-    options: dict[str, Any] = dict(given)
+    options: dict[str, Any] = dict(_pairs(text, "--model_args", MODEL_ARGS))
     if "pretrained" in options:
         options["model"] = options.pop("pretrained")
     if "trust_remote_code" in options:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 from bench.errors import DataError
+from bench.files import sha256_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
@@ -60,7 +60,7 @@ class Folder:
         """The sha256 of every official file that was asked for so far."""
         digests = {}
         for name, path in sorted(self._used.items()):
-            digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            digests[name] = sha256_of(path)
         return digests
 
     def image(self, name: str, folder: str) -> Path | None:

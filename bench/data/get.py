@@ -17,7 +17,7 @@ from typing import Any
 from bench.data import hub
 from bench.data.source_table import SourceFile, Sources
 from bench.errors import DataError, os_reason
-from bench.files import read_json, replace_file, write_json
+from bench.files import read_json, replace_file, sha256_of, write_json
 
 TIMEOUT = 60  # seconds
 RECORD = "sources.json"
@@ -74,7 +74,7 @@ def _is_there(file: SourceFile, out: Path, row: dict[str, Any] | None) -> bool:
         digests = {"": file.sha256 or recorded.get("sha256", "")}
     for name, digest in digests.items():
         path = out / file.path / name
-        if not path.is_file() or hub.digest_of(path) != digest:
+        if not path.is_file() or sha256_of(path) != digest:
             return False
     return bool(digests)
 

@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.data.folder import SUFFIXES
-from bench.data.source_table import table
+from bench.data.source_table import SourceFile, table
 from bench.errors import DataError, one_line
-from bench.files import replace_file
+from bench.files import replace_file, sha256_of
 
 REPOSITORIES = {"pope": "lmms-lab/POPE", "mmhal": "Shengcao1006/MMHal-Bench"}
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -128,7 +128,7 @@ def download_file(repository: str, commit: str, name: str, sha256: str = "") -> 
     (entry,) = entries
     stored = entry.lfs if isinstance(entry, RepoFile) else None
     expected = sha256 or (stored.sha256 if stored else "")
-    digest = digest_of(path)
+    digest = sha256_of(path)
     if not expected:
         raise DataError(
             f"{name} of {repository} cannot be checked.",
@@ -143,12 +143,6 @@ def download_file(repository: str, commit: str, name: str, sha256: str = "") -> 
             "Deleted from the cache: start again; if it is so again, the source has changed.",
         )
     return path, digest
-
-
-def digest_of(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -174,10 +168,18 @@ def _revision(benchmark: str) -> str:
     """The pinned commit, else the newest."""
     from huggingface_hub import HfApi
 
+    pinned = _pinned(benchmark)
+    if pinned is not None:
+        return pinned.commit
+    return str(HfApi().dataset_info(REPOSITORIES[benchmark], timeout=HUB_TIMEOUT).sha)
+
+
+def _pinned(benchmark: str) -> SourceFile | None:
+    """The benchmark's file of the hub in the table of sources, if it has one."""
     for file in table()[benchmark].files:
         if file.is_of_hub:
-            return file.commit
-    return str(HfApi().dataset_info(REPOSITORIES[benchmark], timeout=HUB_TIMEOUT).sha)
+            return file
+    return None
 
 
 def _lay_out(target: Path, benchmark: str, revision: str) -> None:
@@ -247,8 +249,10 @@ def _mmhal(target: Path, revision: str) -> None:
         repository, "response_template.json", repo_type="dataset", revision=revision
     )
     shutil.copyfile(source, template)
-    archive, _ = download_file(repository, revision, "test_data.zip")
-    unpack_images(archive, target / "images" / "mmhal")
+    pinned = _pinned("mmhal")
+    assert pinned is not None
+    archive, _ = download_file(repository, revision, pinned.source, pinned.sha256)
+    unpack_images(archive, target / pinned.path)
 
 
 def unpack_images(archive: Path, target: Path) -> dict[str, str]:

@@ -46,12 +46,16 @@ def alike(
 
     A run with one answer to each question stands against every seed of another.
     """
-    is_repeated = [any(seed_of(sample) is not None for sample in run) for run in (first, second)]
-    if is_repeated == [False, True]:
+    if has_seeds(second) and not has_seeds(first):
         return _repeated(first, second), second
-    if is_repeated == [True, False]:
+    if has_seeds(first) and not has_seeds(second):
         return first, _repeated(second, first)
     return first, second
+
+
+def has_seeds(scores: Mapping[str, Score]) -> bool:
+    """Whether questions have several answers."""
+    return any(seed_of(sample) is not None for sample in scores)
 
 
 def _repeated(single: Mapping[str, Score], several: Mapping[str, Score]) -> dict[str, Score]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import difflib
 import hashlib
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +19,7 @@ import torch
 
 from bench import registry
 from bench.errors import BenchError, ModelError, one_line
-from bench.files import replace_file
+from bench.files import replace_file, sha256_of
 from bench.models.placement import USUAL, Placement
 
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "non_lora_trainables.bin"]
@@ -201,8 +198,7 @@ def digest_of(file: Path) -> str:
             return known
     except (OSError, ValueError):
         pass  # it was never computed
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    digest = sha256_of(file)
     # A cache that cannot be written costs time and nothing else.
     with contextlib.suppress(OSError, BenchError):
         cached.parent.mkdir(parents=True, exist_ok=True)
@@ -472,15 +468,12 @@ def read_model(
     # A bar in a log file is a thousand lines.
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    # What does not fit is read from there as long as the process lives.
-    offload = Path(tempfile.mkdtemp(prefix="synth-align-offload-"))
-    atexit.register(shutil.rmtree, offload, ignore_errors=True)
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
             # The attention is its choice: sdpa, but eager for Gemma 2, which has no other.
-            **placement.arguments(dtype, device, offload),
+            **placement.arguments(dtype, device),
             trust_remote_code=remote_code,
             output_loading_info=True,
         )

@@ -39,9 +39,9 @@ def distorted(image: Encoded, noise_step: int, seed: int) -> Encoded:
 def add_noise(pixels: torch.Tensor, noise_step: int, generator: torch.Generator) -> torch.Tensor:
     """Pixels of any shape after so many steps of the diffusion."""
     betas = torch.sigmoid(torch.linspace(-6, 6, STEPS)) * (0.5e-2 - 1e-5) + 1e-5
-    kept = torch.cumprod(1 - betas, dim=0)[noise_step]
+    signal = torch.cumprod(1 - betas, dim=0)[noise_step]  # the share of its power that is left
     noise = torch.randn(pixels.shape, generator=generator)
-    noised: torch.Tensor = kept.sqrt() * pixels.float() + (1 - kept).sqrt() * noise
+    noised: torch.Tensor = signal.sqrt() * pixels.float() + (1 - signal).sqrt() * noise
     return noised.to(pixels.dtype)
 
 

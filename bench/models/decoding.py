@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.errors import ModelError, one_line
+from bench.errors import ModelError, faults_of, one_line
 
 
 class Contrast(BaseModel):
@@ -115,11 +115,8 @@ def read_decoding(text: str) -> Decoding:
             return Decoding.model_validate({"code": _code(kind, rest)})
         decoding = Decoding.model_validate(_options(kind, rest))
     except ValidationError as error:
-        faults = []
-        for fault in error.errors():
-            faults.append(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
         raise ModelError(
-            f"--decoding {text} cannot be.", f"{'; '.join(faults)}.", f"Write {FORMS}."
+            f"--decoding {text} cannot be.", f"{faults_of(error)}.", f"Write {FORMS}."
         ) from error
     except yaml.YAMLError as error:
         raise ModelError(

@@ -28,6 +28,7 @@ from bench.types import Request
 if TYPE_CHECKING:
     from bench.models.hf import HFModel
 
+YesNo = tuple[float | None, float | None]  # P(yes) and P(no), None if they are not known
 BATCH = 8  # prompts in one call of `generate`
 
 
@@ -143,21 +144,36 @@ def _generate_batch(
     sequences = output if isinstance(output, torch.Tensor) else output.sequences
     rows = sequences[:, prompt_length:].tolist()
     settings = model.settings
-    probabilities: list[tuple[float | None, float | None]] = [(None, None)] * len(requests)
-    if wants_probabilities and settings.yes and settings.no:
+    probabilities: list[YesNo] = [(None, None)] * len(requests)
+    if wants_probabilities:
         # Of the raw logits: processors would have changed the distribution.
         # All beams of a row begin alike.
         first_logits = output.logits[0][:: model.decoding.beams]
-        first_token = first_logits.float().softmax(-1)  # (rows, vocabulary)
-        p_yes = first_token[:, list(settings.yes)].sum(-1).tolist()
-        p_no = first_token[:, list(settings.no)].sum(-1).tolist()
-        probabilities = list(zip(p_yes, p_no, strict=True))
+        probabilities = yes_no_probabilities(first_logits, settings.yes, settings.no)
     padding = config.pad_token_id
     answers = []
     for request, row, (p_yes, p_no) in zip(requests, rows, probabilities, strict=True):
         tokens = _until_end(row, settings.eos, padding)
         answers.append(model.said(request, tokens, p_yes, p_no))
     return answers
+
+
+def yes_no_probabilities(
+    logits: torch.Tensor, yes: Sequence[int], no: Sequence[int]
+) -> list[YesNo]:
+    """P(yes) and P(no) of each row; None where the vocabulary has no such words.
+
+    Args:
+        logits: Shape (rows, vocabulary).
+        yes: Ids of single tokens that are forms of yes.
+        no: Ids of single tokens that are forms of no.
+    """
+    if not yes or not no:
+        return [(None, None)] * len(logits)
+    probabilities = logits.float().softmax(-1)
+    p_yes = probabilities[:, list(yes)].sum(-1).tolist()
+    p_no = probabilities[:, list(no)].sum(-1).tolist()
+    return list(zip(p_yes, p_no, strict=True))
 
 
 def _by_code(model: HFModel, arguments: dict[str, Any], prompt_length: int) -> Any:

@@ -356,10 +356,13 @@ class HFModel(ByProtocol):
             p_yes: P(yes) of the first one.
             p_no: P(no) of it.
         """
+        plain = self.generated(tokens, request.limit, p_yes, p_no)
+        if not split_thoughts(plain.text)[0]:
+            return plain
         decode = partial(self.processor.tokenizer.decode, skip_special_tokens=True)
         start = answer_start(tokens, decode)
         if start is None:
-            return self.generated(tokens, request.limit, p_yes, p_no)
+            return plain
         kept = tokens[: start + request.max_tokens]
         answer = self.generated(kept[start:], request.max_tokens, None, None)
         thoughts, text = split_thoughts(decode(kept))

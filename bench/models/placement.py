@@ -6,8 +6,11 @@ an answer.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +48,12 @@ class Placement:
         """Whether the weights lie where they belong once they are loaded."""
         return self.device_map is not None or self.quantize is not None
 
-    def arguments(self, dtype: torch.dtype, device: torch.device, offload: Path) -> dict[str, Any]:
+    def arguments(self, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
         """What transformers' `from_pretrained` takes of it.
 
         Args:
             dtype: Of what is computed with.
             device: Where the model lies if there is no map.
-            offload: A folder for what lies on disk.
         """
         # Elsewhere transformers would want accelerate's hooks for nothing.
         device_map: Any = None if device.type in ("cpu", "mps") else device
@@ -61,7 +63,7 @@ class Placement:
             device_map = {"": device.type if device.index is None else str(device)}
         if self.device_map is not None:
             device_map = self.device_map
-            arguments["offload_folder"] = str(offload)
+            arguments["offload_folder"] = str(_offload_folder())
         if self.attention is not None:
             arguments["attn_implementation"] = self.attention
         return arguments | {"device_map": device_map}
@@ -82,6 +84,13 @@ def given_placement(options: Mapping[str, Any]) -> Placement:
     if attention == "flash_attention_2":
         _need("flash_attn", "--attention flash_attention_2", "Install flash-attn, or use sdpa.")
     return Placement(_device_map(options.get("device_map")), quantize, attention)
+
+
+def _offload_folder() -> Path:
+    """What does not fit is read from there as long as the process lives."""
+    folder = Path(tempfile.mkdtemp(prefix="synth-align-offload-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _one_of(value: Any, option: str, known: tuple[str, ...]) -> str | None:

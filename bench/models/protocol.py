@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from bench.errors import ModelError
+from bench.errors import ModelError, faults_of
 from bench.models.decoding import GREEDY
 from bench.types import Benchmark, Sample
 
@@ -125,7 +125,6 @@ def read_protocol(name: str) -> Protocol:
     try:
         return Protocol.model_validate(merged)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise ModelError(
-            f"{file} is not a protocol.", "; ".join(faults), "Correct these fields."
+            f"{file} is not a protocol.", faults_of(error), "Correct these fields."
         ) from error

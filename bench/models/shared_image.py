@@ -28,7 +28,7 @@ from transformers.cache_utils import DynamicLayer
 from bench.models.contrast import contrasted, distorted, implausible
 from bench.models.conversations import Encoded, common_prefix
 from bench.models.decoding import GREEDY, Decoding
-from bench.models.generate import draw, to_device
+from bench.models.generate import draw, to_device, yes_no_probabilities
 
 PREFIX, NOBODY = 0, -1
 
@@ -453,11 +453,9 @@ class _Batch:
             beside = all_logits[1][rows, columns].float()
             logits = contrasted(logits, beside, contrast.alpha)
         # Before the penalty: P(yes) is what the model says, not what is made of it.
-        if first and self.settings.yes and self.settings.no:
-            probabilities = logits.softmax(-1)
-            p_yes = probabilities[:, list(self.settings.yes)].sum(-1).tolist()
-            p_no = probabilities[:, list(self.settings.no)].sum(-1).tolist()
-            for question, yes, no in zip(questions, p_yes, p_no, strict=True):
+        if first:
+            known = yes_no_probabilities(logits, self.settings.yes, self.settings.no)
+            for question, (yes, no) in zip(questions, known, strict=True):
                 question.p_yes, question.p_no = yes, no
         if excluded is not None:
             logits = logits.masked_fill(excluded, -math.inf)

@@ -12,7 +12,7 @@ import torch
 
 from bench.data.images import read_image
 from bench.language.thoughts import split_thoughts
-from bench.models.generate import model_inputs
+from bench.models.generate import YesNo, model_inputs, yes_no_probabilities
 from bench.types import Request
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def answer_start(tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) 
 
 
 @torch.inference_mode()
-def probabilities_behind(
-    model: HFModel, request: Request, tokens: Sequence[int]
-) -> tuple[float | None, float | None]:
+def probabilities_behind(model: HFModel, request: Request, tokens: Sequence[int]) -> YesNo:
     """P(yes) and P(no) of the token behind the prompt and some tokens; None without such words."""
     rules = model.settings
     if not rules.yes or not rules.no or request.path is None:
@@ -59,5 +57,5 @@ def probabilities_behind(
             beside = torch.ones_like(more) if is_one else torch.zeros_like(more)
             added = more if name == "input_ids" else beside
             inputs[name] = torch.cat([value, added.to(value.dtype)], dim=1)
-    first = model.model(**inputs).logits[0, -1].float().softmax(-1)  # (vocabulary,)
-    return float(first[list(rules.yes)].sum()), float(first[list(rules.no)].sum())
+    logits = model.model(**inputs).logits[:, -1]  # (1, vocabulary)
+    return yes_no_probabilities(logits, rules.yes, rules.no)[0]

@@ -142,12 +142,14 @@ def with_spread(benchmark: Benchmark, scores: Sequence[Score]) -> list[Metric]:
     for seed in sorted(by_seed):
         for metric in benchmark.metrics(by_seed[seed]):
             values.setdefault((metric.name, metric.subset), []).append(metric.value)
-    done = []
+    with_seeds = []
     for metric in metrics:
-        own = tuple(values.get((metric.name, metric.subset), ()))
-        value = statistics.mean(own) if metric.unit == "count" and own else metric.value
-        done.append(replace(metric, value=value, by_seed=own))
-    return done
+        seeds_values = tuple(values.get((metric.name, metric.subset), ()))
+        value = metric.value
+        if metric.unit == "count" and seeds_values:
+            value = statistics.mean(seeds_values)
+        with_seeds.append(replace(metric, value=value, by_seed=seeds_values))
+    return with_seeds
 
 
 def _chosen_protocol(record: Mapping[str, Any]) -> str | None:

@@ -280,15 +280,14 @@ def _limit_of(job: Job, samples: int) -> int | None:
 
 def _bound_of(job: Job) -> Callable[[Sample], int]:
     """The longest answer to a sample, in tokens."""
-    if job.max_tokens is None and not job.thinking_tokens:
-        return partial(job.model.max_tokens, job.benchmark)
-    if job.model.recorded is not None:
+    bound = job.max_tokens
+    is_set = bound is not None or job.thinking_tokens
+    if is_set and job.model.recorded is not None:
         raise BenchError(
             "--max-tokens and --thinking-tokens do nothing for recorded answers.",
             "They are as long as they are.",
             "Leave it out.",
         )
-    bound = job.max_tokens
     if bound is None:
         return partial(job.model.max_tokens, job.benchmark)
     return lambda sample: bound

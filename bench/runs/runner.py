@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import DataError, StoreError
-from bench.files import dump
+from bench.files import dump, sha256_of
 from bench.language.thoughts import split_thoughts
 from bench.metrics.seeds import of_seed
 from bench.runs.caveats import with_caveats, with_spread
@@ -305,8 +305,7 @@ def without_thoughts(answer: Answer) -> Answer:
 
 
 def _image_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return sha256_of(path)[:16]
 
 
 def judge_answers(

@@ -8,8 +8,7 @@ import json
 import shlex
 import shutil
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from bench.registry import split_adapter
 from bench.runs.labels import give_labels
 from bench.runs.run import Run
 from tests.conftest import BENCH, ROOT, bench, metrics
+from tests.loopback import serving
 from tests.loopback_chat import chat_server, completion
 from tests.recorded_runs import metric_row, pope_run, record_of, score_row, write_run
 
@@ -206,10 +206,8 @@ def listing_server(root: str):
 
         def log_message(self, *_): ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port
-    server.shutdown()
+    with serving(Handler) as port:
+        yield port
 
 
 def test_another_checkpoint_behind_the_same_name_is_another_model(pictures, tmp_path):

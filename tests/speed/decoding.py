@@ -8,7 +8,6 @@ rounds' ratios are what to quote.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.models.hf import HFModel
 from bench.types import Request
-from tests.speed.engine import SIZES, by_engine, caption_requests, make_model
+from tests.speed.engine import arguments, by_engine, caption_requests, make_model
 
 WAYS = {
     "greedy": "greedy",
@@ -45,14 +44,7 @@ def of_seeds(requests: list[Request], seeds: int) -> list[Request]:
 
 def main() -> None:
     """Prints a line per way."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", choices=SIZES, default="120m")
-    options = parser.parse_args()
+    options = arguments(__doc__, images=8, rounds=5).parse_args()
     hf.logging.set_verbosity_error()
     hf.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as temporary:

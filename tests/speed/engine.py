@@ -181,18 +181,24 @@ def by_engine(model: HFModel, requests: list[Request]) -> Result:
     }
 
 
+def arguments(text: str | None, images: int, rounds: int) -> argparse.ArgumentParser:
+    """The options that all of these benchmarks have."""
+    parser = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=images)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", choices=SIZES, default="120m")
+    return parser
+
+
 def main() -> None:
     """Prints a line per way and number of questions."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=4)
+    parser = arguments(__doc__, images=4, rounds=3)
     parser.add_argument("--questions", type=int, nargs="+", default=[10, 18])
     parser.add_argument("--captions", type=int, default=8, help="images to describe")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--size", choices=SIZES, default="120m")
     options = parser.parse_args()
     hf.logging.set_verbosity_error()
     hf.logging.disable_progress_bar()
