@@ -242,6 +242,20 @@ def test_scenes_with_a_broken_picture_can_be_scored_again(tiny, tmp_path):
     assert metrics(tmp_path / "run" / "chair") == before
 
 
+def test_of_a_suite_what_can_be_measured_is(tmp_path):
+    data = tmp_path / "data"
+    assert bench("data", "scenes", "--out", data, "--n", 6, "--split", "validation").returncode == 0
+    (data / "mmhal" / "mmhal-bench_answer_template.json").unlink()
+    arguments = ("run", "--model", "llava-tiny", "--data", data, "--out", tmp_path / "run")
+    done = bench(*arguments, "--suite", "quick")
+    assert done.returncode == 3 and "mmhal is left out." in done.stderr
+    assert f"`bench data get NAME --out {data}` downloads official files" in done.stderr
+    finished = {folder.parent.name for folder in (tmp_path / "run").glob("*/metrics.json")}
+    assert finished == {"pope", "chair", "amber-discriminative"}
+    named = bench(*arguments, "--suite", "quick,mmhal")
+    assert named.returncode == 2, "what is asked for by its name must be there"
+
+
 def test_bad_input_is_one_clear_error(tiny, pictures, tmp_path):
     import shutil
 
