@@ -269,6 +269,11 @@ def ratios(sums: Floats) -> Floats:
     return ratio(sums[:, 0::2], sums[:, 1::2])
 
 
+def complement(estimate: Estimate) -> Estimate:
+    """Of a share, that of the others."""
+    return Estimate(1 - estimate.value, 1 - estimate.high, 1 - estimate.low)
+
+
 def cluster_sums(terms: Floats, clusters: Ints) -> Floats:
     """The samples' contributions (samples, sums) added up by cluster, shape (groups, sums)."""
     groups = int(clusters.max()) + 1

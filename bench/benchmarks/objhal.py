@@ -32,7 +32,7 @@ from bench.errors import DataError
 from bench.files import read_rows
 from bench.language.object_mentions import ANIMAL_PAIRS, categories_in, read_synonyms, read_words
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
-from bench.stats import estimates_of_sums, ratios
+from bench.stats import Floats, complement, estimates_of_sums, ratios
 from bench.types import Answer, Data, Figure, JudgeTask, Metric, Sample, Score, Values, Verdict
 
 QUESTIONS = "objhal/obj_halbench_300_with_image.jsonl"
@@ -127,7 +127,7 @@ class ObjectHalBench:
         return Score(sample.id, sample.subset, sample.cluster, values)
 
     def metrics(self, scores: Sequence[Score]) -> list[Metric]:
-        """Rates of responses and of objects, recall, and the mean length in words."""
+        """Rates of responses and of objects, their complements, recall, and the mean length."""
         with_values = scored(scores)
         terms = np.zeros((len(with_values), 6))
         for row, score in enumerate(with_values):
@@ -140,6 +140,8 @@ class ObjectHalBench:
         rows = [
             metric(declared["chair_s"], "all", response, scores, caveats),
             metric(declared["chair_i"], "all", mention, scores, caveats),
+            metric(CORRECT_S, "all", complement(response), scores, caveats),
+            metric(CORRECT_I, "all", complement(mention), scores, caveats),
             metric(declared["recall"], "all", recall, scores, caveats),
             metric(declared["length"], "all", mean_of(scores, "length", None), scores),
         ]
@@ -242,6 +244,10 @@ def _recall_terms(values: Values) -> tuple[float, float]:
     return values["found"], values["objects"]
 
 
+def _not(sums: Floats) -> Floats:
+    return 1 - quotient(sums)
+
+
 def _figures(label: str) -> tuple[Figure, ...]:
     return (
         Figure(
@@ -267,6 +273,13 @@ def _figures(label: str) -> tuple[Figure, ...]:
     )
 
 
+# The script prints the shares of what is right too.
+CORRECT_S = Figure(
+    "correct_s", "ObjHal correct responses", "higher", FunctionOfSums(_response_terms, _not)
+)
+CORRECT_I = Figure(
+    "correct_i", "ObjHal correct objects", "higher", FunctionOfSums(_object_terms, _not)
+)
 # Papers quote the rate over responses that name an object ("refined"); this is over all.
 OVER_ALL = Figure(
     "chair_s_all", "ObjHal CHAIRs of all", "lower", mean_of_value("any_hallucination")

@@ -70,6 +70,9 @@ def test_the_rule_gives_the_recorded_figures(
     assert measured["chair_i", "all"]["value"] == pytest.approx(chair_i, abs=tolerance)
     assert measured["recall", "all"]["value"] == pytest.approx(recall, abs=tolerance)
     assert measured["chair_s", "all"]["value"] >= measured["chair_s_all", "all"]["value"]
+    right, wrong = measured["correct_i", "all"], measured["chair_i", "all"]
+    assert right["value"] == pytest.approx(1 - chair_i, abs=tolerance)
+    assert (right["low"], right["high"]) == pytest.approx((1 - wrong["high"], 1 - wrong["low"]))
 
 
 def test_a_judge_lists_objects_and_short_answers_name_none(shared, folder, tmp_path):
@@ -112,6 +115,8 @@ def test_a_judge_lists_objects_and_short_answers_name_none(shared, folder, tmp_p
     assert measured["chair_s", "all"]["value"] == 1
     assert measured["chair_s_all", "all"]["value"] == pytest.approx(1 / 3)
     assert measured["chair_i", "all"]["value"] == pytest.approx(1 / 3)
+    assert measured["correct_s", "all"]["value"] == 0
+    assert measured["correct_i", "all"]["value"] == pytest.approx(2 / 3)
     assert measured["recall", "all"]["unscored"] == 1
     verdicts = (run_of(done) / "verdicts.jsonl").read_text().splitlines()
     assert len(verdicts) == 3, "the one that cannot be read is asked for again"
