@@ -84,9 +84,15 @@ MODEL_ALIASES = {
     "llava": "llava-hf/llava-1.5-7b-hf",
     "llava-13b": "llava-hf/llava-1.5-13b-hf",
     "llava-next": "llava-hf/llava-v1.6-mistral-7b-hf",
+    "llava-next-vicuna": "llava-hf/llava-v1.6-vicuna-7b-hf",
+    "llava-next-13b": "llava-hf/llava-v1.6-vicuna-13b-hf",
     "llava-onevision": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
     "qwen2.5-vl": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "qwen3-vl": "Qwen/Qwen3-VL-8B-Instruct",
+    "internvl3.5": "OpenGVLab/InternVL3_5-8B-HF",
+    "gemma3": "google/gemma-3-4b-it",
     "smolvlm": "HuggingFaceTB/SmolVLM-Instruct",
+    "smolvlm2": "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
     "paligemma": "google/paligemma2-3b-mix-448",
 }
 

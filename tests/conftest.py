@@ -42,10 +42,16 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """tiny(kind): the folder of a tiny random checkpoint, made once a session."""
-    from tests.tiny_models import make
+    from tests.tiny_models import NEED_TORCHVISION, make
 
     root = tmp_path_factory.mktemp("tiny")
-    return lambda kind: root / kind if (root / kind).is_dir() else make(kind, root / kind)
+
+    def folder_of(kind: str) -> Path:
+        if kind in NEED_TORCHVISION:
+            pytest.importorskip("torchvision", reason="transformers' Pixtral needs torchvision")
+        return root / kind if (root / kind).is_dir() else make(kind, root / kind)
+
+    return folder_of
 
 
 def draw(path: Path, seed: int, size: tuple[int, int] = (90, 60)) -> Path:

@@ -2,7 +2,7 @@
 
     python -m tests.model_table
 
-It prints the table in Markdown. Quantised checkpoints are tried where bitsandbytes is installed, Pixtral where
+It prints the table in Markdown. Quantised checkpoints are tried where bitsandbytes is installed, Pixtral and Mistral 3 where
 torchvision is.
 """
 
@@ -21,7 +21,7 @@ import transformers as hf
 from alignment.training.settings import Lora, Training
 from alignment.training.trainer import make_trainer
 from bench.models.hf import HFModel
-from tests.tiny_models import load_processor, make
+from tests.tiny_models import NEED_TORCHVISION, load_processor, make
 from tests.unit.test_checkpoints import adapter_for
 from tests.unit.test_dpo_families import ENDS, as_at_inference, pairs_in
 from tests.unit.test_shared_image import answers_of, by_generate, requests_for
@@ -43,6 +43,8 @@ FAMILIES = {
     "PaliGemma 2": "paligemma2",
     "Gemma 3": "gemma3",
     "Pixtral": "pixtral",
+    "Mistral Small 3.1": "mistral3",
+    "Ministral 3": "ministral3",
     "Llama 3.2 Vision": "mllama",
 }
 COLUMNS = ("way", "exact", "protocol", "P(yes)", "batch", "LoRA", "DPO", "8-bit")
@@ -137,7 +139,7 @@ def main() -> None:
     print(f"|---|{'---|' * len(COLUMNS)}")
     for family, kind in FAMILIES.items():
         cells = [NOT_TRIED] * len(COLUMNS)
-        if kind != "pixtral" or importlib.util.find_spec("torchvision") is not None:
+        if kind not in NEED_TORCHVISION or importlib.util.find_spec("torchvision") is not None:
             with tempfile.TemporaryDirectory() as temporary:
                 cells = row(kind, Path(temporary))
         print(f"| {family} | {' | '.join(cells)} |", flush=True)

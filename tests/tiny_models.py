@@ -352,26 +352,65 @@ def llava_next_mistral(folder: Path) -> Made:
 
 def pixtral(folder: Path) -> Made:
     """Pixtral: a `llava` by its config, with any image size, row breaks and its own processor."""
+    return _pixtral(hf.LlavaConfig, 1, vision_feature_select_strategy="full", image_seq_length=1)
+
+
+def mistral3(folder: Path) -> Made:
+    """Mistral Small 3.1: Pixtral's tower, four patches merged into one token."""
+    return _pixtral(hf.Mistral3Config, 2, tie_word_embeddings=False)
+
+
+def ministral3(folder: Path) -> Made:
+    """Ministral 3: Mistral 3 whose language model scales queries by their positions."""
+    # The scale changes every 16 tokens here, every 16,384 in the real one.
+    rope = {
+        "rope_type": "yarn",
+        "rope_theta": 1000000.0,
+        "factor": 16.0,
+        "original_max_position_embeddings": 16,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale_all_dim": 1.0,
+        "mscale": 1.0,
+        "llama_4_scaling_beta": 0.1,
+    }
+    text = partial(hf.Ministral3Config, rope_parameters=rope, max_position_embeddings=256)
+    return _pixtral(hf.Mistral3Config, 2, text, tie_word_embeddings=False)
+
+
+def _pixtral(
+    config_type: Any, merge: int, text_config: Any = hf.MistralConfig, **more: Any
+) -> Made:
     specials = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
     tokenizer = byte_level_tokenizer(
         [*specials, "<pad>"], bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )
-    config = hf.LlavaConfig(
+    if merge > 1:
+        more["spatial_merge_size"] = merge
+    config = config_type(
         vision_config=hf.PixtralVisionConfig(
             **(VISION | {"image_size": 112, "head_dim": 8, "rope_theta": 10000.0})
         ),
-        text_config=hf.MistralConfig(**TEXT, **ids(tokenizer), head_dim=16, sliding_window=None),
+        text_config=text_config(**TEXT, **ids(tokenizer), head_dim=16, sliding_window=None),
         image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
         vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-        image_seq_length=1,
+        **more,
     )
     images = hf.PixtralImageProcessorPil(
-        size={"longest_edge": 112}, patch_size={"height": PATCH, "width": PATCH}
+        size={"longest_edge": 112},
+        patch_size={"height": PATCH * merge, "width": PATCH * merge},
     )
-    return config, hf.PixtralProcessor(
-        images, tokenizer, patch_size=PATCH, chat_template=PIXTRAL_TEMPLATE
+    processor = hf.PixtralProcessor(
+        images,
+        tokenizer,
+        patch_size=PATCH,
+        spatial_merge_size=merge,
+        chat_template=PIXTRAL_TEMPLATE,
     )
+    return config, processor
+
+
+NEED_TORCHVISION = ("pixtral", "mistral3", "ministral3")  # transformers' Pixtral processor does
 
 
 def mllama(folder: Path) -> Made:
@@ -641,6 +680,8 @@ MAKERS: dict[str, Callable[[Path], Made]] = {
         paligemma2,
         gemma3,
         pixtral,
+        mistral3,
+        ministral3,
         mllama,
         internvl,
         internvl3_5,

@@ -80,11 +80,11 @@ class Collator:
         for item in encoded:
             self._check(item.ids[0])
         batch: dict[str, Any] = {}
-        if self.model.not_packed:
+        if self.model.not_packed_in_training:
             batch |= self._padded(encoded, chosen + rejected)
         else:
             batch |= self._packed(encoded, chosen, rejected)
-        if self.with_crops and self.model.not_packed:
+        if self.with_crops and self.model.not_packed_in_training:
             batch[CROPS] = self._padded(encoded_crops, chosen)
         elif self.with_crops:
             batch[CROPS] = self._packed(encoded_crops, chosen, [[] for _ in chosen])

@@ -95,7 +95,7 @@ def share_prefix(model: Any) -> None:
     """Lets a model compute packed batches; all others it computes as before.
 
     Args:
-        model: A `…ForConditionalGeneration` of which `HFModel.not_packed` is None.
+        model: A `…ForConditionalGeneration` of which `HFModel.not_packed_in_training` is None.
     """
     model.get_decoder().set_attn_implementation(ATTENTION)
     backbone = model.base_model

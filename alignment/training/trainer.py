@@ -99,7 +99,7 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
         "special_tokens": len(all_pairs) - len(readable_pairs),
         "too_long": len(readable_pairs) - len(pairs),
         "steps": trainer.state.global_step,
-        "shared_prefix": model.not_packed is None,
+        "shared_prefix": model.not_packed_in_training is None,
         "first_loss": round(steps[0]["loss"], 4),
         "last_loss": round(steps[-1]["loss"], 4),
     }
@@ -290,7 +290,7 @@ def make_trainer(
         data_collator=Collator(model, with_crops=settings.loss == "mdpo"),
         peft_config=lora,
     )
-    if model.not_packed:
+    if model.not_packed_in_training:
         encode_images_once(trainer.model)
     else:
         share_prefix(trainer.model.get_base_model())
@@ -352,7 +352,9 @@ def encode_images_once(model: Any) -> None:
     def encode_once(pixel_values: torch.Tensor, *more: Any, **named: Any) -> Any:
         half, odd = divmod(len(pixel_values), 2)
         chosen, rejected = pixel_values[:half], pixel_values[half:]
-        if odd or not torch.equal(chosen, rejected):
+        # Pixtral's tower puts all images into one row, which cannot be doubled.
+        is_one_row = named.get("image_sizes") is not None
+        if odd or is_one_row or not torch.equal(chosen, rejected):
             return encode(pixel_values, *more, **named)
         return _doubled(encode(chosen, *more, **named))
 

@@ -41,17 +41,31 @@ from bench.models.generation_config import (
 from bench.models.llava_checkpoints import LlavaCheckpoint, is_llava_checkpoint
 from bench.models.placement import given_placement
 from bench.models.protocol import LLAVA, NATIVE, ByProtocol, Protocol, read_protocol
-from bench.models.shared_image import Question, TokenRules, answer_images
+from bench.models.shared_image import (
+    Question,
+    TokenRules,
+    answer_images,
+    attention_windows,
+)
 from bench.models.thinking import answer_start, probabilities_behind
 from bench.types import Answer, Batch, Request
 
 SERVED = frozenset(
-    "llava llava_next llava_onevision qwen2_vl qwen2_5_vl idefics3 smolvlm internvl".split(),
+    "llava llava_next llava_onevision qwen2_vl qwen2_5_vl qwen3_vl idefics3 smolvlm internvl "
+    "gemma3 mistral3".split(),
 )
 # Language models whose attention and positions are what the engine makes of them.
 SERVED_LANGUAGE_MODELS = frozenset(
-    "llama mistral qwen2 qwen3 gemma qwen2_vl_text qwen2_5_vl_text".split()
+    "llama mistral ministral3 qwen2 qwen3 gemma gemma3_text "
+    "qwen2_vl_text qwen2_5_vl_text qwen3_vl_text".split()
 )
+# Those of them that may see a part of the text only, the window being one of columns.
+WINDOWED = frozenset("mistral ministral3 qwen2 qwen3 gemma3_text".split())
+# Why texts about an image cannot stand behind one prefix.
+UNSHARED = {
+    "paligemma": "its image tokens see the question, so that they differ from question to question",
+    "mllama": "its image is looked at by cross-attention, not as a part of the text",
+}
 MAX_PROMPTS = {"cpu": 64, "cuda": 128}  # yes/no questions in a batch, by type of device
 CUSTOM = "custom_generate"  # transformers' folder for a decoding
 READ_AHEAD = 16  # images
@@ -463,6 +477,8 @@ class HFModel(ByProtocol):
     def not_packed(self) -> str | None:
         """Why texts about an image cannot stand behind one prefix, None if they can."""
         architecture = self.config.model_type
+        if architecture in UNSHARED:
+            return f"{architecture}: {UNSHARED[architecture]}"
         if architecture not in SERVED:
             return (
                 f"{architecture} is not among the architectures checked for the shared-image engine"
@@ -470,17 +486,24 @@ class HFModel(ByProtocol):
         text_config = self.config.get_text_config()
         if text_config.model_type not in SERVED_LANGUAGE_MODELS:
             return f"its language model, {text_config.model_type}, is not among those checked"
-        if _has_windows(text_config):
+        if self._has_windows and text_config.model_type not in WINDOWED:
             return "its language model has sliding-window attention"
+        if getattr(text_config, "use_bidirectional_attention", None):
+            return "its language model's tokens see what follows them"
         return None
 
+    @cached_property
+    def not_packed_in_training(self) -> str | None:
+        """Why a pair cannot be one row in training, None if it can."""
+        if self.not_packed is None and self._has_windows:
+            return "its language model has sliding-window attention"
+        return self.not_packed
 
-def _has_windows(text_config: Any) -> bool:
-    """Whether some layer sees a part of the text only, as Mistral's first 7B does."""
-    layers = getattr(text_config, "layer_types", None)
-    if layers:
-        return any(layer != "full_attention" for layer in layers)
-    return getattr(text_config, "sliding_window", None) is not None
+    @property
+    def _has_windows(self) -> bool:
+        """Whether some layer sees a part of the text only."""
+        windows = attention_windows(self.config.get_text_config())
+        return any(window is not None for window in windows.values())
 
 
 def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:

@@ -31,6 +31,8 @@ from bench.models.decoding import GREEDY, Decoding
 from bench.models.generate import draw, to_device, yes_no_probabilities
 
 PREFIX, NOBODY = 0, -1
+FULL = "full_attention"  # transformers' name for a layer without a window
+ALL_LAYERS = "all"  # where a language model takes one mask
 
 
 @dataclass
@@ -206,6 +208,22 @@ def encode_prefix(model: Any, image: Encoded, length: int) -> Prefix:
     return Prefix(cache, length, next_position)
 
 
+def attention_windows(text_config: Any) -> dict[str, int | None]:
+    """How many of the last tokens a layer sees, None for all of them, by kind of layer.
+
+    A language model with layers of several kinds takes a mask for each, under transformers' names;
+    all others take one, here under ALL_LAYERS.
+    """
+    window = getattr(text_config, "sliding_window", None)
+    kinds = set(getattr(text_config, "layer_types", None) or ())
+    if kinds == {FULL}:
+        return {ALL_LAYERS: None}
+    if not kinds:
+        # Mistral's first 7B: every layer has the window, if there is one.
+        return {ALL_LAYERS: window}
+    return {kind: None if kind == FULL else window for kind in sorted(kinds)}
+
+
 def prefix_positions(
     model: Any,
     ids: torch.Tensor,
@@ -308,10 +326,13 @@ class View:
     Args:
         cache: Keys and values.
         owners: Shape (rows, cached).
+        positions: Shape (rows, cached); windows are measured by them. M-RoPE's are not columns', so
+            no such model with windows is served.
     """
 
     cache: Cache
     owners: torch.Tensor
+    positions: torch.Tensor
 
     @classmethod
     def of(cls, prefixes: Sequence[Prefix], device: torch.device) -> View:
@@ -319,12 +340,14 @@ class View:
         cache = merge([prefix.cache for prefix in prefixes])
         lengths = torch.tensor([prefix.length for prefix in prefixes], device=device)
         columns = torch.arange(int(lengths.max()), device=device)
-        return cls(cache, torch.where(columns < lengths[:, None], PREFIX, NOBODY))
+        owners = torch.where(columns < lengths[:, None], PREFIX, NOBODY)
+        return cls(cache, owners, columns.expand(owners.shape))
 
     def keep(self, rows: torch.Tensor) -> None:
         """Keeps some rows and frees the others."""
         self.cache.batch_select_indices(rows)
         self.owners = self.owners[rows]
+        self.positions = self.positions[rows]
 
 
 class _Batch:
@@ -332,6 +355,7 @@ class _Batch:
 
     def __init__(self, model: Any, settings: TokenRules, views: Sequence[View]) -> None:
         self.model, self.settings, self.views = model, settings, views
+        self.windows = attention_windows(model.config.get_text_config())
         self.rows: list[list[Question]] = []
 
     def ask(self, rows: Sequence[Sequence[Question]], prefixes: Sequence[Prefix]) -> None:
@@ -416,8 +440,9 @@ class _Batch:
         allowed = torch.cat([sees_prefix | sees_own_past, sees_own_new], dim=-1)
         allowed = allowed[:, None]  # (rows, 1, width, cached + width)
 
-        mask = torch.zeros(allowed.shape, dtype=self.model.dtype, device=device)
-        mask.masked_fill_(~allowed, torch.finfo(self.model.dtype).min)
+        view.positions = torch.cat([view.positions, positions], dim=1)
+        distances = positions[:, :, None] - view.positions[:, None, :]
+        mask = self._mask(allowed, distances[:, None])
         if hasattr(self.model.model, "get_rope_index"):
             # M-RoPE takes three positions a token; those of text are equal.
             positions = positions.expand(3, *positions.shape)
@@ -432,6 +457,20 @@ class _Batch:
             logits_to_keep=kept,
         ).logits
         return logits
+
+    def _mask(self, allowed: torch.Tensor, distances: torch.Tensor) -> Any:
+        """What the language model takes as its mask, by kind of layer if it has several.
+
+        Args:
+            allowed: What a layer without a window sees, shape (rows, 1, width, cached + width).
+            distances: How far behind each token the others stand, of the same shape.
+        """
+        masks = {}
+        for kind, window in self.windows.items():
+            seen = allowed if window is None else allowed & (distances < window)
+            mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device)
+            masks[kind] = mask.masked_fill_(~seen, torch.finfo(self.model.dtype).min)
+        return masks.get(ALL_LAYERS, masks)  # one mask, or one for each kind of layer
 
     def _choose(
         self, all_logits: Sequence[torch.Tensor], where: Sequence[tuple[int, int]], first: bool

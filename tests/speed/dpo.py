@@ -111,7 +111,7 @@ def train(way: str, folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     pairs = make_pairs(folder, asked.pairs, model)
     if way == "trl":
         # Before the trainer is made: its network then stays as transformers has it.
-        type(model).not_packed = "trl trains as it does by itself"  # type: ignore[assignment]
+        type(model).not_packed_in_training = "trl trains as it does by itself"  # type: ignore[assignment]
     out = folder / way
     trainer = make_trainer(model, pairs, settings, out, 0)
     if way == "trl":

@@ -121,7 +121,7 @@ def test_losses_are_those_of_trl_on_its_own_batches(checkpoint, inputs, tmp_path
 def test_a_pairs_image_is_encoded_once(checkpoint, inputs, tmp_path, monkeypatch, packed):
     adapter = HFModel(str(checkpoint), {})
     if not packed:
-        monkeypatch.setattr(HFModel, "not_packed", "for the test")
+        monkeypatch.setattr(HFModel, "not_packed_in_training", "for the test")
     encoded = []
     # In the class, below whatever the trainer puts in front of it.
     tower = type(adapter.model.model.vision_tower)

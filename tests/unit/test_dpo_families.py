@@ -35,6 +35,8 @@ ENDS = {
     "llava_next_mistral": "</s>",
     "paligemma": "<eos>",
     "paligemma2": "<eos>",
+    "ministral3": "</s>",
+    "mistral3": "</s>",
     "pixtral": "</s>",
 }
 
@@ -90,8 +92,6 @@ def as_at_inference(model: HFModel, pair: dict, side: str, end: str, network=Non
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
 def test_log_probabilities_are_those_of_inference(tiny, tmp_path, kind):
-    if kind == "pixtral":
-        pytest.importorskip("torchvision", reason="transformers' Pixtral needs torchvision")
     pairs = pairs_in(tmp_path)
     model = HFModel(str(tiny(kind)), {})
     expected = [
@@ -112,7 +112,7 @@ def loss_and_gradients(kind_folder, pairs, training, out, is_packed, monkeypatch
     """Of one batch of all pairs, the adapter away from its start."""
     with monkeypatch.context() as patch:
         if not is_packed:
-            patch.setattr(HFModel, "not_packed", "for the test")
+            patch.setattr(HFModel, "not_packed_in_training", "for the test")
         model = HFModel(str(kind_folder), {})
         trainer = make_trainer(model, pairs, training, out, 0)
         generator = torch.Generator().manual_seed(0)
@@ -143,9 +143,12 @@ PACKED = [
     "llava_next",
     "llava_next_mistral",
     "llava_onevision",
+    "ministral3",
+    "mistral3",
     "pixtral",
     "qwen2_5_vl",
     "qwen2_vl",
+    "qwen3_vl",
     "smolvlm",
 ]
 
@@ -166,8 +169,6 @@ PACKED = [
 def test_a_packed_pair_has_the_loss_and_gradients_of_two_rows(
     tiny, tmp_path, monkeypatch, kind, more
 ):
-    if kind == "pixtral":
-        pytest.importorskip("torchvision", reason="transformers' Pixtral needs torchvision")
     pairs = pairs_in(tmp_path)
     training = Training(model=str(tiny(kind)), batch=4, lora=Lora(rank=2, alpha=4), **more)
     folder = tiny(kind)
@@ -252,8 +253,6 @@ def test_a_crop_shows_a_small_part_in_the_images_size():
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
 def test_an_adapter_of_any_family_loads_in_plain_peft_and_in_the_bench(tiny, tmp_path, kind):
-    if kind == "pixtral":
-        pytest.importorskip("torchvision", reason="transformers' Pixtral needs torchvision")
     inputs = {"preferences": tmp_path / "preferences"}
     inputs["preferences"].mkdir()
     pairs = pairs_in(inputs["preferences"])

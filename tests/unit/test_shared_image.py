@@ -19,8 +19,13 @@ QUESTIONS = [
     f"Is there a {item} in the image?" for item in ("dog", "cat", "car", "pizza", "wine glass")
 ]
 QUESTIONS += ["What color is the bus?", "Describe this image in detail."]
-FALLBACK = ("paligemma", "paligemma2", "gemma3", "qwen3_vl", "mllama")
-OTHERS = ("llava_next_mistral", "pixtral", "internvl3_5")  # of architectures that are served
+FALLBACK = ("paligemma", "paligemma2", "mllama")
+OTHERS = (
+    "llava_next_mistral",
+    "pixtral",
+    "internvl3_5",
+    "ministral3",
+)  # of architectures that are served
 
 
 def requests_for(folder: Path, images: int = 4, max_tokens: int = 14) -> list[Request]:
@@ -64,8 +69,6 @@ def answers_of(model: HFModel, requests: list[Request]) -> dict[str, Answer]:
 
 @pytest.mark.parametrize("kind", sorted({*SERVED, *FALLBACK, *OTHERS}))
 def test_answers_and_probabilities_equal_generate(tiny, tmp_path, kind):
-    if kind == "pixtral":
-        pytest.importorskip("torchvision", reason="transformers' Pixtral needs torchvision")
     model = HFModel(str(tiny(kind)), {"protocol": "native"})
     assert model.describe()["engine"].startswith("generate" if kind in FALLBACK else "shared-image")
     requests = requests_for(tmp_path)
