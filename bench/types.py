@@ -54,6 +54,7 @@ class Request:
         yes_no: Whether to record P(yes) and P(no) of the first answer token.
         samples: Ids of the samples that share this request.
         thinking_tokens: How many tokens a reasoning model may think before its answer.
+        reasoning_tags: What stands before and behind its thoughts, beside the known marks.
     """
 
     key: str
@@ -65,6 +66,7 @@ class Request:
     yes_no: bool
     samples: tuple[str, ...]
     thinking_tokens: int = 0
+    reasoning_tags: tuple[str, str] | None = None
 
     @property
     def limit(self) -> int:
@@ -148,8 +150,9 @@ class Metric:
     """A named number over scores with its 95 % interval.
 
     `value` is NaN over an empty set; `low` and `high` are NaN if no interval applies (counts).
-    `n` samples were counted, `unscored` samples were left out. `caveats` are what a reader must
-    know beside the number. `by_seed` are its values for each of several seeds.
+    `n` samples were counted, `unscored` samples were left out. Of all of them `cut_off` answers
+    ended at the token limit. `caveats` are what a reader must know beside the number. `by_seed` are
+    its values for each of several seeds.
     """
 
     name: str
@@ -163,6 +166,7 @@ class Metric:
     unit: Unit
     caveats: tuple[str, ...] = ()
     by_seed: tuple[float, ...] = ()
+    cut_off: int = 0
 
     @property
     def between_seeds(self) -> float:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from bench.data.images import read_image
 from bench.errors import DataError
 from bench.files import read_lines, replace_file
+from bench.runs.caveats import is_loop
 from bench.runs.run import Run
 from bench.types import CAVEAT, Sample, Values, caveats_of, format_value
 from leaderboards.board import Board, BoardCell, cell_text
@@ -191,7 +192,8 @@ def _benchmark(
 def _answers(run_samples: RunSamples) -> dict[str, dict[str, Any]]:
     """Each sample's answer.
 
-    Its text, whether it is right, a remark, hallucinated objects, verdict, why it is unscored.
+    Its text, whether it is right, a remark, hallucinated objects, verdict, why it is unscored,
+    whether it was cut off or goes round in circles, and what was thought before it.
     """
     run = run_samples.run
     verdicts = {}
@@ -212,6 +214,9 @@ def _answers(run_samples: RunSamples) -> dict[str, dict[str, Any]]:
             "h": values.get("hallucinated"),
             "note": _note(values),
             "why": score.unscored if score else None,
+            "cut": answer is not None and answer.answer.finish == "length",
+            "loop": answer is not None and is_loop(answer.answer.text),
+            "th": answer.answer.thoughts if answer else "",
             "v": verdicts.get(sample.id),
         }
         for key, value in extras.items():

@@ -19,6 +19,7 @@ import typer
 from bench import __version__
 from bench.cli.data import app as data_app
 from bench.errors import BenchError, DataError, ModelError
+from bench.language.thoughts import Tags
 from bench.terminal import USUAL, reports_errors, set_verbosity
 
 if TYPE_CHECKING:
@@ -126,6 +127,10 @@ def run(
         int,
         typer.Option(min=0, help="What a reasoning model may think before each answer."),
     ] = 0,
+    reasoning_tags: Annotated[
+        str | None,
+        typer.Option(help="Marks of thoughts that are not among the known ones: OPEN,CLOSE."),
+    ] = None,
     decoding: Annotated[
         str | None,
         typer.Option(
@@ -234,6 +239,7 @@ def run(
         decoding, max_tokens = decoding or its_decoding, max_tokens or its_bound
     if limit is not None and limit == int(limit):
         limit = int(limit)
+    tags = _tags(reasoning_tags)
     names = _words(suite)
     if not names:
         raise BenchError(
@@ -291,7 +297,7 @@ def run(
     # All jobs are prepared before the first is run, so that a mistake costs nothing.
     prepared = []
     folder = out or usual_folder(
-        adapter, names, data, limit, subsets, (max_tokens, thinking_tokens)
+        adapter, names, data, limit, subsets, (max_tokens, thinking_tokens, *(tags or ()))
     )
     for word, benchmark in benchmarks.items():
         job = Job(
@@ -306,6 +312,7 @@ def run(
             name,
             max_tokens,
             thinking_tokens,
+            tags,
         )
         try:
             prepared.append(prepare(job, sys.argv[1:], now))
@@ -690,6 +697,20 @@ def list_(
         width = max(width, len(name))
     for name, text in rows:
         print(f"{name:{width}}  {text}")
+
+
+def _tags(text: str | None) -> Tags | None:
+    """The marks of `--reasoning-tags OPEN,CLOSE`. Raises BenchError if it is not two."""
+    if text is None:
+        return None
+    opening, _, closing = (part.strip() for part in text.partition(","))
+    if not opening or not closing or "," in closing or opening == closing:
+        raise BenchError(
+            f"--reasoning-tags {text!r} names no two marks.",
+            "It takes what stands before the thoughts and what stands behind them.",
+            "Write them with a comma between: '<ponder>,</ponder>'.",
+        )
+    return opening, closing
 
 
 def _prices(text: str | None) -> tuple[float, float] | None:

@@ -64,10 +64,12 @@ def _cells(metrics: Sequence[Metric]) -> tuple[list[str], list[list[str]]]:
     values: dict[tuple[str, str], str] = {}
     n: dict[str, str] = {}
     unscored: dict[str, str] = {}
+    cut_off: dict[str, str] = {}
     for metric in metrics:
         values[metric.name, metric.subset] = format_value(metric)
         n[metric.subset] = str(metric.n)
         unscored[metric.subset] = str(metric.unscored)
+        cut_off[metric.subset] = str(metric.cut_off)
     # A terminal is wide enough for the fewer of the two.
     body = []
     if len(subsets) <= len(names):
@@ -75,11 +77,12 @@ def _cells(metrics: Sequence[Metric]) -> tuple[list[str], list[list[str]]]:
             body.append([name, *(values.get((name, subset), "") for subset in subsets)])
         body.append(["n", *(n[subset] for subset in subsets)])
         body.append(["unscored", *(unscored[subset] for subset in subsets)])
+        body.append(["cut off", *(cut_off[subset] for subset in subsets)])
         return ["", *subsets], body
     for subset in subsets:
         cells = [values.get((name, subset), "") for name in names]
-        body.append([subset, *cells, n[subset], unscored[subset]])
-    return ["", *names, "n", "unscored"], body
+        body.append([subset, *cells, n[subset], unscored[subset], cut_off[subset]])
+    return ["", *names, "n", "unscored", "cut off"], body
 
 
 def show_json(runs: Sequence[ShownRun], judges: Sequence[JudgePair]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+
+Tags = tuple[str, str]  # what stands before and behind thoughts
 
 # Opening and closing marks, as the models' own templates write them.
 MARKS = (
@@ -30,10 +33,26 @@ FINAL_CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>final<\|messa
 SOLUTION = re.compile(r"<\|(?:begin|end)_of_solution\|>")
 
 
-def split_thoughts(text: str) -> tuple[str, str]:
+@lru_cache
+def _patterns(tags: Tags | None) -> tuple[list[re.Pattern[str]], list[re.Pattern[str]]]:
+    """What finds thoughts: with their two marks or an open end, and with a closing mark only."""
+    if tags is None:
+        return [*WHOLE, *UNFINISHED], [CLOSING]
+    opening, closing = map(re.escape, tags)
+    whole = re.compile(f"{opening}(.*?){closing}", re.S)
+    unfinished = re.compile(f"{opening}(.*)$", re.S)
+    only_closing = re.compile(f"^(.*){closing}", re.S)
+    return [whole, unfinished, *WHOLE, *UNFINISHED], [only_closing, CLOSING]
+
+
+def split_thoughts(text: str, tags: Tags | None = None) -> tuple[str, str]:
     """(thoughts, answer) of what a model said; no thoughts if it has none of the known marks.
 
     Thoughts that do not end leave no answer.
+
+    Args:
+        text: What the model said.
+        tags: Marks beside the known ones.
 
     >>> split_thoughts("<think>Not a cat?</think>Yes"), split_thoughts("hm</think> No")
     (('Not a cat?', 'Yes'), ('hm', 'No'))
@@ -41,14 +60,16 @@ def split_thoughts(text: str) -> tuple[str, str]:
     (('The question is', ''), ('', 'Yes'))
     """
     thoughts: list[str] = []
-    for pattern in (*WHOLE, *UNFINISHED):
+    marked, closed_only = _patterns(tags)
+    for pattern in marked:
         for match in pattern.finditer(text):
             thoughts.append(match.group(match.lastindex or 0))
         text = pattern.sub("", text)
-    closed = CLOSING.match(text)
-    if closed:
-        thoughts.insert(0, closed.group(1))
-        text = text[closed.end() :]
+    for pattern in closed_only:
+        closed = pattern.match(text)
+        if closed:
+            thoughts.insert(0, closed.group(1))
+            text = text[closed.end() :]
     if not thoughts:
         return "", text
     text = SOLUTION.sub("", FINAL_CHANNEL.sub("", text))

@@ -371,15 +371,16 @@ class HFModel(ByProtocol):
             p_no: P(no) of it.
         """
         plain = self.generated(tokens, request.limit, p_yes, p_no)
-        if not split_thoughts(plain.text)[0]:
+        tags = request.reasoning_tags
+        if not split_thoughts(plain.text, tags)[0]:
             return plain
         decode = partial(self.processor.tokenizer.decode, skip_special_tokens=True)
-        start = answer_start(tokens, decode)
+        start = answer_start(tokens, decode, tags)
         if start is None:
             return plain
         kept = tokens[: start + request.max_tokens]
         answer = self.generated(kept[start:], request.max_tokens, None, None)
-        thoughts, text = split_thoughts(decode(kept))
+        thoughts, text = split_thoughts(decode(kept), tags)
         has_end = kept[-1] in self.settings.eos
         is_cut = not has_end and (len(kept) < len(tokens) or len(tokens) >= request.limit)
         # What a distorted image does to the answer's first token is not computed.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bench.data.images import read_image
-from bench.language.thoughts import split_thoughts
+from bench.language.thoughts import Tags, split_thoughts
 from bench.models.generate import YesNo, model_inputs, yes_no_probabilities
 from bench.types import Request
 
@@ -22,19 +22,24 @@ PREFIX_TYPED = ("paligemma", "paligemma2")  # their token types tell prompt from
 PROBE = "X"  # a word that would begin an answer
 
 
-def answer_start(tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> int | None:
+def answer_start(
+    tokens: Sequence[int],
+    decode: Callable[[Sequence[int]], str],
+    tags: Tags | None = None,
+) -> int | None:
     """How many tokens stand before the answer; None if there are no thoughts, or they do not end.
 
     Args:
         tokens: All that was generated.
         decode: The text of some of them.
+        tags: Marks of thoughts beside the known ones.
     """
-    thoughts, answer = split_thoughts(decode(tokens))
+    thoughts, answer = split_thoughts(decode(tokens), tags)
     if not thoughts or not answer:
         return None
     # The answer begins where a word would be the answer, behind all marks and spaces.
     for start in range(len(tokens), -1, -1):
-        if split_thoughts(decode(tokens[:start]) + PROBE)[1] == PROBE:
+        if split_thoughts(decode(tokens[:start]) + PROBE, tags)[1] == PROBE:
             return start
     return None
 

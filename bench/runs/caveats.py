@@ -52,19 +52,23 @@ def with_caveats(
         caveats = [*metric.caveats, *of_the_run]
         if metric.unscored:
             caveats.append(f"{metric.unscored:,} of {metric.n + metric.unscored:,} unscored")
-        for flag, text in (
-            ("cut", "{} answers cut off at the token limit"),
-            ("loop", "{} answers repeat themselves to the end"),
-            ("thought", "thoughts of {} answers left out"),
-        ):
-            counted = []
-            for name in flags[flag]:
-                if metric.subset in counted_in[name]:
-                    counted.append(name)
-            if counted:
-                caveats.append(text.format(f"{len(counted):,}"))
-        done.append(replace(metric, caveats=tuple(dict.fromkeys(caveats))))
+        counts = {}
+        for flag, flagged_subsets in flags.items():
+            counts[flag] = sum(metric.subset in counted_in[name] for name in flagged_subsets)
+        if counts["cut"]:
+            caveats.append(f"{_answers(counts['cut'])} cut off at the token limit")
+        if counts["loop"]:
+            ending = "repeats itself" if counts["loop"] == 1 else "repeat themselves"
+            caveats.append(f"{_answers(counts['loop'])} {ending} to the end")
+        if counts["thought"]:
+            caveats.append(f"thoughts of {_answers(counts['thought'])} left out")
+        caveats = list(dict.fromkeys(caveats))
+        done.append(replace(metric, caveats=tuple(caveats), cut_off=counts["cut"]))
     return done
+
+
+def _answers(count: int) -> str:
+    return "1 answer" if count == 1 else f"{count:,} answers"
 
 
 def run_caveats(record: Mapping[str, Any], judged: bool) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from bench import registry
 from bench.errors import BenchError, DataError, StoreError
 from bench.files import dump
+from bench.language.thoughts import Tags
 from bench.runs import runner
 from bench.runs.environment import environment
 from bench.runs.run import Run
@@ -52,6 +53,7 @@ class Job:
     name: str | None = None
     max_tokens: int | None = None  # in place of what benchmark and protocol say
     thinking_tokens: int = 0
+    reasoning_tags: Tags | None = None
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         question=question,
         seeds=seeds,
         thinking_tokens=job.thinking_tokens,
+        reasoning_tags=job.reasoning_tags,
     )
     judge = job.judge.describe() if job.judge and benchmark.judged else None
     prompt: dict[str, Any] = {"suffix": suffix}
@@ -227,6 +230,8 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         prompt["question"] = question
     if job.thinking_tokens:
         prompt["thinking_tokens"] = job.thinking_tokens
+    if job.reasoning_tags is not None:
+        prompt["reasoning_tags"] = list(job.reasoning_tags)
     # How long recorded answers might become is not known.
     if recorded is None:
         prompt["max_tokens"] = sorted({request.max_tokens for request in questions.requests})
@@ -537,7 +542,7 @@ def usual_folder(
     data: str,
     limit: int | float | None,
     subsets: Sequence[str] | None,
-    bounds: Sequence[int | None] = (),
+    thinking: Sequence[int | str | None] = (),
 ) -> Path:
     """Where the runs of one command go if the user names no folder.
 
@@ -549,13 +554,13 @@ def usual_folder(
         data: Where the data comes from.
         limit: The limit of samples.
         subsets: The subsets.
-        bounds: Those of answers and thoughts, where they are set.
+        thinking: Bounds of answers and thoughts and the marks of these, where they are set.
     """
     description = model.describe()
     name = str(description.get("name", "model"))
     name = re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-.") or "model"
     parts = [description, sorted(suite), _absolute(data), limit, subsets]
-    if any(bounds):
-        parts += bounds
+    if any(thinking):
+        parts += thinking
     digest = hashlib.sha256(dump(parts).encode()).hexdigest()
     return Path("runs") / f"{name[:60]}-{digest[:8]}"

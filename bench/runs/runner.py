@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.errors import DataError, StoreError
 from bench.files import dump, sha256_of
-from bench.language.thoughts import split_thoughts
+from bench.language.thoughts import Tags, split_thoughts
 from bench.metrics.seeds import of_seed
 from bench.runs.caveats import with_caveats, with_spread
 from bench.runs.store import RunFolder
@@ -104,6 +104,7 @@ def prepare(
     question: str | None = None,
     seeds: int = 1,
     thinking_tokens: int = 0,
+    reasoning_tags: Tags | None = None,
 ) -> Questions:
     """The samples that a run is about, and their requests, grouped by image.
 
@@ -119,6 +120,7 @@ def prepare(
         question: What is asked in place of the benchmark's one question.
         seeds: How many answers each question gets; each is a sample of its own.
         thinking_tokens: How many tokens a reasoning model may think before each answer.
+        reasoning_tags: What stands before and behind its thoughts, beside the known marks.
 
     Raises:
         DataError: The limit is below 1, a subset does not exist, or the benchmark has several
@@ -163,6 +165,7 @@ def prepare(
                         benchmark.yes_no(first),
                         tuple(member.id for member in members),
                         thinking_tokens,
+                        reasoning_tags,
                     )
                     requests.append(request)
                     key_of |= dict.fromkeys(request.samples, key)
@@ -268,7 +271,7 @@ def ask(store: RunFolder, model: Model, questions: Questions, progress: Progress
             if request.key in recorded:
                 continue
             new += 1
-            answer = without_thoughts(raw_answer)
+            answer = without_thoughts(raw_answer, request.reasoning_tags)
             if answer.error is not None:
                 # Not recorded, so it is asked again at the next start.
                 failures[request.key] = answer.error
@@ -292,12 +295,12 @@ def no_images(questions: Questions) -> DataError:
     )
 
 
-def without_thoughts(answer: Answer) -> Answer:
+def without_thoughts(answer: Answer, tags: Tags | None = None) -> Answer:
     """An answer with what a reasoning model thought apart from what it says.
 
     P(yes) of the first token is then that of a mark, and is left out.
     """
-    thoughts, text = split_thoughts(answer.text)
+    thoughts, text = split_thoughts(answer.text, tags)
     if text == answer.text:
         return answer
     thoughts = "\n".join(part for part in (answer.thoughts, thoughts) if part)

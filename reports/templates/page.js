@@ -121,6 +121,7 @@ function filter() {
     better: (sample) => right(sample, first) === false && right(sample, second) === true,
     wrong: (sample) => right(sample, first) === false,
     unscored: (sample) => [first, second].some((model) => model >= 0 && sample.a[model] && sample.a[model].why),
+    unended: (sample) => [first, second].some((model) => model >= 0 && sample.a[model] && (sample.a[model].cut || sample.a[model].loop)),
   }[$("f-state").value];
   found = part.rows.filter((sample) => (!subset || sample.s === subset) && kept(sample) && (!words ||
     [sample.q, sample.r, sample.id, ...sample.a.map((answer) => (answer ? answer.t : ""))].join("\n").toLowerCase().includes(words)));
@@ -167,11 +168,14 @@ function item(part, sample, models) {
     else {
       column.append(marked(answer.t, answer.h || []));
       if (answer.note) column.append(make("p", answer.note, { class: "quiet" }));
+      if (answer.cut) column.append(make("p", "cut off at the token limit", { class: "quiet" }));
+      if (answer.loop) column.append(make("p", "repeats itself to the end", { class: "quiet" }));
       if (answer.why) column.append(make("p", `unscored: ${answer.why}`, { class: "quiet" }));
-      if (answer.v) {
-        const verdict = make("details");
-        verdict.append(make("summary", "verdict"), make("p", answer.v));
-        column.append(verdict);
+      for (const [name, text] of [["thoughts", answer.th], ["verdict", answer.v]]) {
+        if (!text) continue;
+        const folded = make("details");
+        folded.append(make("summary", name), make("p", text));
+        column.append(folded);
       }
     }
     box.append(column);

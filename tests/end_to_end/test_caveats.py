@@ -136,7 +136,7 @@ def test_cut_off_looping_and_thinking_answers_are_counted(pictures, tmp_path):
         bench(*command, "--out", tmp_path)
     rows = metrics(tmp_path / "pope")
     counted = {key[1]: row["caveats"] for key, row in rows.items() if key[0] == "accuracy"}
-    for words in ("cut off at the token limit", "repeat themselves", "thoughts of"):
+    for words in ("cut off at the token limit", "repeat", "thoughts of"):
         numbers = {}
         for subset, caveats in counted.items():
             for caveat in caveats:
@@ -159,12 +159,17 @@ def test_a_cut_off_answer_counts_where_its_sample_does(runs, tmp_path):
     for row in rows:
         row["finish"] = "length" if row["key"] in keys else "stop"
     replace_lines(folder / "answers.jsonl", rows)
-    assert bench("score", folder).returncode == 0
+    done = bench("score", folder)
+    assert done.returncode == 0
+    row = next(line for line in done.stdout.splitlines() if line.startswith("cut off"))
+    assert row.split().count(str(len(numbers))) == 3, "the row beside unscored"
     having = set()
     for (_, subset), row in metrics(folder).items():
         if f"{len(numbers)} answers cut off at the token limit" in row["caveats"]:
             having.add(subset)
+            assert row["cut_off"] == len(numbers)
         else:
+            assert row["cut_off"] == 0
             assert not any("cut off" in caveat for caveat in row["caveats"])
     assert numbers and having == {"number", "attribute", "discriminative"}
 

@@ -41,6 +41,7 @@ def page(tmp_path_factory):
     answers = folder / "llava-tiny" / "chair" / "answers.jsonl"
     rows = read_lines(answers)
     rows[0]["text"] = HOSTILE
+    rows[1] |= {"finish": "length", "thoughts": f"Is it a dog? {HOSTILE}"}
     replace_lines(answers, rows)
     done = bench(
         "report", folder / "llava-tiny", folder / "llava-tiny-b", "--out", folder / "report"
@@ -159,6 +160,21 @@ def test_samples_stand_side_by_side_and_a_link_leads_to_one(page):
     assert box.count('class="answer') == 2
     assert "P(yes)" in box
     assert "data:image/jpeg;base64," in box
+
+
+def test_thoughts_are_folded_and_a_cut_off_answer_says_so(page, browser):
+    from selenium.webdriver.common.by import By
+
+    browser.get(f"file://{page}#samples/chair/")
+    browser.find_element(By.ID, "f-state").send_keys("cut off")
+    assert browser.find_element(By.ID, "count").text == "1 of 60 samples"
+    box = browser.find_element(By.CSS_SELECTOR, "#list > li")
+    assert "cut off at the token limit" in box.text
+    folded = box.find_element(By.TAG_NAME, "details")
+    assert "Is it a dog?" not in folded.text
+    folded.find_element(By.TAG_NAME, "summary").click()
+    assert f"Is it a dog? {HOSTILE}" in folded.text
+    assert browser.title == "Synth-Align Bench"
 
 
 def test_markup_in_an_answer_is_shown_and_does_nothing(page):

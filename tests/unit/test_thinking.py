@@ -120,7 +120,7 @@ def test_an_unfinished_thought_is_no_answer_and_is_counted(thinker, pictures, tm
     )  # fmt: skip
     done = bench(*arguments, "--out", tmp_path / "short")
     assert done.returncode == 3 and "1 unscored: it only thought" in done.stderr
-    assert "1 answers cut off at the token limit" in done.stdout
+    assert "1 answer cut off at the token limit" in done.stdout
     done = bench(*arguments, "--thinking-tokens", 200, "--out", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
     row = json.loads((tmp_path / "whole" / "pope" / "answers.jsonl").read_text())

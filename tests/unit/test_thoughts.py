@@ -8,6 +8,7 @@ import pytest
 
 from bench import registry
 from bench.language.thoughts import split_thoughts
+from bench.models.thinking import answer_start
 from bench.types import Score
 from tests.conftest import bench, metrics
 
@@ -55,7 +56,7 @@ def test_thoughts_without_an_end_leave_no_answer(text):
 def replayed(tmp_path, pictures):
     """Runs POPE on answers that are made of each question's row."""
 
-    def run(answer_of):
+    def run(answer_of, *more):
         rows = []
         for file in sorted((pictures / "pope" / "coco").glob("*.json")):
             for line in file.read_text().splitlines():
@@ -67,7 +68,7 @@ def replayed(tmp_path, pictures):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         out = tmp_path / "out"
         command = ("run", "--model", f"replay:{file}", "--suite", "pope", "--data", pictures)
-        return bench(*command, "--out", out), out / "pope"
+        return bench(*command, *more, "--out", out), out / "pope"
 
     return run
 
@@ -79,6 +80,48 @@ def test_an_answer_is_read_behind_its_thoughts_and_both_are_recorded(replayed):
     rows = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
     assert {row["text"] for row in rows} == {"yes", "no"}
     assert {row["thoughts"] for row in rows} == {THOUGHT}
+
+
+@pytest.mark.parametrize(
+    ("form", "thoughts"),
+    [
+        ("[[mull]] {} [[/mull]] {}", THOUGHT),
+        ("{} [[/mull]] {}", THOUGHT),
+        ("[[mull]]a[[/mull]]<think>{}</think>{}", f"a\n{THOUGHT}"),
+    ],
+)
+def test_marks_of_ones_own(form, thoughts):
+    text = form.format(THOUGHT, "Yes")
+    assert split_thoughts(text, ("[[mull]]", "[[/mull]]")) == (thoughts, "Yes")
+    assert split_thoughts("[[mull]] Is it", ("[[mull]]", "[[/mull]]"))[1] == ""
+    # An engine looks for the first token of the answer; here every character is one.
+    start = answer_start([ord(char) for char in text], decoded, ("[[mull]]", "[[/mull]]"))
+    assert text[start:] == "Yes"
+
+
+def decoded(tokens):
+    return "".join(map(chr, tokens))
+
+
+def test_a_run_with_marks_of_ones_own_says_so(replayed):
+    done, run = replayed(
+        lambda label: f"[[mull]]{THOUGHT}[[/mull]] {label}",
+        "--reasoning-tags",
+        "[[mull]],[[/mull]]",
+    )
+    assert done.returncode == 0, done.stderr
+    assert metrics(run)["accuracy", "all"]["value"] == 1
+    record = json.loads((run / "run.json").read_text())
+    assert record["prompt"]["reasoning_tags"] == ["[[mull]]", "[[/mull]]"]
+
+
+@pytest.mark.parametrize("text", ["", "<a>", "<a>,", ",<b>", "<a>,<b>,<c>", "<a>,<a>"])
+def test_tags_that_are_not_two_are_refused_before_a_model_is_read(text):
+    done = bench(
+        "run", "--model", "nowhere", "--suite", "pope", "--data", "scenes",
+        "--reasoning-tags", text,
+    )  # fmt: skip
+    assert done.returncode == 2 and "names no two marks" in done.stderr
 
 
 def test_a_model_that_only_thinks_is_unscored_and_the_run_ends_with_the_reason(replayed):
