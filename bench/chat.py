@@ -273,6 +273,7 @@ class Chat:
         self._limit_name = "max_tokens"
         self._top_logprobs = TOP_LOGPROBS
         self._has_temperature = True
+        self._takes_seed = True
         self._only_responses = False  # some models are not served as chat completions
         self.negotiated: dict[str, None] = {}  # what it refuses, in words
         is_no_url = url and urlsplit(url).scheme not in ("http", "https")
@@ -335,6 +336,10 @@ class Chat:
             self._has_temperature = False
             default = f"the server refuses temperature {asked['temperature']:g}: asked at its own"
             self.negotiated[default] = None
+            return True
+        if "seed" in asked and "seed" in words:
+            self._takes_seed = False
+            self.negotiated["the server takes no seed: a draw cannot be repeated"] = None
             return True
         return False
 
@@ -437,25 +442,13 @@ class Chat:
         """
         import openai
 
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-        if system:
-            messages.insert(0, {"role": "system", "content": system})
-        arguments: dict[str, Any] = {"model": self.model, "messages": messages}
-        if seed is not None:
-            arguments["seed"] = seed
-        if top_p < 1:
-            arguments["top_p"] = top_p
         pauses, waits = list(GARBLED_PAUSES), list(BUSY_PAUSES)
         while True:
-            # Read once a round: another thread may learn of a refusal meanwhile.
-            negotiated: dict[str, Any] = {self._limit_name: max_tokens}
-            if self._has_temperature:
-                negotiated["temperature"] = temperature
-            if logprobs and self._top_logprobs:
-                negotiated |= {"logprobs": True, "top_logprobs": self._top_logprobs}
+            # Made once a round: another thread may learn of a refusal meanwhile.
+            request = self.request(content, temperature, max_tokens, seed, system, logprobs, top_p)
             try:
-                reply = self._complete(arguments | negotiated)
-                if "logprobs" in negotiated and not reply.first_token:
+                reply = self._complete(request)
+                if "logprobs" in request and not reply.first_token:
                     self.negotiated["the server gives no alternatives of the first token"] = None
                 return reply
             except Busy as error:
@@ -463,15 +456,15 @@ class Chat:
                     raise NoReply(str(error)) from error
                 time.sleep(waits.pop(0))
             except openai.PermissionDeniedError as error:
-                if not self._learned_from(error, negotiated):
+                if not self._learned_from(error, request):
                     raise self._refused(error) from error
             except openai.NotFoundError as error:
-                if not self._learned_from(error, negotiated):
+                if not self._learned_from(error, request):
                     raise self._refused(error) from error
             except openai.AuthenticationError as error:
                 raise self._refused(error) from error
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                if not self._learned_from(error, negotiated):
+                if not self._learned_from(error, request):
                     raise NoReply(f"{type(error).__name__}: {_brief(error)}") from error
             except (
                 openai.APIResponseValidationError,
@@ -480,7 +473,7 @@ class Chat:
                 IndexError,
                 ValueError,
             ) as error:
-                # The body was no chat completion, so the client or `_read` stumbled over it.
+                # No chat completion: the client or `read_completion` stumbled over the body.
                 if not pauses:
                     raise NoReply("the reply is not a chat completion") from error
                 time.sleep(pauses.pop(0))
@@ -488,11 +481,56 @@ class Chat:
                 cause = error.__cause__ or error
                 raise NoReply(f"{type(error).__name__}: {_brief(cause)}") from error
 
+    def request(
+        self,
+        content: str | list[dict[str, Any]],
+        temperature: float,
+        max_tokens: int,
+        seed: int | None = None,
+        system: str = "",
+        logprobs: bool = False,
+        top_p: float = 1.0,
+    ) -> dict[str, Any]:
+        """A chat request as the server takes it, as far as is known; arguments as for `ask`."""
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if system:
+            messages.insert(0, {"role": "system", "content": system})
+        request: dict[str, Any] = {"model": self.model, "messages": messages}
+        if seed is not None and self._takes_seed:
+            request["seed"] = seed
+        if top_p < 1:
+            request["top_p"] = top_p
+        request[self._limit_name] = max_tokens
+        if self._has_temperature:
+            request["temperature"] = temperature
+        if logprobs and self._top_logprobs:
+            request |= {"logprobs": True, "top_logprobs": self._top_logprobs}
+        return request
+
+    @property
+    def batch_path(self) -> str:
+        """Where a request of a batch goes."""
+        return "/v1/responses" if self._only_responses else "/v1/chat/completions"
+
+    def batch_body(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What stands in a batch for a chat request."""
+        body = _as_response(request) if self._only_responses else request
+        return body | self.options
+
+    def read(self, body: Mapping[str, Any]) -> Reply:
+        """The reply of a response's body. Raises NoReply, or AttributeError and kin."""
+        from openai.types.chat import ChatCompletion
+        from openai.types.responses import Response
+
+        if self._only_responses:
+            return _read_response(Response.construct(**body))
+        return read_completion(ChatCompletion.construct(**body))
+
     def _complete(self, arguments: dict[str, Any]) -> Reply:
         """The reply to a chat request, by the Responses API if the model has no other."""
         extra = {"extra_body": self.options} if self.options else {}
         if not self._only_responses:
-            return _read(self.client.chat.completions.create(**arguments, **extra))
+            return read_completion(self.client.chat.completions.create(**arguments, **extra))
         return _read_response(self.client.responses.create(**_as_response(arguments), **extra))
 
 
@@ -542,7 +580,7 @@ def _as_response(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_response(response: Any) -> Reply:
-    """The parts of a response. Raises as `_read` does."""
+    """The parts of a response. Raises as `read_completion` does."""
     if getattr(response, "error", None):
         raise NoReply(f"the server says: {_brief(response.error.message)}")
     texts, thoughts = [], []
@@ -575,7 +613,7 @@ def _read_response(response: Any) -> Reply:
     )
 
 
-def _read(completion: Any) -> Reply:
+def read_completion(completion: Any) -> Reply:
     """The parts of a completion.
 
     Raises NoReply if nothing is said, and AttributeError and kin if it is no completion.

@@ -56,6 +56,7 @@ SUITES: dict[str, dict[str, int | None]] = {
 }  # fmt: skip
 MODELS = {
     "hf": "bench.models.hf:HFModel",
+    "litellm": "bench.models.litellm_api:LiteLLMModel",
     "openai": "bench.models.openai_api:OpenAIModel",
     "replay": "bench.models.replay:ReplayModel",
 }

@@ -437,6 +437,24 @@ class Negotiating(Protocol):
 
 
 @runtime_checkable
+class Batching(Protocol):
+    """A model that may be asked in batches, which go on at a server when this process ends."""
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether it is asked so."""
+
+    def begin_batches(self, requests: Sequence[Request], done: frozenset[str], file: Path) -> None:
+        """Sends what is neither answered nor under way.
+
+        Args:
+            requests: All requests of a run.
+            done: Keys of those that are answered.
+            file: Where the ids of the run's batches are kept.
+        """
+
+
+@runtime_checkable
 class Rewording(Protocol):
     """A model that is asked by a protocol, which may replace a benchmark's one question."""
 

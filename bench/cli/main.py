@@ -98,7 +98,8 @@ def run(
     model: Annotated[
         str,
         typer.Option(
-            help="llava, a hub id or a folder, +ADAPTER for LoRA; openai:MODEL[@URL]; replay:FILE."
+            help="llava, a hub id or a folder, +ADAPTER for LoRA; openai:MODEL[@URL]; "
+            "litellm:PROVIDER/MODEL; replay:FILE."
         ),
     ],
     suite: Annotated[
@@ -186,6 +187,15 @@ def run(
         list[str] | None,
         typer.Option(help="openai:…: a further field of every request, NAME=VALUE. Repeatable."),
     ] = None,
+    image_side: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="openai:…: scale images whose longer side has more pixels. Default: never."
+        ),
+    ] = None,
+    batch: Annotated[
+        bool, typer.Option(help="openai:…: by the Batch API, within a day at half the price.")
+    ] = False,
     answer_field: Annotated[
         str | None, typer.Option(help="replay:…: the field that holds the model's words.")
     ] = None,
@@ -220,6 +230,7 @@ def run(
     from bench.cli.lmms_words import decoding_options, model_options
     from bench.runs.jobs import (
         Job,
+        begin_batches,
         check_jobs,
         execute,
         judge_for,
@@ -266,10 +277,10 @@ def run(
         judge, data, judge_template, judge_max_tokens, judge_api_key_env, judge_claims
     )
     prices = _prices(price)
-    if prices and not model.startswith("openai:"):
+    if prices and not model.startswith(("openai:", "litellm:")):
         raise BenchError(
             "--price does nothing for this model.",
-            "Only openai:… counts what it costs.",
+            "Only openai:… and litellm:… count what they cost.",
             "Leave it out.",
         )
     subsets = tuple(_words(subset)) if subset is not None else None
@@ -288,6 +299,8 @@ def run(
         "ray": ray,
         "api_key_env": api_key_env,
         "api_option": api_option or None,
+        "batch": batch,
+        "image_side": image_side,
         "answer_field": answer_field,
         "question_field": question_field,
         "questions": questions,
@@ -326,6 +339,7 @@ def run(
     if not prepared:
         raise next(iter(missing.values()))
     check_jobs(prepared)
+    begin_batches(prepared)
     outcomes = []
     fault: BenchError | None = None
     for item in prepared:

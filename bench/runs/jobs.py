@@ -23,6 +23,7 @@ from bench.runs.sources import open_data
 from bench.runs.store import RunFolder
 from bench.terminal import note, progress_bar
 from bench.types import (
+    Batching,
     Benchmark,
     Checkable,
     Judge,
@@ -334,6 +335,21 @@ def check_jobs(jobs: Sequence[Prepared]) -> None:
                 try_once(job.judge)
 
 
+def begin_batches(prepared: Sequence[Prepared]) -> None:
+    """Sends the batches of all jobs, so that none waits for another's to end."""
+    for item in prepared:
+        if isinstance(item.job.model, Batching) and item.job.model.in_batches:
+            with item.store.locked():
+                item.store.begin(item.record)
+                _begin_batches(item.job.model, item)
+
+
+def _begin_batches(model: Batching, prepared: Prepared) -> None:
+    store = prepared.store
+    requests = [request for request in prepared.questions.requests if request.path is not None]
+    model.begin_batches(requests, frozenset(store.answers()), store.batches_file)
+
+
 def execute(prepared: Prepared) -> Outcome:
     """Runs a prepared job to its end in its folder, or continues it there."""
     job, questions, store = prepared.job, prepared.questions, prepared.store
@@ -344,6 +360,8 @@ def execute(prepared: Prepared) -> Outcome:
         asked, answered = len(questions.requests), len(questions.samples)
         if asked < answered:
             note(f"{name}: {asked:,} distinct questions stand for {answered:,} samples")
+        if isinstance(job.model, Batching) and job.model.in_batches:
+            _begin_batches(job.model, prepared)
         with progress_bar(f"{name}: asking", asked) as progress:
             unanswered = runner.ask(store, job.model, questions, progress)
         is_only_shown = 0 < size_before == store.size_of_answers() and not unanswered

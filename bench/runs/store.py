@@ -5,6 +5,7 @@ answers.jsonl   one line for each distinct (image, prompt), appended and flushed
 verdicts.jsonl  one line for each judged sample, the judge's raw text kept
 scores.jsonl    one line for each sample
 metrics.json    every metric with value, interval, n, unscored
+batches.jsonl   with --batch: the ids of the batches, and the requests in each
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class RunFolder:
         self.record_file = path / RECORD
         self.answers_file = path / "answers.jsonl"
         self.verdicts_file = path / "verdicts.jsonl"
+        self.batches_file = path / "batches.jsonl"
         self.scores_file = path / "scores.jsonl"
         self.metrics_file = path / "metrics.json"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import random
@@ -13,10 +14,12 @@ import time
 import urllib.request
 from collections import Counter
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
 
 from bench.chat import GIVE_UP
 from bench.errors import ModelError
@@ -384,3 +387,27 @@ def test_an_option_that_is_none_is_told(option):
         option,
     )  # fmt: skip
     assert done.returncode == 2 and "--api-option" in done.stderr
+
+
+def test_images_are_scaled_only_if_asked_and_the_record_says_so(tmp_path):
+    """A picture of 90 × 60 and one of 300 × 200; the small one goes as it is."""
+    sizes = []
+
+    def reply(number, body):
+        if "messages" not in body:
+            return completion("Yes.")
+        url = body["messages"][-1]["content"][0]["image_url"]["url"]
+        sizes.append(Image.open(BytesIO(base64.b64decode(url.split(",")[1]))).size)
+        return completion("Yes.")
+
+    paths = [draw(tmp_path / "small.png", 1), draw(tmp_path / "large.png", 2, (300, 200))]
+    requests = [
+        Request(path.name, path.name, path, "Is it?", "Is it?", 5, False, ()) for path in paths
+    ]
+    with chat_server(reply) as (url, _):
+        for options in ({}, {"image_side": 150}):
+            model = OpenAIModel(f"m@{url}", {"workers": 1, **options})
+            answers = list(model.answer(requests, frozenset()))
+            assert len(answers) == 2
+            assert model.describe().get("image_side") == options.get("image_side")
+    assert sizes == [(90, 60), (300, 200), (90, 60), (150, 100)]

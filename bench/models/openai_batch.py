@@ -1,0 +1,170 @@
+"""The Batch API of the OpenAI protocol: requests in a file, replies within a day at half the price.
+
+The id of a batch and the keys of its requests are written down when the server gives it, so that a
+start after a kill waits for the batch instead of paying again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.chat import Chat, NoReply, Reply
+from bench.errors import one_line
+from bench.files import append_lines, read_lines
+from bench.terminal import note
+
+MOST_REQUESTS = 50_000  # what OpenAI takes in a file
+MOST_BYTES = 150_000_000  # OpenAI takes 200 MB
+WINDOW = "24h"  # the only one there is
+PAUSES = (1, 2, 4, 8, 15, 30)  # seconds between two looks at a batch; then a minute
+LAST_PAUSE = 60
+UNDER_WAY = ("validating", "in_progress", "finalizing", "cancelling")
+
+
+class Submitted(NamedTuple):
+    """A batch that the server has taken."""
+
+    id: str
+    keys: Sequence[str]
+
+
+class Batches:
+    """The batches of one run.
+
+    Args:
+        chat: The server.
+        file: Where their ids are kept: JSON lines of a batch with its keys, and of a batch that has
+            ended and whose replies are recorded.
+    """
+
+    def __init__(self, chat: Chat, file: Path) -> None:
+        self.chat, self.file = chat, file
+
+    def pending(self) -> list[Submitted]:
+        """Batches whose replies are not recorded yet."""
+        batches: dict[str, Submitted] = {}
+        for row in read_lines(self.file):
+            if "ended" in row:
+                batches.pop(row["batch"], None)
+            else:
+                batches[row["batch"]] = Submitted(row["batch"], row["keys"])
+        return list(batches.values())
+
+    def submit(self, bodies: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        """Sends requests, each a key and a body, in as many batches as they need."""
+        keys: list[str] = []
+        content = bytearray()
+        for key, body in bodies:
+            row = {"custom_id": key, "method": "POST", "url": self.chat.batch_path, "body": body}
+            line = json.dumps(row).encode() + b"\n"
+            if keys and (len(keys) >= MOST_REQUESTS or len(content) + len(line) > MOST_BYTES):
+                self._send(keys, bytes(content))
+                keys, content = [], bytearray()
+            keys.append(key)
+            content += line
+        if keys:
+            self._send(keys, bytes(content))
+
+    def replies(self) -> Iterator[dict[str, Reply | NoReply]]:
+        """Of each pending batch, as it ends, the replies by key.
+
+        A batch counts as recorded when the next one is asked for.
+
+        Raises:
+            BenchError: The server cannot be asked, or refuses a batch.
+        """
+        waiting = self.pending()
+        pauses = list(PAUSES)
+        while waiting:
+            ended = []
+            for submitted in waiting:
+                batch = self._asked(self.chat.client.batches.retrieve, submitted.id)
+                if batch.status not in UNDER_WAY:
+                    ended.append(submitted)
+                    yield self._read(submitted, batch)
+                    append_lines(self.file, [{"batch": submitted.id, "ended": batch.status}])
+            waiting = [submitted for submitted in waiting if submitted not in ended]
+            if waiting:
+                time.sleep(pauses.pop(0) if pauses else LAST_PAUSE)
+
+    def _send(self, keys: Sequence[str], content: bytes) -> None:
+        client = self.chat.client
+        named = ("requests.jsonl", io.BytesIO(content))
+        uploaded = self._asked(client.files.create, file=named, purpose="batch")
+        batch = self._asked(
+            client.batches.create,
+            input_file_id=uploaded.id,
+            endpoint=self.chat.batch_path,
+            completion_window=WINDOW,
+        )
+        append_lines(self.file, [{"batch": batch.id, "keys": list(keys)}])
+        note(
+            f"{self.chat.model}: batch {batch.id} of {len(keys):,} requests is under way. It may "
+            "take a day; you may stop here, and the same command goes on."
+        )
+
+    def _read(self, submitted: Submitted, batch: Any) -> dict[str, Reply | NoReply]:
+        """Every key's reply. Raises BenchError if the server has refused the whole batch."""
+        if batch.status == "failed":
+            append_lines(self.file, [{"batch": submitted.id, "ended": batch.status}])
+            reasons = []
+            for fault in getattr(batch.errors, "data", None) or ():
+                reasons.append(one_line(fault.message, 160))
+            raise self.chat.error_type(
+                f"The server refuses the batch {submitted.id}.",
+                "; ".join(reasons) or "It does not say why.",
+                "Correct that and start the same command again; what was answered is kept.",
+            )
+        replies: dict[str, Reply | NoReply] = {}
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            if file_id:
+                text = self._asked(self.chat.client.files.content, file_id).text
+                for line in text.splitlines():
+                    self._read_line(line, replies)
+        for key in submitted.keys:
+            replies.setdefault(key, NoReply(f"the batch ended without it ({batch.status})"))
+        return replies
+
+    def _read_line(self, line: str, replies: dict[str, Reply | NoReply]) -> None:
+        """Adds the reply of one line; a line that is none is left out."""
+        try:
+            row = json.loads(line)
+            key = row["custom_id"]
+            response = row.get("response") or {}
+            fault = row.get("error") or {}
+            if response.get("status_code") == 200:
+                replies[key] = self.chat.read(response["body"])
+            else:
+                body = response.get("body") or {}
+                fault = fault or body.get("error") or body
+                words = fault.get("message", fault) if isinstance(fault, Mapping) else fault
+                replies[key] = NoReply(f"the server says: {one_line(words, 160)}")
+        except NoReply as error:
+            replies[key] = error
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return
+
+    def _asked(self, call: Any, *arguments: Any, **named: Any) -> Any:
+        """What the server says. Raises BenchError if it cannot be asked, or has no Batch API."""
+        import openai
+
+        try:
+            return call(*arguments, **named)
+        except openai.NotFoundError as error:
+            raise self.chat.error_type(
+                f"{self.chat.model} cannot be asked in batches.",
+                f"The server has no Batch API, or does not know this batch: {one_line(error, 160)}",
+                f"Leave out --batch; a batch that is gone is struck off in {self.file}.",
+            ) from error
+        except openai.OpenAIError as error:
+            raise self.chat.error_type(
+                f"{self.chat.model} cannot be asked in batches.",
+                f"{type(error).__name__}: {one_line(error.__cause__ or error, 160)}",
+                "Start the same command again; batches under way go on, and what was answered is "
+                "kept.",
+            ) from error
