@@ -261,7 +261,7 @@ class Chat:
         options: Sequence[str] = (),
     ) -> None:
         self.key_variable = key_variable
-        self.options = _api_options(options, error_type)
+        self.options = api_options(options, error_type)
         # A model's own name may hold an @, so the last one before an address divides.
         match = re.fullmatch(r"(?P<model>.*?)(?:@(?P<url>[a-z]+://.*))?", spec)
         self.model, url = spec, ""
@@ -534,8 +534,10 @@ class Chat:
         return _read_response(self.client.responses.create(**_as_response(arguments), **extra))
 
 
-def _api_options(texts: Sequence[str], error_type: type[BenchError]) -> dict[str, Any]:
-    """Fields from NAME=VALUE. Raises `error_type` for what is none, or is not the user's to say."""
+def api_options(
+    texts: Sequence[str], error_type: type[BenchError], own: Sequence[str] = OWN_FIELDS
+) -> dict[str, Any]:
+    """Fields from NAME=VALUE. Raises `error_type` for what is none, or is among our `own`."""
     options: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.partition("=")
@@ -546,10 +548,10 @@ def _api_options(texts: Sequence[str], error_type: type[BenchError]) -> dict[str
             raise error_type(
                 f"--api-option {text} cannot be read.", one_line(error), "Write NAME=VALUE."
             ) from error
-        if not name or not separator or name in OWN_FIELDS:
+        if not name or not separator or name in own:
             raise error_type(
                 f"--api-option cannot be '{text}'.",
-                f"It is NAME=VALUE; {', '.join(OWN_FIELDS)} are said otherwise.",
+                f"It is NAME=VALUE; {', '.join(own)} are said otherwise.",
                 "Use --decoding, --max-tokens and the model's name for these.",
             )
     return options

@@ -59,6 +59,7 @@ MODELS = {
     "litellm": "bench.models.litellm_api:LiteLLMModel",
     "openai": "bench.models.openai_api:OpenAIModel",
     "replay": "bench.models.replay:ReplayModel",
+    "vllm": "bench.models.vllm_engine:VLLMModel",
 }
 JUDGES = {
     "grounding": "bench.judges.grounding:GroundingJudge",

@@ -99,7 +99,7 @@ def run(
         str,
         typer.Option(
             help="llava, a hub id or a folder, +ADAPTER for LoRA; openai:MODEL[@URL]; "
-            "litellm:PROVIDER/MODEL; replay:FILE."
+            "litellm:PROVIDER/MODEL; vllm:NAME; replay:FILE."
         ),
     ],
     suite: Annotated[
@@ -185,7 +185,10 @@ def run(
     ] = None,
     api_option: Annotated[
         list[str] | None,
-        typer.Option(help="openai:…: a further field of every request, NAME=VALUE. Repeatable."),
+        typer.Option(
+            help="openai:…: a further field of every request; vllm:…: an argument of its engine. "
+            "NAME=VALUE, repeatable."
+        ),
     ] = None,
     image_side: Annotated[
         int | None,
@@ -353,6 +356,7 @@ def run(
         # A suite takes hours: what is done can be read meanwhile.
         if not json:
             _show(outcomes[-1:], False)
+            _show_baseline(item.store.path)
     if json and outcomes:
         _show(outcomes, True)
     if fault is not None:
@@ -361,6 +365,26 @@ def run(
         terminal.note(_what_shows(outcomes))
     if missing or any(outcome.unscored for _, outcome, _ in outcomes):
         raise typer.Exit(INCOMPLETE)
+
+
+def _show_baseline(folder: Path) -> None:
+    """A decoding method's run beside the same decoding without it, if there is one."""
+    from bench import terminal
+    from bench.runs.run import Run
+    from leaderboards.baseline import baseline_decoding, is_method, with_baseline
+    from leaderboards.compare import as_text
+
+    run = Run(folder)
+    if not is_method(run):
+        return
+    comparison = with_baseline(run)
+    if comparison is not None:
+        print(as_text([comparison]) + "\n")
+        return
+    terminal.note(
+        f"{run.benchmark}: no run beside it has the same decoding without the method. The same "
+        f"command with --decoding {baseline_decoding(run)} makes one; then this one shows both."
+    )
 
 
 def _tell(item: Prepared, outcome: Outcome, prices: tuple[float, float] | None) -> None:

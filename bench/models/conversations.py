@@ -119,6 +119,15 @@ class Prompter:
             return self._by_template(*self._renderer, prompt)
         return f"{self.processor.image_token}{prompt}"
 
+    def short_ids(self, prompt: str) -> list[int]:
+        """The prompt's token ids with the image as one placeholder."""
+        text = self.text(prompt)
+        if self.protocol.conversation == "vicuna_v1":
+            before, after = text.split(self.processor.image_token, 1)
+            image = self.processor.image_token_id
+            return [self.tokenizer.bos_token_id, *self._piece(before), image, *self._piece(after)]
+        return list(self.tokenizer(text, add_special_tokens=self.adds_special(text))["input_ids"])
+
     def after_answer(self) -> str:
         """What the conversation's form writes behind an answer."""
         if self.protocol.conversation == "vicuna_v1" or not self.has_template:
@@ -282,9 +291,9 @@ class Prompter:
                 image_ids.append(token)
         ids = []
         for prompt in prompts:
-            before, after = self.text(prompt).split(marker, 1)
-            bos = [self.tokenizer.bos_token_id]
-            ids.append([*bos, *self._piece(before), *image_ids, *self._piece(after)])
+            short = self.short_ids(prompt)
+            index = short.index(image_id)
+            ids.append([*short[:index], *image_ids, *short[index + 1 :]])
         return Encoded(ids, _of_image(inputs), {})
 
     def _piece(self, text: str) -> list[int]:

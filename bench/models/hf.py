@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from bench.models import checkpoints
 from bench.models.batching import Group, halve, images_between, plan
 from bench.models.conversations import PROBE, Encoded, Prompter
 from bench.models.decoding import given_decoding
-from bench.models.generate import Generated, generate
+from bench.models.generate import Generated, YesNo, generate
 from bench.models.generation_config import (
     not_applied,
     read_generation_config,
@@ -357,7 +357,12 @@ class HFModel(ByProtocol):
         return answers
 
     def said(
-        self, request: Request, tokens: Sequence[int], p_yes: float | None, p_no: float | None
+        self,
+        request: Request,
+        tokens: Sequence[int],
+        p_yes: float | None,
+        p_no: float | None,
+        probabilities: Callable[[int], YesNo] | None = None,
     ) -> Generated:
         """The answer to a request from all that was generated.
 
@@ -369,6 +374,8 @@ class HFModel(ByProtocol):
             tokens: The ids.
             p_yes: P(yes) of the first one.
             p_no: P(no) of it.
+            probabilities: P(yes) and P(no) of the token at an index, if they are known; else they
+                are computed by another pass.
         """
         plain = self.generated(tokens, request.limit, p_yes, p_no)
         tags = request.reasoning_tags
@@ -384,7 +391,9 @@ class HFModel(ByProtocol):
         has_end = kept[-1] in self.settings.eos
         is_cut = not has_end and (len(kept) < len(tokens) or len(tokens) >= request.limit)
         # What a distorted image does to the answer's first token is not computed.
-        if request.yes_no and self.decoding.contrast is None:
+        if probabilities is not None:
+            p_yes, p_no = probabilities(start)
+        elif request.yes_no and self.decoding.contrast is None:
             p_yes, p_no = probabilities_behind(self, request, tokens[:start])
         else:
             p_yes = p_no = None
@@ -471,8 +480,13 @@ class HFModel(ByProtocol):
         if self.not_packed:
             return self.not_packed
         # The engine chooses tokens itself, so what it does not apply must not be asked of it.
-        special = not_applied(self.generation_config)
+        special = self.special_settings
         return f"its generation config sets {', '.join(special)}" if special else None
+
+    @property
+    def special_settings(self) -> list[str]:
+        """Settings of the checkpoint's generation config that only `generate` applies."""
+        return not_applied(self.generation_config)
 
     @cached_property
     def not_packed(self) -> str | None:

@@ -359,7 +359,10 @@ def execute(prepared: Prepared) -> Outcome:
         size_before = store.size_of_answers()
         asked, answered = len(questions.requests), len(questions.samples)
         if asked < answered:
-            note(f"{name}: {asked:,} distinct questions stand for {answered:,} samples")
+            note(
+                f"{name}: {asked:,} distinct questions stand for {answered:,} samples; the same "
+                "question about an image is asked once"
+            )
         if isinstance(job.model, Batching) and job.model.in_batches:
             _begin_batches(job.model, prepared)
         with progress_bar(f"{name}: asking", asked) as progress:

@@ -223,6 +223,25 @@ def scene_runs(tmp_path_factory):
     return root
 
 
+def test_a_methods_run_ends_with_its_own_baseline(scene_runs):
+    """Not greedy decoding for a sampled method, nor another model, list or seed count."""
+    arguments = (
+        "run", "--model", "llava-tiny", "--suite", "chair", "--data", "scenes", "--limit", 24,
+    )  # fmt: skip
+    done = bench(*arguments, "--decoding", "vcd:seeds=2", "--out", scene_runs / "drawn")
+    assert done.returncode == 0, done.stderr
+    assert "--decoding sample:temperature=1,seeds=2 makes one" in done.stderr
+    assert "→" not in done.stdout
+    done = bench(*arguments, "--decoding", "vcd:temperature=0", "--out", scene_runs / "vcd")
+    assert (
+        f"chair: {scene_runs / 'greedy' / 'chair'} → {scene_runs / 'vcd' / 'chair'}" in done.stdout
+    )
+    assert "an answer took" in done.stdout
+    other = (*arguments[:2], "llava-tiny-b", *arguments[3:])
+    done = bench(*other, "--decoding", "vcd:temperature=0", "--out", scene_runs / "other")
+    assert "→" not in done.stdout and "--decoding greedy makes one" in done.stderr
+
+
 def test_every_seeds_answers_are_kept_and_summed_up(scene_runs):
     run = scene_runs / "five" / "chair"
     record = json.loads((run / "run.json").read_text())
