@@ -27,6 +27,7 @@ from bench.models.protocol import NATIVE, ByProtocol, Protocol, read_protocol
 from bench.types import Answer, Batch, Request
 
 CONCURRENT = 8  # requests under way at a time
+SENTENCE_ENDS = tuple(".!?。！？\"'”’)*")
 PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
@@ -156,7 +157,7 @@ class OpenAIModel(ByProtocol):
                 # What was recorded before a kill stands in the batch too.
                 request = open_requests.pop(key, None)
                 if request is not None:
-                    answers.append((request, _answer(reply, 0.0)))
+                    answers.append((request, _answer(reply, 0.0, request.limit)))
             yield answers
         unread: Batch = []
         for request in open_requests.values():
@@ -197,19 +198,23 @@ class OpenAIModel(ByProtocol):
         try:
             reply = self.chat.ask(**arguments)
         except NoReply as error:
-            return _answer(error, 0.0), error.served
-        return _answer(reply, time.perf_counter() - started), True
+            return _answer(error, 0.0, request.limit), error.served
+        return _answer(reply, time.perf_counter() - started, request.limit), True
 
 
-def _answer(reply: Reply | NoReply, seconds: float) -> Answer:
-    """What a server said as an answer, which took some seconds."""
+def _answer(reply: Reply | NoReply, seconds: float, limit: int) -> Answer:
+    """What a server said as an answer, which took some seconds and had a limit of tokens."""
     if isinstance(reply, NoReply):
         return Answer("", error=f"no answer: {reply}")
+    text = reply.text.strip()
+    # Some servers call every end a stop. One that has used the limit and breaks off in a sentence
+    # was cut off; a whole sentence may have ended there by itself.
+    breaks_off = reply.tokens >= limit and not text.endswith(SENTENCE_ENDS)
     return Answer(
-        reply.text.strip(),
+        text,
         reply.tokens,
         seconds,
-        "length" if reply.cut_off else "stop",
+        "length" if reply.cut_off or breaks_off else "stop",
         _probability(reply.first_token, "yes"),
         _probability(reply.first_token, "no"),
         prompt_tokens=reply.prompt_tokens,

@@ -411,3 +411,22 @@ def test_images_are_scaled_only_if_asked_and_the_record_says_so(tmp_path):
             assert len(answers) == 2
             assert model.describe().get("image_side") == options.get("image_side")
     assert sizes == [(90, 60), (300, 200), (90, 60), (150, 100)]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "reason", "finish"),
+    [
+        ("There is a dog", 5, "stop", "length"),
+        ("There is a dog.", 5, "stop", "stop"),
+        ("There is", 2, "stop", "stop"),
+        ("There is", 2, "length", "length"),
+        ("There is", 0, "stop", "stop"),
+    ],
+)
+def test_a_server_that_calls_every_end_a_stop(tmp_path, text, tokens, reason, finish):
+    """An answer of all 5 tokens that breaks off was cut off, whatever the server says."""
+    path = draw(tmp_path / "picture.png", 1)
+    request = Request("key", path.name, path, "What?", "What?", 5, False, ())
+    with chat_server(lambda *_: completion(text, None, (9, tokens), reason)) as (url, _):
+        ((_, answer),) = next(iter(OpenAIModel(f"m@{url}", {}).answer([request], frozenset())))
+    assert (answer.text, answer.finish) == (text, finish)
