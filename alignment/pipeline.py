@@ -184,6 +184,13 @@ def results(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     return evaluate.read_results(artifacts["evaluate"].folder)
 
 
+def runs(artifacts: Mapping[str, Artifact]) -> list[evaluate.RunPair]:
+    """The runs that were compared, none if the recipe does not evaluate."""
+    if "evaluate" not in artifacts:
+        return []
+    return evaluate.read_runs(artifacts["evaluate"].folder)
+
+
 def _make(
     name: str,
     stage: Stage,

@@ -58,7 +58,8 @@ def _reward(content: Any, info: ValidationInfo) -> Any:
 class Recipe(Settings):
     """The whole way from prompts to an aligned, measured checkpoint.
 
-    It may begin with `pairs` that are there already.
+    It may begin with `pairs` that are there already. `controls` names the variants that the recipe
+    itself is compared with, where several seeds are trained.
     """
 
     name: str = Field(pattern=r"^[\w.-]+$")
@@ -77,6 +78,7 @@ class Recipe(Settings):
     dpo: Training
     evaluate: Evaluation | None = None
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    controls: list[str] = Field(default_factory=list)
     _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
@@ -89,6 +91,9 @@ class Recipe(Settings):
             raise ValueError(f"`pairs` takes the place of {', '.join(given)}")
         if self.pairs is None and missing:
             raise ValueError(f"{', '.join(missing)} missing, or `pairs`")
+        unknown = [name for name in self.controls if name not in self.variants]
+        if unknown:
+            raise ValueError(f"`controls` names no variant: {', '.join(unknown)}")
         return self
 
     def variant(self, name: str, seed: int | None = None) -> Recipe:
@@ -111,7 +116,7 @@ class Recipe(Settings):
                 "Name one of these, or add it to the recipe.",
             )
         # Validated as a whole: a variant's settings may be wrong only together with the others.
-        content = _merged(self.model_dump(exclude={"variants"}), self.variants[name])
+        content = _merged(self.model_dump(exclude={"variants", "controls"}), self.variants[name])
         content |= {"name": f"{self.name}-{name}"} | other_seed
         try:
             return Recipe.model_validate(content, context={"folder": self._folder})

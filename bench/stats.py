@@ -200,6 +200,33 @@ def paired_difference(
     return Difference(value, value - half_width, value + half_width, p, believed)
 
 
+def variance_between(values: Sequence[float]) -> float:
+    """The variance of a mean over seeds that comes from the seeds; 0 of one seed."""
+    return float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else 0.0
+
+
+def with_seeds(by_image: Difference, groups: int, seeds: Sequence[float]) -> Difference:
+    """A difference of means over seeds whose error holds the seeds' too.
+
+    Args:
+        by_image: The difference of the means with the error over images.
+        groups: How many images that error comes from.
+        seeds: Each seed's own difference, shape (seeds,).
+    """
+    spread = variance_between(seeds)
+    if not np.isfinite(by_image.error) or not spread:
+        return by_image
+    variance = by_image.error**2 + spread
+    # Satterthwaite, Biometrics Bulletin 2 (1946), 110-114.
+    parts = by_image.error**4 / (groups - 1) + spread**2 / (len(seeds) - 1)
+    degrees = variance**2 / parts
+    error = float(np.sqrt(variance))
+    half_width = _t_quantile(degrees) * error
+    value = by_image.value
+    p = _two_sided_t(value / error, degrees)
+    return Difference(value, value - half_width, value + half_width, p, error)
+
+
 def sign_flip(nets: Sequence[int]) -> float:
     """The two-sided p-value of whether as many samples became better as worse, by clusters.
 
@@ -287,13 +314,13 @@ def _as_columns(values: Floats) -> Floats:
     return values[:, None] if values.ndim == 1 else values
 
 
-def _t_quantile(degrees: int) -> float:
+def _t_quantile(degrees: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, (1 + LEVEL) / 2))
 
 
-def _two_sided_t(ratio_to_error: float, degrees: int) -> float:
+def _two_sided_t(ratio_to_error: float, degrees: float) -> float:
     from scipy.special import stdtr
 
     return float(2 * stdtr(degrees, -abs(ratio_to_error)))

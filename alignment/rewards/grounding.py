@@ -26,6 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+from PIL import Image
 from pydantic import Field
 
 from alignment.rewards.reward import Reward, Rewarded
@@ -44,6 +45,7 @@ from bench.terminal import progress_bar
 
 WORST = -2.0  # one false object must not outweigh everything that is right
 BEST_DENIAL = 1.0  # as much as an assertion
+GREY = (128, 128, 128)
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -206,11 +208,13 @@ class GroundingReward(ClaimsReward):
     """What the mean P(yes) of `models` says of everything that a response claims.
 
     `threshold: auto` is chosen from how far responses to an image agree
-    (`bench/grounding/threshold.py`); threshold.json and the manifest say what it is.
+    (`bench/grounding/threshold.py`); threshold.json and the manifest say what it is. `image` is
+    what the panel sees: controls show it another image of the same artifact, or a grey one.
     """
 
     kind: Literal["grounding"]
     models: list[str] = Field(min_length=1)
+    image: Literal["own", "another", "blank"] = "own"
     threshold: Probability | Literal["auto"] = 0.5
 
     def identity(self) -> Any:
@@ -229,7 +233,26 @@ class GroundingReward(ClaimsReward):
     ) -> Probabilities:
         """The mean over the panel, NaN if one of its models gives no probability."""
         questions = sorted(claim_of)
-        return mean_over([_ask(name, images, questions, file) for name in self.models])
+        path_of = self._shown(images, file.parent)
+        return mean_over([_ask(name, path_of, questions, file) for name in self.models])
+
+    def _shown(self, images: Mapping[str, ImageFile], out: Path) -> dict[str, Path]:
+        """What the panel sees in the place of each image."""
+        names = sorted(images)
+        if self.image == "another":
+            # Half a turn, so that a prompt's own neighbours are not shown.
+            turned = names[len(names) // 2 :] + names[: len(names) // 2]
+            return {name: images[other].path for name, other in zip(names, turned, strict=True)}
+        if self.image == "blank":
+            path_of = {}
+            for name in names:
+                with Image.open(images[name].path) as shown:
+                    size = shown.size
+                path_of[name] = out / f"grey-{size[0]}x{size[1]}.png"
+                if not path_of[name].exists():
+                    Image.new("RGB", size, GREY).save(path_of[name])
+            return path_of
+        return {name: image.path for name, image in images.items()}
 
     def threshold_for(
         self, claimed: Sequence[Claimed], probabilities: Probabilities, file: Path
@@ -324,7 +347,7 @@ def _counts(claim: Claim) -> bool:
 
 
 def _ask(
-    name: str, images: Mapping[str, ImageFile], questions: Sequence[ImageQuestion], file: Path
+    name: str, path_of: Mapping[str, Path], questions: Sequence[ImageQuestion], file: Path
 ) -> Probabilities:
     """One model's P(yes) of every question, NaN if it gives none; kept in `file`."""
     probabilities: Probabilities = {}
@@ -332,7 +355,6 @@ def _ask(
         if row["model"] == name:
             probabilities[ImageQuestion(row["image"], row["question"])] = as_number(row["p"])
     done = [question for question in questions if question in probabilities]
-    path_of = {image: images[image].path for image, _ in questions}
     # One model at a time in memory, however many are on the panel.
     model = load_model(name, {})
     with progress_bar(f"grounding by {name}", len(questions)) as progress:

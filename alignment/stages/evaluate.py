@@ -2,7 +2,7 @@
 
 Artifact: results.json with a row for each figure: both values with intervals, the paired difference
 with interval and p-value; what is not known is null. The runs themselves lie beside the artifact,
-in OUT/runs, where the base model's are shared by all variants.
+in OUT/runs, where the base model's are shared by all variants; runs.json names their folders.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bench.runs.sources import open_data
 from bench.terminal import note
 from bench.types import CAVEAT, Benchmark, Figure, caveats_of
 
-VERSION = "4"
+VERSION = "5"
 TABLE_DIGITS = 1  # of percentages in results.md; ratings have one more
 
 
@@ -39,6 +39,13 @@ class Evaluation(Settings):
     limit: int | None = Field(None, gt=0)
 
 
+class RunPair(NamedTuple):
+    """One benchmark of the base and of the aligned model."""
+
+    base: Run
+    aligned: Run
+
+
 class RecipeResults(NamedTuple):
     """What one recipe came to.
 
@@ -48,6 +55,7 @@ class RecipeResults(NamedTuple):
         rows: The rows of results.json.
         pairs: How many pairs it was trained on.
         updates: How often the weights were changed.
+        runs: Its runs.
     """
 
     recipe: str
@@ -55,6 +63,7 @@ class RecipeResults(NamedTuple):
     rows: Sequence[Mapping[str, Any]]
     pairs: int
     updates: int
+    runs: Sequence[RunPair] = ()
 
 
 def identity(settings: Evaluation) -> Any:
@@ -83,6 +92,11 @@ def run(settings: Evaluation, inputs: Mapping[str, Path], out: Path, seed: int) 
     base_runs = measure(settings, base, out.parent / "runs")
     aligned_runs = measure(settings, aligned, out.parent / "runs")
     rows = compare(base_runs, aligned_runs)
+    folders = []
+    for base_run, aligned_run in zip(base_runs, aligned_runs, strict=True):
+        pair = (base_run.folder, aligned_run.folder)
+        folders.append([folder.relative_to(out.parent).as_posix() for folder in pair])
+    write_json(out / "runs.json", folders)
     write_json(out / "results.json", rows)
     return {"figures": len(rows)}
 
@@ -96,6 +110,14 @@ def read_results(artifact: Path) -> list[dict[str, Any]]:
         row["p"] = math.nan if row["p"] is None else row["p"]
         rows.append(row)
     return rows
+
+
+def read_runs(artifact: Path) -> list[RunPair]:
+    """The runs of an artifact, a pair for each benchmark."""
+    pairs = []
+    for base, aligned in read_json(artifact / "runs.json"):
+        pairs.append(RunPair(Run(artifact.parent / base), Run(artifact.parent / aligned)))
+    return pairs
 
 
 def measure(settings: Evaluation, spec: str, runs: Path) -> list[Run]:

@@ -637,6 +637,7 @@ def align(
     """
     from alignment import pipeline, plan
     from alignment.recipe import check_comparable, read_recipe
+    from alignment.seeds import tables
     from alignment.stages.evaluate import RecipeResults, as_text, table
     from bench import terminal
     from bench.files import indented, replace_file
@@ -665,10 +666,9 @@ def align(
         for item in recipes:
             artifacts = pipeline.align(item, folder, terminal.note)
             training = artifacts["dpo"].manifest["counts"]
-            rows = pipeline.results(artifacts)
-            results.append(
-                RecipeResults(item.name, item.seed, rows, training["pairs"], training["steps"])
-            )
+            rows, runs = pipeline.results(artifacts), pipeline.runs(artifacts)
+            counts = (training["pairs"], training["steps"])
+            results.append(RecipeResults(item.name, item.seed, rows, *counts, runs))
     if json:
         aligned = []
         for result in results:
@@ -688,7 +688,14 @@ def align(
         for result in measured:
             print(f"{as_text(result)}\n")
     if measured:
-        replace_file(folder / "results.md", table(measured))
+        text = table(measured)
+        if seeds > 1:
+            controls = [f"{contents[0].name}-{name}" for name in contents[0].controls]
+            over_seeds = tables(measured, controls)
+            text = f"{over_seeds}\n{text}"
+            if not json:
+                print(over_seeds)
+        replace_file(folder / "results.md", text)
         terminal.note(f"table: {folder / 'results.md'}")
 
 

@@ -6,6 +6,7 @@ of any figure, and of the difference of two models, is made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from bench.stats import (
     labels,
     paired_difference,
     ratio,
+    variance_between,
+    with_seeds,
 )
 from bench.types import Figure, Fit, Metric, Score, Values, format_p, scale_of
 
@@ -227,6 +230,50 @@ def paired(
         error = jackknife_error(fit.value, fit.without)
         estimates.append(interval(fit.value, error, fit.groups, figure.bounds))
     return Paired(figure, len(one), estimates[0], estimates[1], difference)
+
+
+def paired_over_seeds(
+    figure: Figure, pairs: Sequence[tuple[Mapping[str, Score], Mapping[str, Score]]]
+) -> Paired | None:
+    """The second condition against the first, each a mean over trainings of other seeds.
+
+    Two sources of chance are in the error: the images, by a jackknife of the mean over seeds, and
+    the trainings, by the variance of the seeds' own differences over their number. What differs
+    between images from seed to seed is in both, so the interval is a little too wide rather than
+    too narrow. Its degrees of freedom are Satterthwaite's (1946).
+
+    Args:
+        figure: The figure.
+        pairs: Of each seed both conditions' scores by sample id; a base model that was not trained
+            is the same in all.
+
+    Returns:
+        None if not all share a scored sample that the figure counts.
+    """
+    names = []
+    for name in pairs[0][0]:
+        sides = [scores for pair in pairs for scores in pair]
+        if all(name in scores and _counts(figure, scores[name]) for scores in sides):
+            names.append(name)
+    if not names:
+        return None
+    fits: tuple[list[Fit], list[Fit]] = ([], [])
+    clusters = labels([pairs[0][0][name].cluster for name in names])
+    for pair in pairs:
+        for side, scores in zip(fits, pair, strict=True):
+            side.append(figure.statistic.fit([scores[name] for name in names], clusters))
+    values = [float(np.mean([fit.value for fit in side])) for side in fits]
+    without = [np.mean([fit.without for fit in side], axis=0) for side in fits]
+    groups = min(fit.groups for side in fits for fit in side)
+    by_image = paired_difference(values[0], values[1], without[0], without[1], groups=groups)
+    own = [second.value - first.value for first, second in zip(*fits, strict=True)]
+    estimates = []
+    for side, value, left_out in zip(fits, values, without, strict=True):
+        spread = variance_between([fit.value for fit in side])
+        error = math.hypot(jackknife_error(value, left_out), math.sqrt(spread))
+        estimates.append(interval(value, error, groups, figure.bounds))
+    difference = with_seeds(by_image, groups, own)
+    return Paired(figure, len(names), estimates[0], estimates[1], difference)
 
 
 def _change_of_one_sample(figure: Figure, *sides: Sequence[Score]) -> float:

@@ -21,7 +21,9 @@ from safetensors.torch import load_file, save_file
 from alignment import pipeline
 from alignment.export import write_released, write_trl
 from alignment.recipe import read_recipe
+from alignment.seeds import tables
 from alignment.settings import RecipeError
+from alignment.stages import evaluate
 from alignment.stages.pair_formats import read_pairs
 from bench.errors import StoreError
 from bench.files import read_lines
@@ -144,6 +146,41 @@ def test_two_recipes_share_what_they_can_and_end_in_one_table(small, tmp_path):
     assert lines[2] == "|  | base | scenes-tiny | by-facts |"
     budgets = [f"{result['pairs']}, {result['updates']}" for result in (one, other)]
     assert lines[4] == f"| pairs, updates | – | {budgets[0]} | {budgets[1]} |"
+
+
+def test_several_seeds_end_in_one_table_and_beside_controls(small):
+    """Two trainings that came out alike, and a control that is the base itself."""
+    _, out, summary = small
+    runs = evaluate.read_runs(next(out.glob("evaluate-*")))
+    as_base = [evaluate.RunPair(pair.base, pair.base) for pair in runs]
+    results = []
+    for name, pairs in (("main", runs), ("untrained", as_base)):
+        for seed in (0, 1):
+            results.append(evaluate.RecipeResults(name, seed, [], 1, 1, pairs))
+    first, second = tables(results, ["untrained"]).split("control → main:")
+    row = next(row for row in summary["aligned"][0]["figures"] if row["figure"] == "CHAIR recall")
+    base, aligned = (f"{100 * row[side][0]:.1f}" for side in ("base", "aligned"))
+    change = f"{100 * row['difference'][0]:+.1f}"
+    cells = next(line for line in first.splitlines() if line.startswith("| CHAIR recall |"))
+    assert f"| {base} → {aligned} (σ 0.0), {change} [" in cells
+    assert f"| {base} → {base} (σ 0.0), +0.0 [" in cells
+    assert "Means over seeds 0, 1" in first
+    cells = next(line for line in second.splitlines() if line.startswith("| CHAIR recall |"))
+    assert f"| {base} → {aligned} (σ 0.0), {change} [" in cells
+
+
+@pytest.mark.slow
+def test_seeds_of_a_recipe_and_its_control_are_trained_and_compared(small):
+    file, out, _ = small
+    content = yaml.safe_load(file.read_text()) | {"controls": ["shuffled"]}
+    file = file.with_name("controlled.yaml")
+    file.write_text(yaml.safe_dump(content))
+    done = bench("align", file, "--variants", "shuffled", "--seeds", 2, "--out", out)
+    assert done.returncode == 0, done.stderr
+    text = (out / "results.md").read_text()
+    assert text.startswith("Means over seeds 0, 1, base → recipe:")
+    assert "control → scenes-tiny:" in text and "Seed 1:" in text
+    assert len(list(out.glob("dpo-*"))) >= 4
 
 
 @pytest.mark.parametrize("damage", ["gone", "changed"])

@@ -19,6 +19,7 @@ from bench.grounding.readers import ModelReader, NounPhraseReader, Response, par
 from bench.grounding.threshold import AgreedClaim, choose_threshold
 from bench.judges.grounding import GroundingJudge
 from bench.language import noun_phrases
+from bench.language.english import article
 from bench.metrics.claim_reviews import CheckedClaim, claims_in, review_of
 from bench.metrics.ratings import rubric_rating
 from bench.scenes.facts import scene_of
@@ -137,6 +138,30 @@ def test_a_recipe_whose_threshold_cannot_be_chosen_is_told(tmp_path):
     (tmp_path / "rewards" / "threshold.json").write_text('{"threshold": 0.25}')
     counts, _ = rewarded(settings, inputs, tmp_path)
     assert counts["threshold"] == 0.25
+
+
+def test_controls_show_the_panel_another_image_or_a_grey_one(tmp_path):
+    """Asked about what is in one of two images, the panel is right only at that image."""
+    other = "scene_train_0_000009.png"
+    only_here = [name for name in THERE if name not in scene_of(other).counts]
+    assert only_here
+    text = " ".join(f"There is {article(name)} {name}." for name in only_here)
+    inputs = artifacts(tmp_path, [text])
+    render(scene_of(other)).save(inputs["images"] / other)
+    row = {"id": "1", "prompt": "", "instructions": [], "file": other}
+    append_lines(inputs["images"] / "images.jsonl", [row])
+    worth = {}
+    for image in ("own", "another", "blank"):
+        settings = GroundingReward(kind="grounding", models=["llava-tiny"], image=image)
+        out = tmp_path / image
+        out.mkdir()
+        _, rows = rewarded(settings, inputs, out)
+        worth[image] = rows["0"]["reward"] / len(only_here)
+    assert worth["own"] > 0.5 > 0 > worth["another"]
+    assert worth["own"] > worth["blank"]
+    assert [file.name for file in (tmp_path / "blank" / "rewards").glob("*.png")] == [
+        "grey-128x128.png"
+    ]
 
 
 def test_responses_without_a_claim_are_counted_and_told(tmp_path, capsys):
