@@ -7,6 +7,7 @@ differences hold both sources of chance, the images and the trainings
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from bench.types import Figure, scale_of
 RATING_DIGITS, PERCENT_DIGITS = 2, 1
 
 
-class Cell(NamedTuple):
+class SeedCell(NamedTuple):
     """A figure of two conditions over seeds."""
 
     figure: Figure
@@ -47,7 +48,7 @@ def tables(all_results: Sequence[RecipeResults], controls: Sequence[str] = ()) -
         cells += _cells(name, sides)
     parts = [f"Means over seeds {listed}, base → recipe:\n\n{_table(cells)}"]
     main = all_results[0].recipe
-    against: list[Cell] = []
+    against: list[SeedCell] = []
     for control in controls:
         if control in by_recipe and control != main:
             sides = _seed_by_seed(by_recipe[control], by_recipe[main])
@@ -70,7 +71,7 @@ def _seed_by_seed(
     return sides
 
 
-def _cells(name: str, sides: Sequence[Sequence[tuple[Run, Run]]]) -> list[Cell]:
+def _cells(name: str, sides: Sequence[Sequence[tuple[Run, Run]]]) -> list[SeedCell]:
     """A cell for each figure of each benchmark; of each seed the benchmarks' two runs."""
     cells = []
     for of_benchmark in zip(*sides, strict=True):  # of each seed a pair of runs
@@ -79,16 +80,12 @@ def _cells(name: str, sides: Sequence[Sequence[tuple[Run, Run]]]) -> list[Cell]:
             item = paired_over_seeds(figure, scores)
             if item is None:
                 continue
-            values = []
-            for _, second in of_benchmark:
-                whole = second.whole().get(figure.name)
-                values.append(whole.value if whole is not None else float("nan"))
-            between = statistics.stdev(values) if len(values) > 1 else float("nan")
-            cells.append(Cell(figure, name, item, between))
+            between = statistics.stdev(item.seeds) if len(item.seeds) > 1 else math.nan
+            cells.append(SeedCell(figure, name, item.paired, between))
     return cells
 
 
-def _table(cells: Sequence[Cell]) -> str:
+def _table(cells: Sequence[SeedCell]) -> str:
     """A row for each figure, a column for each recipe or control."""
     corrected = holm([cell.paired.difference.p for cell in cells])
     columns = list(dict.fromkeys(cell.column for cell in cells))

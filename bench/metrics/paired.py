@@ -232,9 +232,21 @@ def paired(
     return Paired(figure, len(one), estimates[0], estimates[1], difference)
 
 
+class PairedSeeds(NamedTuple):
+    """A figure of two conditions, each a mean over trainings.
+
+    Args:
+        paired: The means and their difference.
+        seeds: The second condition's value in each training.
+    """
+
+    paired: Paired
+    seeds: Sequence[float]
+
+
 def paired_over_seeds(
     figure: Figure, pairs: Sequence[tuple[Mapping[str, Score], Mapping[str, Score]]]
-) -> Paired | None:
+) -> PairedSeeds | None:
     """The second condition against the first, each a mean over trainings of other seeds.
 
     Two sources of chance are in the error: the images, by a jackknife of the mean over seeds, and
@@ -273,7 +285,8 @@ def paired_over_seeds(
         error = math.hypot(jackknife_error(value, left_out), math.sqrt(spread))
         estimates.append(interval(value, error, groups, figure.bounds))
     difference = with_seeds(by_image, groups, own)
-    return Paired(figure, len(names), estimates[0], estimates[1], difference)
+    item = Paired(figure, len(names), estimates[0], estimates[1], difference)
+    return PairedSeeds(item, [fit.value for fit in fits[1]])
 
 
 def _change_of_one_sample(figure: Figure, *sides: Sequence[Score]) -> float:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from time import sleep
 from typing import Any, NamedTuple
 
 from bench.chat import Chat, NoReply, Reply
@@ -90,7 +90,7 @@ class Batches:
                     append_lines(self.file, [{"batch": submitted.id, "ended": batch.status}])
             waiting = [submitted for submitted in waiting if submitted not in ended]
             if waiting:
-                time.sleep(pauses.pop(0) if pauses else LAST_PAUSE)
+                sleep(pauses.pop(0) if pauses else LAST_PAUSE)
 
     def _send(self, keys: Sequence[str], content: bytes) -> None:
         client = self.chat.client

@@ -85,7 +85,7 @@ def test_a_start_after_a_kill_waits_for_the_batch_and_pays_nothing_again(
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("bench.models.openai_batch.time.sleep", killed)
+            patch.setattr("bench.models.openai_batch.sleep", killed)
             assert run(server.url, tmp_path / "run", "--batch").returncode == 130
         assert (
             len(server.batches) == 2 and not (tmp_path / "run" / "pope" / "answers.jsonl").exists()

@@ -24,7 +24,8 @@ def scores_of(name: str, values: np.ndarray) -> dict[str, Score]:
 def test_of_one_seed_it_is_the_paired_difference():
     rng = np.random.default_rng(0)
     first, second = (scores_of("correct", rng.random(60) < share) for share in (0.5, 0.7))
-    one, plain = paired_over_seeds(RATE, [(first, second)]), paired(RATE, first, second)
+    one = paired_over_seeds(RATE, [(first, second)]).paired
+    plain = paired(RATE, first, second)
     assert one.difference.value == pytest.approx(plain.difference.value)
     assert one.difference.p == pytest.approx(plain.difference.p)
     assert one.difference.error == pytest.approx(plain.difference.error, rel=0.05)
@@ -36,7 +37,8 @@ def test_both_sources_of_chance_are_in_the_error():
     base = rng.normal(0, 1, 50)
     trained = [base + shift + rng.normal(0, 0.3, 50) for shift in (0.2, 0.5, 0.9)]
     pairs = [(scores_of("amount", base), scores_of("amount", values)) for values in trained]
-    item = paired_over_seeds(AMOUNT, pairs)
+    item, seeds_values = paired_over_seeds(AMOUNT, pairs)
+    assert seeds_values == pytest.approx([np.mean(values) for values in trained])
     of_images = np.mean([values - base for values in trained], axis=0)
     of_seeds = [np.mean(values - base) for values in trained]
     images, seeds = of_images.var(ddof=1) / 50, np.var(of_seeds, ddof=1) / 3
@@ -65,7 +67,7 @@ def test_intervals_cover_what_all_images_and_trainings_would_give(spread, most):
             shift = gain + rng.normal(0, spread)
             own = np.clip(rates + shift, 0, 1)
             pairs.append((base, scores_of("correct", rng.random(images) < own)))
-        difference = paired_over_seeds(RATE, pairs).difference
+        difference = paired_over_seeds(RATE, pairs).paired.difference
         covered += difference.low <= gain <= difference.high
     assert 0.925 <= covered / repeats <= most
 
@@ -85,5 +87,5 @@ def test_an_interval_over_images_alone_would_be_too_narrow():
 def test_samples_that_one_training_lacks_are_left_out_for_all():
     first = scores_of("correct", np.ones(4))
     lacking = {name: score for name, score in first.items() if name != "2"}
-    assert paired_over_seeds(RATE, [(first, first), (first, lacking)]).samples == 3
+    assert paired_over_seeds(RATE, [(first, first), (first, lacking)]).paired.samples == 3
     assert paired_over_seeds(RATE, [(first, {})]) is None
