@@ -159,7 +159,8 @@ class Batches:
             raise self.chat.error_type(
                 f"{self.chat.model} cannot be asked in batches.",
                 f"The server has no Batch API, or does not know this batch: {one_line(error, 160)}",
-                f"Leave out --batch; a batch that is gone is struck off in {self.file}.",
+                f"Leave out --batch. If the batch is gone, delete {self.file}: what it has not "
+                "answered is sent again.",
             ) from error
         except openai.OpenAIError as error:
             raise self.chat.error_type(
