@@ -170,10 +170,11 @@ def test_several_seeds_end_in_one_table_and_beside_controls(small):
 
 
 @pytest.mark.slow
-def test_seeds_of_a_recipe_and_its_control_are_trained_and_compared(small):
-    file, out, _ = small
+def test_seeds_of_a_recipe_and_its_control_are_trained_and_compared(small, tmp_path):
+    file, finished, _ = small
+    out = shutil.copytree(finished, tmp_path / "out")
     content = yaml.safe_load(file.read_text()) | {"controls": ["shuffled"]}
-    file = file.with_name("controlled.yaml")
+    file = tmp_path / "controlled.yaml"
     file.write_text(yaml.safe_dump(content))
     done = bench("align", file, "--variants", "shuffled", "--seeds", 2, "--out", out)
     assert done.returncode == 0, done.stderr
