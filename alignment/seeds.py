@@ -44,8 +44,7 @@ def tables(all_results: Sequence[RecipeResults], controls: Sequence[str] = ()) -
     listed = ", ".join(map(str, seeds))
     cells = []
     for name, group in by_recipe.items():
-        sides = [[(pair.base, pair.aligned) for pair in results.runs] for results in group]
-        cells += _cells(name, sides)
+        cells += _cells(name, [results.runs for results in group])
     parts = [f"Means over seeds {listed}, base → recipe:\n\n{_table(cells)}"]
     main = all_results[0].recipe
     against: list[SeedCell] = []
@@ -61,7 +60,7 @@ def tables(all_results: Sequence[RecipeResults], controls: Sequence[str] = ()) -
 def _seed_by_seed(
     first: Sequence[RecipeResults], second: Sequence[RecipeResults]
 ) -> list[list[tuple[Run, Run]]]:
-    """The aligned runs of two recipes, of each seed that both have."""
+    """The aligned runs of two recipes, benchmark by benchmark, of each seed that both have."""
     second_of: Mapping[int, Sequence[RunPair]] = {item.seed: item.runs for item in second}
     sides = []
     for item in first:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import yaml
@@ -87,6 +87,22 @@ class Reply:
     tokens: int = 0
     first_token: Sequence[tuple[str, float]] = ()
     thoughts: str = ""
+
+
+class FurtherArguments(TypedDict, total=False):
+    """What a chat request may say beside its message, temperature and limit.
+
+    Args:
+        seed: Passed on to the server.
+        system: System prompt; none if empty.
+        logprobs: Whether to ask for the alternatives of the first token.
+        top_p: Of sampling; 1 for the whole distribution.
+    """
+
+    seed: int | None
+    system: str
+    logprobs: bool
+    top_p: float
 
 
 class Busy(Exception):  # noqa: N818
@@ -417,10 +433,7 @@ class Chat:
         content: str | list[dict[str, Any]],
         temperature: float,
         max_tokens: int,
-        seed: int | None = None,
-        system: str = "",
-        logprobs: bool = False,
-        top_p: float = 1.0,
+        **further: Unpack[FurtherArguments],
     ) -> Reply:
         """The reply to one message.
 
@@ -431,10 +444,7 @@ class Chat:
             content: The user's message: a text, or parts with images.
             temperature: Of sampling; 0 is greedy.
             max_tokens: Upper bound of the reply's length.
-            seed: Passed on to the server.
-            system: System prompt; none if empty.
-            logprobs: Whether to ask for the alternatives of the first token.
-            top_p: Of sampling; 1 for the whole distribution.
+            further: As FurtherArguments says.
 
         Raises:
             NoReply: This request has no usable reply.
@@ -445,7 +455,7 @@ class Chat:
         pauses, waits = list(GARBLED_PAUSES), list(BUSY_PAUSES)
         while True:
             # Made once a round: another thread may learn of a refusal meanwhile.
-            request = self.request(content, temperature, max_tokens, seed, system, logprobs, top_p)
+            request = self.request(content, temperature, max_tokens, **further)
             try:
                 reply = self._complete(request)
                 if "logprobs" in request and not reply.first_token:
@@ -455,10 +465,7 @@ class Chat:
                 if not waits:
                     raise NoReply(str(error)) from error
                 time.sleep(waits.pop(0))
-            except openai.PermissionDeniedError as error:
-                if not self._learned_from(error, request):
-                    raise self._refused(error) from error
-            except openai.NotFoundError as error:
+            except (openai.PermissionDeniedError, openai.NotFoundError) as error:
                 if not self._learned_from(error, request):
                     raise self._refused(error) from error
             except openai.AuthenticationError as error:
@@ -486,24 +493,22 @@ class Chat:
         content: str | list[dict[str, Any]],
         temperature: float,
         max_tokens: int,
-        seed: int | None = None,
-        system: str = "",
-        logprobs: bool = False,
-        top_p: float = 1.0,
+        **further: Unpack[FurtherArguments],
     ) -> dict[str, Any]:
         """A chat request as the server takes it, as far as is known; arguments as for `ask`."""
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        system, seed = further.get("system"), further.get("seed")
         if system:
             messages.insert(0, {"role": "system", "content": system})
         request: dict[str, Any] = {"model": self.model, "messages": messages}
         if seed is not None and self._takes_seed:
             request["seed"] = seed
-        if top_p < 1:
-            request["top_p"] = top_p
+        if further.get("top_p", 1.0) < 1:
+            request["top_p"] = further["top_p"]
         request[self._limit_name] = max_tokens
         if self._has_temperature:
             request["temperature"] = temperature
-        if logprobs and self._top_logprobs:
+        if further.get("logprobs") and self._top_logprobs:
             request |= {"logprobs": True, "top_logprobs": self._top_logprobs}
         return request
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from tests.loopback import serving
+from tests.loopback import send, serving
 from tests.loopback_chat import Reply
 
 
@@ -79,21 +79,13 @@ def batch_server(reply: Callable[[int, dict[str, Any]], Reply]) -> Iterator[Batc
                 state.files[batch[name]] = ("\n".join(rows) + "\n").encode()
 
     class Handler(BaseHTTPRequestHandler):
-        def send(self, content: Any, kind: str = "application/json", status: int = 200) -> None:
-            data = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers["Content-Length"]))
             with lock:
                 if self.path == "/v1/files" and state.has_batches:
                     name = f"file-{len(state.files)}"
                     state.files[name] = _file_of(self.headers["Content-Type"], data)
-                    self.send({"id": name, "object": "file", "purpose": "batch"})
+                    send(self, {"id": name, "object": "file", "purpose": "batch"})
                 elif self.path == "/v1/batches":
                     body = json.loads(data)
                     name = f"batch_{len(state.batches)}"
@@ -104,24 +96,24 @@ def batch_server(reply: Callable[[int, dict[str, Any]], Reply]) -> Iterator[Batc
                         "status": "in_progress",
                         "looks": 0,
                     }
-                    self.send(state.batches[name])
+                    send(self, state.batches[name])
                 elif self.path == "/v1/chat/completions":
                     state.chats.append(json.loads(data))
                     status, kind, content = reply(len(state.chats), json.loads(data))
-                    self.send(content, kind, status)
+                    send(self, content, status, kind)
                 else:
-                    self.send({"error": {"message": "not found"}}, status=404)
+                    send(self, {"error": {"message": "not found"}}, status=404)
 
         def do_GET(self) -> None:
             parts = self.path.split("/")
             with lock:
                 if parts[2] == "batches" and parts[3] in state.batches:
                     look_at(state.batches[parts[3]])
-                    self.send(state.batches[parts[3]])
+                    send(self, state.batches[parts[3]])
                 elif parts[2] == "files" and parts[-1] == "content":
-                    self.send(state.files[parts[3]], "application/octet-stream")
+                    send(self, state.files[parts[3]], kind="application/octet-stream")
                 else:
-                    self.send({"error": {"message": "not found"}}, status=404)
+                    send(self, {"error": {"message": "not found"}}, status=404)
 
         def log_message(self, *_: Any) -> None: ...
 

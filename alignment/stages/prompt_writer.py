@@ -53,7 +53,7 @@ def written(
     def write(row: PromptRow) -> PromptRow | None:
         request = REQUEST.format(prompt=row["prompt"], count=count)
         try:
-            reply = chat.ask(request, TEMPERATURE, MAX_TOKENS, seed).text
+            reply = chat.ask(request, TEMPERATURE, MAX_TOKENS, seed=seed).text
             # Models put JSON into a code block, or a sentence before it.
             content = json.loads(reply[reply.find("{") : reply.rfind("}") + 1])
             prompt = content["prompt"].strip()

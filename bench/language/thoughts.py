@@ -39,10 +39,10 @@ def _patterns(tags: Tags | None) -> tuple[list[re.Pattern[str]], list[re.Pattern
     if tags is None:
         return [*WHOLE, *UNFINISHED], [CLOSING]
     opening, closing = map(re.escape, tags)
-    whole = re.compile(f"{opening}(.*?){closing}", re.S)
+    closed = re.compile(f"{opening}(.*?){closing}", re.S)
     unfinished = re.compile(f"{opening}(.*)$", re.S)
     only_closing = re.compile(f"^(.*){closing}", re.S)
-    return [whole, unfinished, *WHOLE, *UNFINISHED], [only_closing, CLOSING]
+    return [closed, unfinished, *WHOLE, *UNFINISHED], [only_closing, CLOSING]
 
 
 def split_thoughts(text: str, tags: Tags | None = None) -> tuple[str, str]:

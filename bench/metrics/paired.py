@@ -207,29 +207,39 @@ def paired(
 
     None if they share no scored sample that the figure counts.
     """
-    # Only samples that both models have: another set of samples is another question.
-    one, other = [], []
-    for name, score in first.items():
-        if _counts(figure, score) and name in second and _counts(figure, second[name]):
-            one.append(score)
-            other.append(second[name])
-    if not one:
+    sides = _on_the_same_samples(figure, [first, second])
+    if not sides[0]:
         return None
-    clusters = labels([score.cluster for score in one])
-    fits = [figure.statistic.fit(scores, clusters) for scores in (one, other)]
+    fits = _fits(figure, sides)
     difference = paired_difference(
         fits[0].value,
         fits[1].value,
         fits[0].without,
         fits[1].without,
-        _change_of_one_sample(figure, one, other),
+        _change_of_one_sample(figure, *sides),
         min(fit.groups for fit in fits),
     )
     estimates = []
     for fit in fits:
         error = jackknife_error(fit.value, fit.without)
         estimates.append(interval(fit.value, error, fit.groups, figure.bounds))
-    return Paired(figure, len(one), estimates[0], estimates[1], difference)
+    return Paired(figure, len(sides[0]), estimates[0], estimates[1], difference)
+
+
+def _on_the_same_samples(figure: Figure, sides: Sequence[Mapping[str, Score]]) -> list[list[Score]]:
+    """Each side's scores of the samples that all sides have: another set is another question."""
+    shared: list[list[Score]] = [[] for _ in sides]
+    for name in sides[0]:
+        if all(name in scores and _counts(figure, scores[name]) for scores in sides):
+            for side, scores in zip(shared, sides, strict=True):
+                side.append(scores[name])
+    return shared
+
+
+def _fits(figure: Figure, sides: Sequence[Sequence[Score]]) -> list[Fit]:
+    """The figure on each side's scores, all of the same samples."""
+    clusters = labels([score.cluster for score in sides[0]])
+    return [figure.statistic.fit(scores, clusters) for scores in sides]
 
 
 class PairedSeeds(NamedTuple):
@@ -262,31 +272,40 @@ def paired_over_seeds(
     Returns:
         None if not all share a scored sample that the figure counts.
     """
-    names = []
-    for name in pairs[0][0]:
-        sides = [scores for pair in pairs for scores in pair]
-        if all(name in scores and _counts(figure, scores[name]) for scores in sides):
-            names.append(name)
-    if not names:
+    firsts, seconds = zip(*pairs, strict=True)
+    sides = _on_the_same_samples(figure, [*firsts, *seconds])
+    if not sides[0]:
         return None
-    fits: tuple[list[Fit], list[Fit]] = ([], [])
-    clusters = labels([pairs[0][0][name].cluster for name in names])
-    for pair in pairs:
-        for side, scores in zip(fits, pair, strict=True):
-            side.append(figure.statistic.fit([scores[name] for name in names], clusters))
-    values = [float(np.mean([fit.value for fit in side])) for side in fits]
-    without = [np.mean([fit.without for fit in side], axis=0) for side in fits]
-    groups = min(fit.groups for side in fits for fit in side)
-    by_image = paired_difference(values[0], values[1], without[0], without[1], groups=groups)
-    own = [second.value - first.value for first, second in zip(*fits, strict=True)]
+    fits = _fits(figure, sides)
+    first, second = _over_seeds(fits[: len(pairs)]), _over_seeds(fits[len(pairs) :])
+    groups = min(fit.groups for fit in fits)
+    by_image = paired_difference(
+        first.value, second.value, first.without, second.without, groups=groups
+    )
+    seed_differences = np.subtract(second.seeds, first.seeds)
+    difference = with_seeds(by_image, groups, seed_differences.tolist())
     estimates = []
-    for side, value, left_out in zip(fits, values, without, strict=True):
-        spread = variance_between([fit.value for fit in side])
-        error = math.hypot(jackknife_error(value, left_out), math.sqrt(spread))
-        estimates.append(interval(value, error, groups, figure.bounds))
-    difference = with_seeds(by_image, groups, own)
-    item = Paired(figure, len(names), estimates[0], estimates[1], difference)
-    return PairedSeeds(item, [fit.value for fit in fits[1]])
+    for side in (first, second):
+        of_images = jackknife_error(side.value, side.without)
+        of_seeds = math.sqrt(variance_between(side.seeds))
+        error = math.hypot(of_images, of_seeds)
+        estimates.append(interval(side.value, error, groups, figure.bounds))
+    item = Paired(figure, len(sides[0]), estimates[0], estimates[1], difference)
+    return PairedSeeds(item, second.seeds)
+
+
+class _MeanOfSeeds(NamedTuple):
+    """A condition's mean over trainings, the same without each image, and each training's value."""
+
+    value: float
+    without: Floats  # (groups,)
+    seeds: list[float]
+
+
+def _over_seeds(fits: Sequence[Fit]) -> _MeanOfSeeds:
+    seeds = [fit.value for fit in fits]
+    without = np.mean([fit.without for fit in fits], axis=0)
+    return _MeanOfSeeds(float(np.mean(seeds)), without, seeds)
 
 
 def _change_of_one_sample(figure: Figure, *sides: Sequence[Score]) -> float:

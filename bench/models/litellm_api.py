@@ -9,12 +9,11 @@ silently. Keys are the providers' own variables, such as ANTHROPIC_API_KEY.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from bench.chat import TIMEOUT, Busy, Chat, Reply, read_completion
-from bench.errors import ModelError, one_line
+from bench.errors import one_line
 from bench.models.openai_api import OpenAIModel
 
 LOCAL_PRICES = "LITELLM_LOCAL_MODEL_COST_MAP"  # without it litellm asks the network at its import
@@ -75,10 +74,10 @@ class LiteLLMChat(Chat):
             completion = self.client.completion(
                 **request, **self.options, api_base=self.url, api_key=key, timeout=TIMEOUT
             )
-        except (openai.RateLimitError, openai.APIConnectionError) as error:
-            raise Busy(f"{type(error).__name__}: {one_line(error, 160)}") from error
-        except openai.APIStatusError as error:
-            if error.status_code < 500:
+        except (openai.APIConnectionError, openai.APIStatusError) as error:
+            # A refusal is the caller's; all else may pass by.
+            is_refusal = isinstance(error, openai.APIStatusError) and error.status_code < 500
+            if is_refusal and not isinstance(error, openai.RateLimitError):
                 raise
             raise Busy(f"{type(error).__name__}: {one_line(error, 160)}") from error
         return read_completion(completion)
@@ -87,8 +86,5 @@ class LiteLLMChat(Chat):
 class LiteLLMModel(OpenAIModel):
     """A model of one of litellm's providers; arguments as for OpenAIModel, without batches."""
 
+    CHAT = LiteLLMChat
     OPTIONS = OpenAIModel.OPTIONS - {"batch"}
-
-    def _chat(self, spec: str, options: Mapping[str, Any]) -> Chat:
-        api_options = options.get("api_option") or ()
-        return LiteLLMChat(spec, ModelError, options.get("api_key_env"), api_options)

@@ -46,12 +46,14 @@ class OpenAIModel(ByProtocol):
         ModelError: A bad spec, a missing key, or a protocol that no server can follow.
     """
 
+    CHAT: type[Chat] = Chat
     OPTIONS = frozenset(
         "protocol workers api_key_env api_option image_side batch decoding temperature seed".split()
     )
 
     def __init__(self, spec: str, options: Mapping[str, Any]) -> None:
-        self.chat = self._chat(spec, options)
+        api_options = options.get("api_option") or ()
+        self.chat = self.CHAT(spec, ModelError, options.get("api_key_env"), api_options)
         self.protocol = _protocol(options.get("protocol") or "auto")
         self.decoding = _decoding(options)
         self.seed = int(options.get("seed") or 0)
@@ -60,10 +62,6 @@ class OpenAIModel(ByProtocol):
         self.in_batches = bool(options.get("batch"))
         self.batches: Batches | None = None  # those of the run that is asked
         self._was_tried = False
-
-    def _chat(self, spec: str, options: Mapping[str, Any]) -> Chat:
-        api_options = options.get("api_option") or ()
-        return Chat(spec, ModelError, options.get("api_key_env"), api_options)
 
     def describe(self) -> dict[str, Any]:
         """Model, server (without credentials), protocol and decoding."""

@@ -441,8 +441,7 @@ class _Batch:
         allowed = allowed[:, None]  # (rows, 1, width, cached + width)
 
         view.positions = torch.cat([view.positions, positions], dim=1)
-        distances = positions[:, :, None] - view.positions[:, None, :]
-        mask = self._mask(allowed, distances[:, None])
+        mask = self._mask(allowed, positions, view.positions)
         if hasattr(self.model.model, "get_rope_index"):
             # M-RoPE takes three positions a token; those of text are equal.
             positions = positions.expand(3, *positions.shape)
@@ -458,18 +457,24 @@ class _Batch:
         ).logits
         return logits
 
-    def _mask(self, allowed: torch.Tensor, distances: torch.Tensor) -> Any:
+    def _mask(
+        self, allowed: torch.Tensor, positions: torch.Tensor, all_positions: torch.Tensor
+    ) -> Any:
         """What the language model takes as its mask, by kind of layer if it has several.
 
         Args:
             allowed: What a layer without a window sees, shape (rows, 1, width, cached + width).
-            distances: How far behind each token the others stand, of the same shape.
+            positions: Those of the columns to feed, shape (rows, width).
+            all_positions: Those of the cached columns and of these, shape (rows, cached + width).
         """
         masks = {}
         for kind, window in self.windows.items():
-            seen = allowed if window is None else allowed & (distances < window)
-            mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device)
-            masks[kind] = mask.masked_fill_(~seen, torch.finfo(self.model.dtype).min)
+            visible = allowed
+            if window is not None:
+                distances = positions[:, None, :, None] - all_positions[:, None, None, :]
+                visible = allowed & (distances < window)
+            mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=visible.device)
+            masks[kind] = mask.masked_fill_(~visible, torch.finfo(self.model.dtype).min)
         return masks.get(ALL_LAYERS, masks)  # one mask, or one for each kind of layer
 
     def _choose(

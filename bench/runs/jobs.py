@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from bench import registry
 from bench.errors import BenchError, DataError, StoreError
@@ -338,16 +338,22 @@ def check_jobs(jobs: Sequence[Prepared]) -> None:
 def begin_batches(prepared: Sequence[Prepared]) -> None:
     """Sends the batches of all jobs, so that none waits for another's to end."""
     for item in prepared:
-        if isinstance(item.job.model, Batching) and item.job.model.in_batches:
+        if _is_batched(item.job.model):
             with item.store.locked():
                 item.store.begin(item.record)
-                _begin_batches(item.job.model, item)
+                _begin_batches(item)
 
 
-def _begin_batches(model: Batching, prepared: Prepared) -> None:
-    store = prepared.store
-    requests = [request for request in prepared.questions.requests if request.path is not None]
-    model.begin_batches(requests, frozenset(store.answers()), store.batches_file)
+def _is_batched(model: Model) -> TypeGuard[Batching]:
+    return isinstance(model, Batching) and model.in_batches
+
+
+def _begin_batches(prepared: Prepared) -> None:
+    """Sends what is neither answered nor under way; nothing if the model is asked otherwise."""
+    model, store = prepared.job.model, prepared.store
+    if _is_batched(model):
+        requests = [request for request in prepared.questions.requests if request.path is not None]
+        model.begin_batches(requests, frozenset(store.answers()), store.batches_file)
 
 
 def execute(prepared: Prepared) -> Outcome:
@@ -363,8 +369,7 @@ def execute(prepared: Prepared) -> Outcome:
                 f"{name}: {asked:,} distinct questions stand for {answered:,} samples; the same "
                 "question about an image is asked once"
             )
-        if isinstance(job.model, Batching) and job.model.in_batches:
-            _begin_batches(job.model, prepared)
+        _begin_batches(prepared)
         with progress_bar(f"{name}: asking", asked) as progress:
             unanswered = runner.ask(store, job.model, questions, progress)
         is_only_shown = 0 < size_before == store.size_of_answers() and not unanswered

@@ -102,8 +102,8 @@ def test_a_batch_whose_replies_were_half_recorded_is_read_again(tmp_path, at_onc
     with batch_server(said) as server:
         assert run(server.url, tmp_path / "run", "--batch").returncode == 0
         file = tmp_path / "run" / "pope" / "answers.jsonl"
-        kept = file.read_text().splitlines(keepends=True)
-        file.write_text("".join(kept[:2]) + kept[2][:25])
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(lines[:2]) + lines[2][:25])
         batches = tmp_path / "run" / "pope" / "batches.jsonl"
         batches.write_text(batches.read_text().splitlines(keepends=True)[0])
         done = run(server.url, tmp_path / "run", "--batch")

@@ -17,7 +17,7 @@ from bench.registry import split_adapter
 from bench.runs.labels import give_labels
 from bench.runs.run import Run
 from tests.conftest import BENCH, ROOT, bench, metrics
-from tests.loopback import serving
+from tests.loopback import send, serving
 from tests.loopback_chat import chat_server, completion
 from tests.recorded_runs import metric_row, pope_run, record_of, score_row, write_run
 
@@ -190,19 +190,11 @@ def listing_server(root: str):
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self._send({"object": "list", "data": [{"id": "m", "object": "model", "root": root}]})
+            send(self, {"object": "list", "data": [{"id": "m", "object": "model", "root": root}]})
 
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
-            self._send(json.loads(completion("Yes")[2]))
-
-        def _send(self, body):
-            content = json.dumps(body).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            send(self, json.loads(completion("Yes")[2]))
 
         def log_message(self, *_): ...
 

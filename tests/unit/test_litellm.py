@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from tests.conftest import bench, metrics
-from tests.loopback import serving
+from tests.loopback import send, serving
 
 HAS_LITELLM = importlib.util.find_spec("litellm") is not None
 needs_litellm = pytest.mark.skipif(not HAS_LITELLM, reason="litellm is not installed")
@@ -41,12 +41,7 @@ def anthropic_server(reply):
                 seen.append(body | {"key": self.headers.get("x-api-key"), "path": self.path})
                 number = len(seen)
             status, content = reply(number, body)
-            data = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            send(self, content, status)
 
         def log_message(self, *_): ...
 
