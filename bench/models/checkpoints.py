@@ -169,7 +169,7 @@ def fingerprint(folder: Path) -> str:
     The hub's cache names a blob by its sha256, which is then taken as it is. Raises ModelError if
     there are no weights.
     """
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    files = _weight_files(folder)
     if not files:
         raise ModelError(
             f"{folder} holds no weights.",
@@ -183,6 +183,15 @@ def fingerprint(folder: Path) -> str:
             blob = digest_of(file)
         digest.update(f"{file.name} {blob}\n".encode())
     return digest.hexdigest()
+
+
+def size_of_weights(folder: Path) -> int:
+    """The size of all weight files in bytes."""
+    return sum(file.stat().st_size for file in _weight_files(folder))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
 
 
 def digest_of(file: Path) -> str:

@@ -48,6 +48,7 @@ from bench.models.shared_image import (
     attention_windows,
 )
 from bench.models.thinking import answer_start, probabilities_behind
+from bench.terminal import note
 from bench.types import Answer, Batch, Request
 
 SERVED = frozenset(
@@ -72,6 +73,7 @@ READ_AHEAD = 16  # images
 READERS = 2  # threads
 
 # What can move an answer on this machine.
+LONG_TO_LOAD = 1_000_000_000  # bytes of weights: nothing can be answered for a while
 SOFTWARE = ("synth-align", "torch", "transformers", "tokenizers", "peft", "pillow")
 
 Work = Sequence[tuple[Group, Any]]  # groups, each with its Encoded (engine) or image (`generate`)
@@ -201,12 +203,19 @@ class HFModel(ByProtocol):
     def model(self) -> Any:
         """The model, loaded on first use."""
         if self._model is None:
+            self.tell_of_loading()
             self._model = self.checkpoint.read(self.dtype, self.device, self.placement)
             if self.adapter is not None:
                 checkpoints.add_adapter(self._model, self.adapter)
             # `generate` fills up from here what is not set.
             self._model.generation_config = without_search(self.generation_config)
         return self._model
+
+    def tell_of_loading(self) -> None:
+        """Says that a large model is being loaded, for nothing else is seen meanwhile."""
+        size = checkpoints.size_of_weights(self.folder)
+        if size >= LONG_TO_LOAD:
+            note(f"{self.name}: loading {size / 1e9:.1f} GB of weights")
 
     def take_network(self, network: Any) -> None:
         """Answers with a network that holds these weights already, such as one that trains."""

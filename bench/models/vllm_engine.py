@@ -93,6 +93,7 @@ class VLLMModel(HFModel):
     def model(self) -> Any:
         """The engine, loaded on first use."""
         if self._model is None:
+            self.tell_of_loading()
             self._model = self._load()
         return self._model
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.metrics.seeds import seed_of
+from bench.runs.store import SOFTWARE
 from bench.types import Answer, Benchmark, Metric, Sample, Score
 
 # A text that says the same thing four times in a row at its end goes round in circles.
@@ -97,6 +98,7 @@ def run_caveats(record: Mapping[str, Any], judged: bool) -> list[str]:
     if seeds > 1:
         caveats.append(f"{seeds} seeds; σ is the standard deviation between them")
     caveats += record.get("negotiated") or []
+    caveats += _software_caveats(record)
     protocol = _chosen_protocol(record)
     if protocol:
         caveats.append(f"asked by the protocol {protocol}, not by the model's own")
@@ -154,6 +156,23 @@ def with_spread(benchmark: Benchmark, scores: Sequence[Score]) -> list[Metric]:
             value = statistics.mean(seeds_values)
         with_seeds.append(replace(metric, value=value, by_seed=seeds_values))
     return with_seeds
+
+
+def _software_caveats(record: Mapping[str, Any]) -> list[str]:
+    """The packages whose versions were others when the run was continued."""
+    caveats = []
+    installed = record["model"].get(SOFTWARE) or {}
+    for session in record.get("sessions", ()):
+        versions = session[SOFTWARE] or {}
+        # Before the first answer nothing was given by anything else.
+        if session["answers"]:
+            for name in sorted(versions.keys() | installed.keys()):
+                before, after = installed.get(name), versions.get(name)
+                if before != after:
+                    change = f"{name} {before or 'absent'} → {after or 'absent'}"
+                    caveats.append(f"{change} after {_answers(session['answers'])}")
+        installed = versions
+    return caveats
 
 
 def _chosen_protocol(record: Mapping[str, Any]) -> str | None:

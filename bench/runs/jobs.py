@@ -20,7 +20,7 @@ from bench.runs.environment import environment
 from bench.runs.run import Run
 from bench.runs.runner import Outcome, Questions
 from bench.runs.sources import open_data
-from bench.runs.store import RunFolder
+from bench.runs.store import RunFolder, asked_of
 from bench.terminal import note, progress_bar
 from bench.types import (
     Batching,
@@ -340,12 +340,19 @@ def begin_batches(prepared: Sequence[Prepared]) -> None:
     for item in prepared:
         if _is_batched(item.job.model):
             with item.store.locked():
-                item.store.begin(item.record)
+                _begin(item)
                 _begin_batches(item)
 
 
 def _is_batched(model: Model) -> TypeGuard[Batching]:
     return isinstance(model, Batching) and model.in_batches
+
+
+def _begin(prepared: Prepared) -> None:
+    """Starts the run or continues it. Raises StoreError if it is another one."""
+    requests = prepared.questions.requests
+    keys = [request.key for request in requests if request.path is not None]
+    prepared.store.begin(prepared.record, keys)
 
 
 def _begin_batches(prepared: Prepared) -> None:
@@ -361,7 +368,7 @@ def execute(prepared: Prepared) -> Outcome:
     job, questions, store = prepared.job, prepared.questions, prepared.store
     name = job.benchmark.name
     with store.locked():
-        store.begin(prepared.record)
+        _begin(prepared)
         size_before = store.size_of_answers()
         asked, answered = len(questions.requests), len(questions.samples)
         if asked < answered:
@@ -572,7 +579,8 @@ def usual_folder(
 ) -> Path:
     """Where the runs of one command go if the user names no folder.
 
-    The same question gets the same folder, so that the same command continues.
+    The same question gets the same folder, so that the same command continues, whatever versions
+    of packages it finds.
 
     Args:
         model: The model.
@@ -582,7 +590,7 @@ def usual_folder(
         subsets: The subsets.
         thinking: Bounds of answers and thoughts and the marks of these, where they are set.
     """
-    description = model.describe()
+    description = asked_of(model.describe())
     name = str(description.get("name", "model"))
     name = re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-.") or "model"
     parts = [description, sorted(suite), _absolute(data), limit, subsets]

@@ -43,7 +43,9 @@ NOT_COMPARED = (
     "judge",
     "source",
     "environment",
+    "sessions",
 )
+SOFTWARE = "software"  # in a model's description: the versions of packages
 NOT_TOLD_BEFORE = ("prompt.max_tokens",)  # records of earlier versions do not have it
 SERVED = "model.served"  # what a server says of its model, if it does
 SHOWN_DIFFERENCES = 8
@@ -131,8 +133,14 @@ class RunFolder:
             )
         return dict(record)
 
-    def begin(self, record: Mapping[str, Any]) -> None:
+    def begin(self, record: Mapping[str, Any], keys: Iterable[str] = ()) -> None:
         """Starts the run, or continues it if run.json says the same.
+
+        A run that is continued may meet other versions of packages; `sessions` says which.
+
+        Args:
+            record: What is asked now.
+            keys: Keys of the requests that this session can ask.
 
         Raises StoreError naming every recorded thing that differs.
         """
@@ -145,6 +153,10 @@ class RunFolder:
         for part in ("judge", "name"):
             if record.get(part):
                 updated[part] = record[part]
+        if record.get("created") != recorded.get("created"):
+            answered = self.answers().keys()
+            if not answered >= set(keys):
+                updated["sessions"] = _with_session(recorded, record, len(answered))
         if updated != recorded:
             self.write_record(updated)
 
@@ -276,9 +288,33 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             continue
         if key in NOT_TOLD_BEFORE and None in (a.get(key), b.get(key)):
             continue
+        if key.startswith(f"model.{SOFTWARE}."):
+            continue
         if part not in (*NOT_COMPARED, "format") and a.get(key) != b.get(key):
             changed.append(f"{key} ({_short(a.get(key))} → {_short(b.get(key))})")
     return changed
+
+
+def asked_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's description without the versions of packages: what is asked, not by what."""
+    return {name: value for name, value in model.items() if name != SOFTWARE}
+
+
+def _with_session(
+    recorded: Mapping[str, Any], record: Mapping[str, Any], answers: int
+) -> list[dict[str, Any]]:
+    """The sessions after the first, the one that begins now last.
+
+    Each has its start, how many answers were recorded before it, and by what it asks.
+    """
+    sessions = [item for item in recorded.get("sessions", ()) if item["answers"] < answers]
+    session = {
+        "created": record.get("created"),
+        "answers": answers,
+        "environment": record.get("environment"),
+        SOFTWARE: record["model"].get(SOFTWARE),
+    }
+    return [*sessions, session]
 
 
 def _served(record: Mapping[str, Any]) -> Any:

@@ -230,6 +230,41 @@ def test_what_cannot_move_an_answer_forfeits_none(pictures, tmp_path):
         assert len(seen) == asked and len(list(tmp_path.rglob("run.json"))) == 1
 
 
+def test_after_an_upgrade_the_same_command_continues_the_run_and_says_so(tmp_path, monkeypatch):
+    """The first half of the answers stands as if another torch had given it."""
+    monkeypatch.chdir(tmp_path)
+    command = ("run", "--model", "llava-tiny", "--suite", "pope", "--data", "scenes")
+    command += ("--limit", 12)
+    assert bench(*command).returncode == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    run = folder / "pope"
+    whole = (run / "answers.jsonl").read_text().splitlines(keepends=True)
+    record = json.loads((run / "run.json").read_text())
+    torch_now = record["model"]["software"]["torch"]
+    record["model"]["software"] |= {"torch": "1.0", "tokenizers": None}
+    record["environment"]["git"] = "an earlier commit"
+    (run / "run.json").write_text(json.dumps(record))
+    assert bench(*command).returncode == 0
+    assert "sessions" not in Run(run).record, "nothing was asked"
+
+    kept = len(whole) // 2
+    (run / "answers.jsonl").write_text("".join(whole[:kept]))
+    done = bench(*command)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder.name]
+    (session,) = Run(run).record["sessions"]
+    assert session["answers"] == kept and session["software"]["torch"] == torch_now
+    assert session["environment"]["git"] != "an earlier commit"
+    assert Run(run).record["model"]["software"]["torch"] == "1.0"
+    for caveat in (
+        f"torch 1.0 → {torch_now} after {kept} answers",
+        f"tokenizers absent → {session['software']['tokenizers']} after {kept} answers",
+    ):
+        assert f"‡ {caveat}" in done.stdout
+        assert all(caveat in row["caveats"] for row in metrics(run).values())
+    assert "transformers " not in done.stdout
+
+
 def test_a_run_whose_data_has_moved_is_scored_judged_and_reported_there(pictures, tmp_path):
     data = tmp_path / "before"
     shutil.copytree(pictures, data)

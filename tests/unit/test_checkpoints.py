@@ -340,3 +340,15 @@ def test_a_tower_of_another_machine_is_found_beside_or_named(tmp_path):
         ModelError, match=r"(?s)mm_vision_tower in .*config\.json is /mnt/models/clip"
     ):
         HFModel(str(tmp_path / "llava"), {})
+
+
+def test_a_large_model_says_that_it_is_loading_and_a_small_one_nothing(tiny, monkeypatch, capsys):
+    folder = tiny("llava")
+    capsys.readouterr()
+    assert HFModel(str(folder), {}).model is not None
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("bench.models.hf.LONG_TO_LOAD", 1000)
+    model = HFModel(str(folder), {})
+    assert capsys.readouterr().err == "", "nothing is loaded before it is asked"
+    assert model.model is not None
+    assert "llava: loading 0.0 GB of weights" in capsys.readouterr().err

@@ -90,6 +90,26 @@ def test_a_judge_may_be_added_later(store):
     assert store.record()["judge"] == {"kind": "openai"}
 
 
+def test_a_session_is_recorded_if_it_can_ask_and_replaced_if_it_gave_nothing(store):
+    def session(created: str, torch: str) -> dict:
+        return {
+            **RECORD,
+            "created": created,
+            "model": {**RECORD["model"], "software": {"t": torch}},
+        }
+
+    store.begin(session("2nd", "2"), ["k1", "k2"])
+    store.begin(session("3rd", "3"), ["k1", "k2"])
+    store.begin(session("3rd", "3"), ["k1", "k2"])
+    store.append_answers([(request("k1"), Answer("yes"), None)])
+    store.begin(session("4th", "4"), ["k1", "k2"])
+    store.append_answers([(request("k2"), Answer("no"), None)])
+    store.begin(session("5th", "5"), ["k1", "k2"])
+    sessions = store.record()["sessions"]
+    assert [(item["created"], item["answers"]) for item in sessions] == [("3rd", 0), ("4th", 1)]
+    assert [item["software"] for item in sessions] == [{"t": "3"}, {"t": "4"}]
+
+
 def test_verdicts_belong_to_their_judge(store):
     store.append_verdicts([("s1", Verdict("Rating: 6"))], "aaa")
     store.append_verdicts([("s1", Verdict("Rating: 0"))], "bbb")
