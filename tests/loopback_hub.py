@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
 
 from tests.loopback import serving
 
@@ -165,19 +164,27 @@ class Hub:
         )
 
 
-def python_against(
-    hub: Hub, home: Path, script: str, *arguments: Any
-) -> subprocess.CompletedProcess[str]:
-    """A script in a process of its own, whose hub is `hub` and whose HF_HOME is `home`."""
-    settings = {"HF_HOME": str(home), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@contextmanager
+def client_of(hub: Hub, home: Path) -> Iterator[None]:
+    """The client in this process asks `hub` and keeps what it gets in `home`, for a while.
+
+    Its constants say what the environment says at the start of a process.
+    """
+    from huggingface_hub import close_session, constants
+
+    template = hub.url + constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(home))
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patch.setattr(constants, "ENDPOINT", hub.url)
+        patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        close_session()  # it was opened under other settings
+        try:
+            yield
+        finally:
+            close_session()
 
 
 @contextmanager

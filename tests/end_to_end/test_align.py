@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from alignment import pipeline
 from alignment.export import write_released, write_trl
+from alignment.plan import plan
 from alignment.recipe import read_recipe
 from alignment.seeds import tables
 from alignment.settings import RecipeError
@@ -29,7 +30,7 @@ from bench.errors import StoreError
 from bench.files import read_lines
 from tests.conftest import BENCH, ROOT, bench
 from tests.loopback_chat import chat_server, completion
-from tests.loopback_hub import hub_server, python_against
+from tests.loopback_hub import client_of, hub_server
 
 RECIPES = ROOT / "alignment" / "recipes"
 
@@ -437,14 +438,6 @@ def test_sizes_come_from_the_hub_and_nothing_is_downloaded(tiny, tmp_path):
         ("model", "us/painter"): pipeline_files,
         ("model", "us/reward"): {"model.safetensors": bytes(2_000_000), "config.json": b"{}"},
     }
-    script = """
-import json, sys
-from pathlib import Path
-from alignment.plan import plan
-from alignment.recipe import read_recipe
-stages = plan(read_recipe(Path(sys.argv[1])), Path("nowhere")).stages
-print(json.dumps({stage.stage: stage.memory for stage in stages}))
-"""
     with hub_server(repositories) as hub:
         file = recipe_in(
             tmp_path,
@@ -454,9 +447,9 @@ print(json.dumps({stage.stage: stage.memory for stage in stages}))
             rewards={"model": "us/reward"},
             dpo={"model": "llava-hf/base"},
         )
-        done = python_against(hub, tmp_path / "home", script, file)
-    assert done.returncode == 0, done.stderr
-    memory = json.loads(done.stdout)
+        with client_of(hub, tmp_path / "home"):
+            stages = plan(read_recipe(file), Path("nowhere")).stages
+    memory = {stage.stage: stage.memory for stage in stages}
     weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
     assert memory["images"] == 4_000_000
     assert memory["rewards"] == 2_000_000

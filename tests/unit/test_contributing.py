@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 import yaml
 
 from bench.errors import BenchError
-from tests.conftest import ROOT, bench_process, draw
+from tests.conftest import ROOT, bench, draw
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 MODULES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", TEXT, re.DOTALL))
@@ -22,8 +21,8 @@ ENTRY_POINTS = "\n".join(re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL))
 COLOURS = ("red", "blue", "green", "red", "red")
 
 
-def install(folder: Path) -> str:
-    """The examples really installed by pip; returns the PYTHONPATH on which they are found."""
+def install(folder: Path) -> Path:
+    """The examples really installed by pip; returns the folder on which they are found."""
     source, target = folder / "source", folder / "target"
     source.mkdir()
     for name, code in MODULES.items():
@@ -38,7 +37,7 @@ def install(folder: Path) -> str:
     options = ["-q", "--no-index", "--no-deps", "--no-build-isolation", "--target", str(target)]
     command = [sys.executable, "-m", "pip", "install", *options, str(source)]
     subprocess.run(command, check=True, capture_output=True)
-    return os.pathsep.join([str(ROOT), str(target)])
+    return target
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +46,15 @@ def outside(tmp_path_factory):
     path = install(tmp_path_factory.mktemp("outside"))
 
     def run(*arguments, code=0):
-        done = bench_process(*arguments, PYTHONPATH=path)
+        done = bench(*arguments)
         assert done.returncode == code, done.stderr
         return done
 
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path)
+        yield run
+    for name in MODULES:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")

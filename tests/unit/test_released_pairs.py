@@ -18,7 +18,7 @@ from alignment.stages.pair_formats import DESCRIBE, read_pairs
 from alignment.stages.released_pairs import Pairs
 from bench.data.images import read_image
 from bench.files import read_lines
-from tests.loopback_hub import hub_server, python_against
+from tests.loopback_hub import client_of, hub_server
 
 
 def picture(colour: str) -> bytes:
@@ -233,24 +233,17 @@ def test_a_data_set_of_the_hub_is_downloaded_once(tmp_path):
         "images/0.png": picture("red"),
         "model.safetensors": bytes(10),
     }
-    script = """
-import json, sys
-from pathlib import Path
-from alignment.stages import released_pairs
-from alignment.stages.released_pairs import Pairs
-out = Path(sys.argv[1])
-out.mkdir()
-settings = Pairs(hub="us/pairs")
-print(json.dumps([released_pairs.identity(settings), released_pairs.run(settings, {}, out, 0)]))
-"""
     results = []
     with hub_server({("dataset", "us/pairs"): files}) as hub:
         for number in range(2):
             if number:
                 hub.fault = "500"
-            done = python_against(hub, tmp_path / "home", script, tmp_path / str(number))
-            assert done.returncode == 0, done.stderr
-            results.append(json.loads(done.stdout))
+            out = tmp_path / str(number)
+            out.mkdir()
+            with client_of(hub, tmp_path / "home"):
+                settings = Pairs(hub="us/pairs")
+                made = released_pairs.run(settings, {}, out, 0)
+                results.append([released_pairs.identity(settings), made])
         assert not any("model.safetensors" in request for request in hub.requests)
     assert results[0] == results[1] and results[0][1]["pairs"] == 1
     (pair,) = read_lines(tmp_path / "0" / "pairs.jsonl")
