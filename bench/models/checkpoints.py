@@ -185,6 +185,15 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def quantization(config: Any) -> str | None:
+    """The method by which a checkpoint's weights were quantised before they were saved."""
+    for part in (config, config.get_text_config()):
+        settings = getattr(part, "quantization_config", None)
+        if settings is not None:
+            return str(dict(settings).get("quant_method", "a method of its own"))
+    return None
+
+
 def size_of_weights(folder: Path) -> int:
     """The size of all weight files in bytes."""
     return sum(file.stat().st_size for file in _weight_files(folder))

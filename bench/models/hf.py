@@ -134,7 +134,8 @@ class HFModel(ByProtocol):
             )
         self.config, self.processor = self.checkpoint.config, self.checkpoint.processor
         self.device = _device(options.get("device") or "auto")
-        self.dtype = _dtype(options.get("dtype") or "auto", self.device)
+        self.quantization = checkpoints.quantization(self.config)
+        self.dtype = self._dtype(options.get("dtype") or "auto")
         self.protocol = self._protocol(options.get("protocol") or "auto")
         self.prompter = Prompter(self.processor, self.protocol)
         self.prompter.check(self.config.model_type)
@@ -142,6 +143,12 @@ class HFModel(ByProtocol):
         # A search of its own is not: how answers are searched for is the benchmark's to say.
         self.not_followed = searches(self.generation_config)
         self.placement = given_placement(options)
+        if self.quantization and self.placement.quantize:
+            raise ModelError(
+                f"--quantize {self.placement.quantize} does nothing for {self.name}.",
+                f"Its weights are quantised already, by {self.quantization}.",
+                "Leave it out.",
+            )
         self.decoding = given_decoding(options)
         self.decoding_code = self._decoding_code(remote_code)
         self.seed = int(options.get("seed") or 0)
@@ -191,8 +198,24 @@ class HFModel(ByProtocol):
             "protocol": self.protocol.model_dump(),
             "decoding": decoding,
             "engine": f"generate ({self.not_served})" if self.not_served else "shared-image",
+            **({"quantization": self.quantization} if self.quantization else {}),
             **self.placement.describe(),
         }
+
+    def _dtype(self, name: str) -> torch.dtype:
+        """What is computed in: of a quantised checkpoint what its other weights are saved in."""
+        asked = _dtype(name, self.device)
+        saved: torch.dtype | None = self.config.dtype
+        # transformers casts some of those weights, and leaves others.
+        if self.quantization is None or saved is None:
+            return asked
+        if name != "auto" and asked != saved:
+            raise ModelError(
+                f"{self.name} cannot be run in {name}.",
+                f"Its weights are quantised, and the others are {saved}.",
+                "Leave out --dtype.",
+            )
+        return saved
 
     @cached_property
     def _fingerprints(self) -> tuple[str, str | None]:

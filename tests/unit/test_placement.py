@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 
 import pytest
 
@@ -60,6 +62,45 @@ def test_fewer_bits_answer_as_generate_does_with_them(tiny, tmp_path, bits):
             assert answers[request.key].text == text
 
 
+def test_a_checkpoint_that_was_saved_in_four_bits_runs_as_it_is(tmp_path):
+    """As llava-tiny that is quantised when it is loaded, in the dtype of the saved one's rest."""
+    pytest.importorskip("bitsandbytes")
+    usual = HFModel("llava-tiny", {"quantize": "4bit", "dtype": "bfloat16"})
+    saved = shutil.copytree(usual.folder, tmp_path / "saved")
+    (saved / "model.safetensors").unlink()
+    usual.model.save_pretrained(saved)
+    model = HFModel(str(saved), {})
+    described = model.describe()
+    assert (described["quantization"], described["dtype"]) == ("bitsandbytes", "bfloat16")
+    requests = requests_for(tmp_path, images=2)
+    answers, expected = answers_of(model, requests), answers_of(usual, requests)
+    for key, answer in expected.items():
+        assert (answers[key].text, answers[key].p_yes) == (answer.text, answer.p_yes)
+    with pytest.raises(ModelError, match="cannot be run in float32"):
+        HFModel(str(saved), {"dtype": "float32"})
+    with pytest.raises(ModelError, match="--quantize 8bit does nothing for saved"):
+        HFModel(str(saved), {"quantize": "8bit"})
+
+
+@pytest.mark.parametrize(
+    ("method", "package"),
+    [("awq", "gptqmodel"), ("gptq", "optimum"), ("compressed-tensors", "compressed_tensors")],
+)
+def test_a_quantised_checkpoint_without_its_package_is_one_clear_error(tmp_path, method, package):
+    from bench import registry
+
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+
+    checkpoint = shutil.copytree(registry.MODEL_ALIASES["llava-tiny"], tmp_path / "m")
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "bits": 4}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="need a package that is not installed") as error:
+        _ = HFModel(str(checkpoint), {}).model
+    assert "pip install" in error.value.reason
+
+
 def test_eager_attention_is_as_exact(tiny, tmp_path):
     model = HFModel(str(tiny("qwen2_5_vl")), {"attention": "eager", "protocol": "native"})
     requests = requests_for(tmp_path, images=2)
@@ -87,8 +128,6 @@ def test_a_map_that_is_none_is_told(tmp_path, monkeypatch):
     file.write_text('["cpu"]')
     with pytest.raises(ModelError, match="is no map"):
         given_placement({"device_map": str(file)})
-    import importlib.util
-
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else real(name)
