@@ -468,18 +468,18 @@ def test_two_processes_on_one_folder_make_each_stage_once(tmp_path):
         dpo={"batch": 4},
         evaluate=None,
     )
-    command = [*BENCH, "align", str(file), "--out", str(tmp_path / "out")]
-    processes = []
-    for _ in range(2):
-        processes.append(
-            subprocess.Popen(
-                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-        )
-    errors = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-    assert any("another process makes" in text for text in errors), errors
     out = tmp_path / "out"
+    words = ["align", str(file), "--out", str(out)]
+    other = subprocess.Popen(
+        [*BENCH, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not any(out.glob("prompts-*")):
+        assert other.poll() is None, "it ended before it began"
+        time.sleep(0.01)
+    here = bench(*words)
+    errors = [here.stderr, other.communicate()[1]]
+    assert [here.returncode, other.returncode] == [0, 0], errors
+    assert any("another process makes" in text for text in errors), errors
     rows = read_lines(next(out.glob("responses-*")) / "responses.jsonl")
     assert len(rows) == len({row["key"] for row in rows}) == 8 * 3 * 3
     for name in ("prompts", "images", "responses", "rewards", "preferences", "dpo"):

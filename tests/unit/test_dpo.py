@@ -263,6 +263,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(checkpoint, inputs, tmp_pa
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[0])
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_the_same_global_batch(checkpoint, inputs, tmp_path):
     adapters = []
     for name, batch, launch in (("one", 2, ""), ("two", 1, "--multi_gpu --num_processes 2")):
