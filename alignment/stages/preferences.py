@@ -15,7 +15,7 @@ import random
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -39,8 +39,11 @@ class Preferences(Settings):
 
     `margin` is the smallest difference of rewards. `length_bias` is how many words the chosen
     responses are given to be longer than the rejected on average; null leaves it as it comes.
-    `shuffle` draws chosen and rejected at random (a control). `limit` keeps so many pairs.
+    Two controls: `shuffle` turns each pair at random, `pick: random` takes any two responses of a
+    group, whatever their rewards. `limit` keeps so many pairs.
     """
+
+    pick: Literal["extremes", "random"] = "extremes"
 
     margin: float = Field(0.0, ge=0)
     length_bias: float | None = 0.0
@@ -71,14 +74,16 @@ def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int)
     for group in groups:
         if len(group) > 1:
             candidates.append(group)
-    no_prices = [0.0] * len(candidates)
-    uncorrected = pairs(candidates, no_prices, settings.margin)
-    prices = no_prices
-    if settings.length_bias is not None:
-        prices = balancing_prices(candidates, settings.margin, settings.length_bias)
-    chosen = pairs(candidates, prices, settings.margin)
     # One generator for limit and shuffle, so that a control keeps the same pairs.
     rng = random.Random(f"preferences {seed}")
+    prices = [0.0] * len(candidates)
+    if settings.pick == "random":
+        chosen = uncorrected = [Pair(*rng.sample(group, 2)) for group in candidates]
+    else:
+        uncorrected = pairs(candidates, prices, settings.margin)
+        if settings.length_bias is not None:
+            prices = balancing_prices(candidates, settings.margin, settings.length_bias)
+        chosen = pairs(candidates, prices, settings.margin)
     if settings.limit is not None:
         indices = rng.sample(range(len(chosen)), min(settings.limit, len(chosen)))
         chosen = [chosen[index] for index in sorted(indices)]

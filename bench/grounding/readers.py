@@ -18,7 +18,7 @@ from bench.language.object_mentions import read_synonyms
 if TYPE_CHECKING:
     from bench.models.instruct import InstructModel
 
-VERSION = "1"  # of the rules in bench/language/
+VERSION = "2"  # of the rules in bench/language/
 CONCURRENT = 8
 MAX_TOKENS = 1024
 MAX_CLAIMS = 40  # of one response; what a model lists beyond them is left out
@@ -240,7 +240,8 @@ def reader_of(spec: str, error: type[BenchError], api_key_env: str | None = None
         api_key_env: The variable of a server's key.
     """
     if spec == "coco":
-        return CocoReader(read_synonyms(coco_objects.synonym_lines()))
+        lines = coco_objects.synonym_lines(coco_objects.IN_PHOTOGRAPHS)
+        return CocoReader(read_synonyms(lines))
     if spec == "noun-phrases":
         return NounPhraseReader()
     return ModelReader(spec, error, api_key_env)

@@ -156,8 +156,12 @@ def _objects_in_question(instruction: str, synonyms: Mapping[str, str]) -> list[
 
 
 def _mentions(words: Sequence[Word], synonyms: Mapping[str, str]) -> list[tuple[int, str]]:
-    # chair.py sees no man in "men", but who claims men claims a man.
-    lemmas = ["man" if word.text == "men" else word.lemma for word in words]
+    lemmas = []
+    for word in words:
+        # chair.py sees no man in "men", but who claims men claims a man. It sees a plant in "feet
+        # planted on the ground" and skis in "skied", where none is claimed.
+        lemma = "man" if word.text == "men" else word.lemma
+        lemmas.append("" if word.is_verb else lemma)
     return mentions_in(lemmas, synonyms)
 
 

@@ -5,6 +5,8 @@ CHAIR has its own, longer list, which its licence keeps out of this package.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 OBJECTS: dict[str, tuple[str, ...]] = {
     "person": ("man", "woman", "people", "boy", "girl", "child"),
     "bicycle": ("bike",),
@@ -89,6 +91,34 @@ OBJECTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def synonym_lines() -> str:
-    """The categories in the form of CHAIR's list."""
-    return "\n".join(", ".join([name, *words]) for name, words in OBJECTS.items())
+# What captions of photographs call them besides; nothing in the built-in world is called so. Only
+# words of which a question about the category is the right one: a desk is no dining table.
+IN_PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
+    "person": (
+        *("kid", "toddler", "teenager", "individual", "guy", "lady", "gentleman", "player"),
+        *("athlete", "rider", "skier", "snowboarder", "skateboarder", "surfer", "cyclist"),
+        *("passenger", "spectator", "onlooker", "bystander", "visitor", "tourist", "chef"),
+        *("worker", "waiter", "bride", "groom", "musician", "catcher", "umpire"),
+    ),
+    "car": ("sedan", "suv", "taxi"),
+    "airplane": ("airliner", "jet"),
+    "train": ("locomotive",),
+    "boat": ("canoe", "kayak", "yacht", "ferry"),
+    "bird": ("duck", "goose", "swan", "gull", "seagull", "pigeon", "parrot", "owl", "eagle"),
+    "cow": ("cattle",),
+    "chair": ("armchair",),
+    "cell phone": ("cellphone",),
+    "oven": ("stove",),
+}
+
+
+def synonym_lines(more: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The categories in the form of CHAIR's list.
+
+    Args:
+        more: More words, by category.
+    """
+    lines = []
+    for name, words in OBJECTS.items():
+        lines.append(", ".join([name, *words, *(more or {}).get(name, ())]))
+    return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -105,17 +106,18 @@ def test_a_price_per_word_takes_the_length_bias_away_from_long_and_short_respons
         assert abs(preferences.length_bias(after)) < 0.3
 
 
-def stage(tmp_path: Path, texts: list[tuple[str, float, str]], **settings):
+def stage(tmp_path: Path, texts: list[tuple[str, float, str]], instructions: int = 1, **settings):
+    """Pairs of responses with rewards and finish reasons, each given to every instruction."""
     for name in ("images", "responses", "rewards"):
         (tmp_path / name).mkdir(exist_ok=True)
     (tmp_path / "out").mkdir(exist_ok=True)
     append_lines(tmp_path / "images" / "images.jsonl", [{"id": "0", "file": "images/0.png"}])
-    keyed = [(f"0/{n}", *row) for n, row in enumerate(texts)]
+    keyed = [(f"{i}/{n}", *row) for i in range(instructions) for n, row in enumerate(texts)]
     rows = [
         {
             "key": k,
             "image": "0",
-            "instruction": "?",
+            "instruction": f"{k.partition('/')[0]}?",
             "model": "m",
             "text": t,
             "tokens": 3,
@@ -148,6 +150,16 @@ def test_empty_truncated_and_repeated_responses_are_dropped_and_counted(tmp_path
         1,
     )
     assert (pairs[0]["chosen"], pairs[0]["rejected"]) == ("A dog.", "A cow.")
+
+
+def test_random_pairs_know_nothing_of_the_rewards(tmp_path):
+    texts = [("A dog.", 2.0, "stop"), ("A cat.", 1.0, "stop"), ("A cow.", 0.0, "stop")]
+    counts, pairs = stage(tmp_path, texts, instructions=600, pick="random", margin=5.0)
+    assert counts["pairs"] == 600 and counts["prices_per_word"] == [0.0]
+    drawn = Counter((pair["chosen"], pair["rejected"]) for pair in pairs)
+    assert len(drawn) == 6, "every two of three, both ways"
+    assert all(70 < count < 130 for count in drawn.values()), drawn
+    assert abs(counts["mean_margin"]) < 0.2
 
 
 class NotANumber(Reward):

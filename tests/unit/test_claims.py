@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from bench.errors import BenchError
+from bench.grounding.readers import Response, reader_of
 from bench.language.claims import claims_of, object_claim, what_is_asked_to_exist
 from bench.language.object_mentions import read_synonyms
 from bench.scenes.facts import synonym_lines
@@ -227,3 +229,26 @@ def test_a_claim_is_a_question_to_a_model():
         "Is there one knife in the image?",
         "Are there three knives in the image?",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "objects"),
+    [
+        ("Two snowboarders and a skier.", ["person"]),
+        ("Ducks swim beside a kayak.", ["bird", "boat"]),
+        ("An armchair stands next to the stove.", ["chair", "oven"]),
+        # What is done is no thing.
+        ("Their feet are planted firmly on the ground.", []),
+        ("Her hair is tied back.", []),
+        ("The plane bears a flag.", ["airplane"]),
+        ("Another plane bearing a flag.", ["airplane"]),
+        ("They skied and skateboarded all day.", []),
+        # chair.py counts each of these as an object that it is not.
+        ("A man is seated on a stool at a desk.", ["person"]),
+        ("A computer monitor and a plastic container.", []),
+    ],
+)
+def test_captions_of_photographs_claim_what_they_name_and_nothing_else(text, objects):
+    reader = reader_of("coco", BenchError)
+    ((_, claims),) = reader.read([Response(text, "Describe this image.")])
+    assert sorted({claim.subject for claim in claims if not claim.denied}) == objects
