@@ -384,22 +384,24 @@ def execute(prepared: Prepared) -> Outcome:
         if job.benchmark.judged and job.judge is not None:
             with progress_bar(f"{name}: judging", len(questions.samples)) as progress:
                 unjudged = runner.judge_answers(store, job.judge, questions, progress)
-        # An earlier start may have judged the run; its verdicts then count.
-        record = _with_refusals(store, job)
+        record = _with_judge_and_refusals(store, prepared)
         outcome = runner.summarise(store, job.benchmark, questions, record, unanswered, unjudged)
         return replace(outcome, recorded_before=record["created"] if is_only_shown else None)
 
 
-def _with_refusals(store: RunFolder, job: Job) -> dict[str, Any]:
-    """The run's record, with what servers refused: another temperature moves answers."""
-    record = store.record()
+def _with_judge_and_refusals(store: RunFolder, prepared: Prepared) -> dict[str, Any]:
+    """The run's record, with who judged it, and what servers refused.
+
+    Another temperature moves answers. Without a judge the verdicts of an earlier start count.
+    """
+    job, record = prepared.job, store.record()
+    record["judge"] = prepared.record["judge"] or record["judge"]
     refusals = dict.fromkeys(record.get("negotiated") or ())
     for server in (job.model, job.judge if job.benchmark.judged else None):
         if isinstance(server, Negotiating):
             refusals |= dict.fromkeys(server.negotiated)
-    if list(refusals) != (record.get("negotiated") or []):
+    if refusals:
         record["negotiated"] = list(refusals)
-        store.write_record(record)
     return record
 
 
@@ -448,9 +450,7 @@ def rescore(run: Run, judge: Judge | None) -> tuple[Benchmark, Outcome]:
             with progress_bar(f"{benchmark.name}: judging", len(questions.samples)) as progress:
                 unjudged = runner.judge_answers(store, judge, questions, progress)
             record = {**record, "judge": judge.describe()}
-        # A folder that has moved is found there from now on.
-        if record != store.record():
-            store.write_record(record)
+        # With the record, so that a folder that has moved is found there from now on.
         return benchmark, runner.summarise(store, benchmark, questions, record, {}, unjudged)
 
 

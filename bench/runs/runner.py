@@ -362,7 +362,7 @@ def summarise(
     unanswered: Mapping[str, str],
     unjudged: Mapping[str, str],
 ) -> Outcome:
-    """Scores the recorded answers, writes scores and metrics, and returns them.
+    """Scores the recorded answers, writes record, scores and metrics, and returns the metrics.
 
     Args:
         store: The run's folder.
@@ -405,6 +405,6 @@ def summarise(
 
     metrics = with_spread(benchmark, scores)
     metrics = with_caveats(metrics, record, benchmark.judged, answered, metric_subsets)
-    store.write_results(scores, metrics)
+    store.write_results(record, scores, metrics)
     reasons = Counter(score.unscored for score in scores if score.unscored is not None)
     return Outcome(store.path, metrics, dict(reasons))

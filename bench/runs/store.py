@@ -148,11 +148,10 @@ class RunFolder:
             self.write_record(record)
             return
         recorded = self.check_same(record)
-        # Answers are the same whoever judges them, whatever they are called.
+        # Answers are the same whatever they are called. Who judges them stands beside his figures.
         updated = dict(recorded)
-        for part in ("judge", "name"):
-            if record.get(part):
-                updated[part] = record[part]
+        if record.get("name"):
+            updated["name"] = record["name"]
         if record.get("created") != recorded.get("created"):
             answered = self.answers().keys()
             if not answered >= set(keys):
@@ -255,8 +254,17 @@ class RunFolder:
             )
         return list(map(build_metric, read_json(self.metrics_file)["metrics"]))
 
-    def write_results(self, scores: Sequence[Score], metrics: Sequence[Metric]) -> None:
-        """Replaces scores.jsonl and metrics.json."""
+    def write_results(
+        self, record: Mapping[str, Any], scores: Sequence[Score], metrics: Sequence[Metric]
+    ) -> None:
+        """Replaces run.json, scores.jsonl and metrics.json.
+
+        Nobody ever reads figures beside the record of others: until the new ones are there, the
+        run has none.
+        """
+        if json.loads(dump({"format": FORMAT, **record})) != self.record():
+            self.metrics_file.unlink(missing_ok=True)
+            self.write_record(record)
         replace_lines(self.scores_file, map(asdict, scores))
         write_json(self.metrics_file, {"metrics": list(map(asdict, metrics))})
 

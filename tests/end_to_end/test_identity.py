@@ -265,6 +265,33 @@ def test_after_an_upgrade_the_same_command_continues_the_run_and_says_so(tmp_pat
     assert "transformers " not in done.stdout
 
 
+def test_a_judge_who_was_killed_takes_nobodys_figures(tmp_path, monkeypatch):
+    """A kill at any moment leaves a judge beside figures of his own, or no figures."""
+    command = ("run", "--model", "llava-tiny", "--suite", "mmhal", "--data", "scenes")
+    command += ("--limit", 12, "--out", tmp_path)
+    run = tmp_path / "mmhal"
+    assert bench(*command).returncode == 0
+    before = (run / "run.json").read_bytes(), (run / "metrics.json").read_bytes()
+
+    def killed(*_):
+        raise SystemExit(137)
+
+    other = (*command, "--judge", "grounding:llava-tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.runs.runner.judge_answers", killed)
+        assert bench(*other).returncode == 137
+    assert ((run / "run.json").read_bytes(), (run / "metrics.json").read_bytes()) == before
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.runs.store.replace_lines", killed)
+        assert bench(*other).returncode == 137
+    assert not (run / "metrics.json").exists()
+    assert "mmhal has no metrics" in bench("board", tmp_path).stdout
+    assert bench(*other).returncode == 0
+    assert Run(run).record["judge"]["kind"] == "grounding"
+    caveats = {text for row in metrics(run).values() for text in row["caveats"]}
+    assert any("llava-tiny" in text for text in caveats), caveats
+
+
 def test_a_run_whose_data_has_moved_is_scored_judged_and_reported_there(pictures, tmp_path):
     data = tmp_path / "before"
     shutil.copytree(pictures, data)

@@ -26,7 +26,8 @@ def run_with(tmp_path, answers_by_image):
                 requests.append(Request(name, path.name, path, "?", "?", 8, False, (name,)))
                 scores.append(Score(name, "all", path.name, {"correct": correct}))
                 store.append_answers([(requests[-1], Answer(text), None)])
-        store.write_results(scores, [])
+        store.begin({"judge": None})
+        store.write_results(store.record(), scores, [])
     return Run(store.path), samples, requests
 
 
@@ -61,5 +62,5 @@ def test_a_run_without_scores_or_pictures_has_none(tmp_path):
     run, samples, requests = run_with(tmp_path, [[("x", True)]])
     (tmp_path / "0.png").write_bytes(b"no picture")
     assert write_examples(run, samples, requests) is None
-    run.store.write_results([], [])
+    run.store.write_results(run.record, [], [])
     assert write_examples(Run(run.folder), samples, requests) is None

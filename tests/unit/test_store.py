@@ -12,7 +12,7 @@ import pytest
 from bench.errors import StoreError
 from bench.files import append_lines, dump, read_lines
 from bench.runs.store import RunFolder, differences
-from bench.types import Answer, Request, Verdict
+from bench.types import Answer, Metric, Request, Verdict
 
 RECORD = {"created": "now", "model": {"name": "m", "sha": "1"}, "limit": None, "judge": None}
 
@@ -85,9 +85,28 @@ def test_another_experiment_is_refused_naming_what_changed(store):
     assert "created" not in error.value.reason
 
 
-def test_a_judge_may_be_added_later(store):
-    store.begin({**RECORD, "judge": {"kind": "openai"}})
+def test_a_judge_may_be_added_later_and_stands_beside_his_own_figures_only(store, monkeypatch):
+    def score(value: float) -> Metric:
+        return Metric("score", "all", value, value, value, 1, 0, "higher", "rating")
+
+    figures = [score(3.5)]
+    store.write_results(store.record(), [], figures)
+    judged = {**RECORD, "judge": {"kind": "openai"}}
+    store.begin({**judged, "created": "later"})
+    assert store.record()["judge"] is None and store.metrics() == figures, "not judged yet"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.runs.store.replace_lines", full)
+        with pytest.raises(OSError, match="No space"):
+            store.write_results(judged, [], [score(1.0)])
+    with pytest.raises(StoreError, match="has no metrics"):
+        store.metrics()
+    store.write_results(judged, [], [score(1.0)])
     assert store.record()["judge"] == {"kind": "openai"}
+    assert [metric.value for metric in store.metrics()] == [1.0]
 
 
 def test_a_session_is_recorded_if_it_can_ask_and_replaced_if_it_gave_nothing(store):
