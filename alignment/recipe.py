@@ -31,6 +31,7 @@ from alignment.stages.responses import Responses
 from alignment.training.settings import Training
 from bench import registry
 from bench.errors import BenchError
+from bench.yaml_text import parse_yaml
 
 SHIPPED = Path(__file__).parent / "recipes"
 FROM_PROMPTS = ("prompts", "images", "responses", "rewards")  # what `pairs` takes the place of
@@ -166,7 +167,7 @@ def read_recipe(name: Path) -> Recipe:
     file = name if name.exists() else shipped.get(str(name), name)
     try:
         text = file.read_text(encoding="utf-8")
-        content, tree = yaml.safe_load(text), yaml.compose(text)
+        content, tree = parse_yaml(text), yaml.compose(text)
     except OSError as error:
         raise RecipeError(
             f"{file} cannot be read.",

@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 import yaml
 
 from bench.errors import BenchError, one_line
+from bench.yaml_text import parse_yaml
 
 TIMEOUT = 120.0  # seconds
 RETRIES = 6
@@ -548,7 +549,7 @@ def api_options(
         name, separator, value = text.partition("=")
         name = name.strip()
         try:
-            options[name] = yaml.safe_load(value)
+            options[name] = parse_yaml(value)
         except yaml.YAMLError as error:
             raise error_type(
                 f"--api-option {text} cannot be read.", one_line(error), "Write NAME=VALUE."

@@ -29,10 +29,21 @@ def dump(value: Any) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The content of a JSON text.
+
+    Raises ValueError for what is no JSON, or is nested more deeply than Python can follow.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def read_json(file: Path) -> Any:
     """The content of one of our JSON files. Raises StoreError if it is not JSON."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StoreError(
             f"{file} is not readable.",
@@ -58,7 +69,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     # Only "\n" ends a line: splitlines() would also cut at U+2028 and kin inside a model's answer.
     for number, line in enumerate(body.split(b"\n"), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if not isinstance(row, dict):
@@ -240,7 +251,7 @@ def read_rows(
 
 def _array(file: Path, text: str) -> list[Any]:
     try:
-        rows = json.loads(text)
+        rows = parse_json(text)
     except ValueError as error:
         raise DataError(
             f"{file} is truncated or corrupt.", f"It is not JSON: {error}.", RESTORE
@@ -255,7 +266,7 @@ def _lines(file: Path, text: str) -> list[Any]:
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError as error:
             raise DataError(
                 f"{file} is truncated or corrupt in line {number}.",

@@ -9,7 +9,6 @@ cannot tell is no gate.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,13 +23,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import registry
 from bench.errors import BenchError, os_reason
-from bench.files import indented, write_json
+from bench.files import indented, parse_json, write_json
 from bench.metrics.paired import Paired, change_of, paired
 from bench.runs.caveats import decoding_of
 from bench.runs.run import Results, Run, by_benchmark, figures_of, find_runs
 from bench.runs.store import build_metric, build_score
 from bench.stats import NORMAL_QUANTILE, detectable
 from bench.types import CAVEAT, Figure, Metric, Score, caveats_of, scale_of
+from bench.yaml_text import parse_yaml
 from leaderboards.compare import COMPARED, differing
 
 FORMAT = 1
@@ -96,7 +96,7 @@ def read_margins(file: Path | None, references: Mapping[str, Results]) -> Margin
     if file is None:
         return Margins()
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = parse_yaml(file.read_text(encoding="utf-8"))
         margins = Margins.model_validate(content or {})
     except (OSError, UnicodeDecodeError) as error:
         raise GateError(
@@ -204,7 +204,7 @@ def read_reference(path: Path) -> dict[str, Reference]:
     if path.is_dir():
         return recorded(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']} is not {FORMAT}")
         references = {}
@@ -213,6 +213,11 @@ def read_reference(path: Path) -> dict[str, Reference]:
             # An earlier version wrote none; only benchmarks without figures of their own need them.
             metrics = list(map(build_metric, part.get("metrics", [])))
             references[name] = Reference(part["record"], metrics, scores, dict(part["answers"]))
+            if not scores:
+                raise ValueError(f"it has no scores of {name}")
+        # Whatever is compared with nothing passes.
+        if not references:
+            raise ValueError("it holds no benchmark")
         return references
     except OSError as error:
         raise GateError(

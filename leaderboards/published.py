@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from bench.errors import BenchError, os_reason
+from bench.yaml_text import parse_yaml
 
 FOLDER = Path(__file__).parent / "published"
 PAPER = "synth_align"  # whose figures come first
@@ -69,7 +70,7 @@ def read_published(folder: Path = FOLDER) -> list[Published]:
     # The paper's own figures come first; where sources disagree, the first value is shown.
     for file in sorted(folder.glob("*.yaml"), key=lambda file: (file.stem != PAPER, file.name)):
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            content = parse_yaml(file.read_text(encoding="utf-8"))
             for table in content["tables"]:
                 figures += _figures(table, f"{content['source']}, {table['name']}")
         except OSError as error:

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignment.settings import RecipeError
+from bench.files import parse_json
 
 IMAGE = "<image>"  # what stands for the image in a text
 PEOPLE = ("human", "user")  # who asks
@@ -114,9 +114,9 @@ def _rows(file: Path) -> Iterator[Any]:
     if file.suffix == ".jsonl":
         for line in text.split("\n"):
             if line.strip():
-                yield json.loads(line)
+                yield parse_json(line)
         return
-    content = json.loads(text)
+    content = parse_json(text)
     if isinstance(content, Mapping):
         for image, row in content.items():
             yield {**row, "image_id": image}
@@ -164,7 +164,7 @@ def _conversations(number: str, row: Mapping[str, Any]) -> Iterator[ReleasedPair
 def _rlhf_v(number: str, row: Mapping[str, Any]) -> Iterator[ReleasedPair | str]:
     texts = row["text"]
     if isinstance(texts, str):
-        texts = json.loads(texts)
+        texts = parse_json(texts)
     image = row.get("image") or row["image_path"]
     yield _pair(
         str(row.get("idx", number)), image, texts["question"], texts["chosen"], texts["rejected"]

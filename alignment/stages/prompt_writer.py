@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
 from alignment.rows import PromptRow
 from alignment.settings import RecipeError
 from bench.chat import Chat, NoReply, Parallel
 from bench.errors import BenchError
+from bench.files import parse_json
 
 CONCURRENT = 8
 MAX_TOKENS = 1024
@@ -55,7 +55,7 @@ def written(
         try:
             reply = chat.ask(request, TEMPERATURE, MAX_TOKENS, seed=seed).text
             # Models put JSON into a code block, or a sentence before it.
-            content = json.loads(reply[reply.find("{") : reply.rfind("}") + 1])
+            content = parse_json(reply[reply.find("{") : reply.rfind("}") + 1])
             prompt = content["prompt"].strip()
             instructions = [str(text).strip() for text in content["instructions"]]
         except (NoReply, ValueError, KeyError, TypeError, AttributeError):

@@ -6,7 +6,6 @@ its own words; its replies are kept in written.jsonl.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from alignment.rows import PromptRow
 from alignment.settings import Beside, RecipeError, Settings
 from alignment.stages.prompt_categories import LIGHTS, SUBJECTS_OF, VIEWS
 from alignment.stages.prompt_writer import writer, written
-from bench.files import append_lines, read_lines, replace_lines
+from bench.files import append_lines, parse_json, read_lines, replace_lines
 from bench.language.english import article, listed, plural
 from bench.scenes.facts import place
 from bench.scenes.world import CATEGORIES, CONTEXTS
@@ -223,7 +222,7 @@ def _read_line(file: Path, number: int, line: str) -> Draft:
     content: dict[str, Any] = {"prompt": line.strip()}
     if line.lstrip().startswith("{"):
         try:
-            content = json.loads(line)
+            content = parse_json(line)
         except ValueError as error:
             raise RecipeError(
                 f"{file} is broken in line {number}.", f"{error}.", "Correct the line."

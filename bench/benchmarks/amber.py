@@ -14,7 +14,6 @@ downloads. Without spaCy's vectors the relation.json rule runs on NLTK's nouns (
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
@@ -32,7 +31,7 @@ from bench.benchmarks.scoring import (
     values_of,
 )
 from bench.errors import DataError
-from bench.files import read_rows
+from bench.files import parse_json, read_rows
 from bench.language import nltk_words
 from bench.language.object_mentions import nouns
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
@@ -240,7 +239,7 @@ class Words:
     def __init__(self, data: Data) -> None:
         path = data.file("amber/relation.json")
         try:
-            self.relation: dict[str, list[str]] = dict(json.loads(path.read_text(encoding="utf-8")))
+            self.relation: dict[str, list[str]] = dict(parse_json(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise DataError(
                 f"{path} is truncated or corrupt.",

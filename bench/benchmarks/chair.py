@@ -12,7 +12,6 @@ of COCO 2014.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,6 +21,7 @@ import numpy as np
 
 from bench.benchmarks.scoring import clusters_of, mean_of, metric, scored
 from bench.errors import DataError
+from bench.files import parse_json
 from bench.language import nltk_words
 from bench.language.object_mentions import categories_in, chair_words, read_synonyms
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
@@ -221,7 +221,7 @@ def ground_truth(data: Data) -> dict[str, list[str]]:
     """
     path = data.file(GROUND_TRUTH)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         categories = content["categories"]
         objects_of = {}
         for image, indices in content["images"].items():

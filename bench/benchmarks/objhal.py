@@ -12,7 +12,6 @@ captions were lemmatised with part-of-speech tags.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +28,7 @@ from bench.benchmarks.chair import (
 )
 from bench.benchmarks.scoring import clusters_of, mean_of, metric, scored, unjudged, unscored
 from bench.errors import DataError
-from bench.files import read_rows
+from bench.files import parse_json, read_rows
 from bench.language.object_mentions import ANIMAL_PAIRS, categories_in, read_synonyms, read_words
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
 from bench.stats import Floats, complement, estimates_of_sums, ratios
@@ -179,8 +178,8 @@ def listed_objects(reply: str) -> list[str] | None:
         text[text.find("[") : text.rfind("]") + 1],
     ):
         try:
-            content = json.loads(candidate)
-        except (ValueError, RecursionError):
+            content = parse_json(candidate)
+        except ValueError:
             continue
         if isinstance(content, list):
             return [item for item in content if isinstance(item, str)]

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.benchmarks.chair import GROUND_TRUTH, SYNONYMS, installed_wording
 from bench.errors import DataError, os_reason
-from bench.files import replace_file
+from bench.files import parse_json, replace_file
 from bench.language.object_mentions import categories_in, read_synonyms
 
 SPLITS = ("train", "val")
@@ -78,14 +78,14 @@ def build(coco: Path, out: Path) -> tuple[Path, int, str]:
 def _read(file: Path, fields: tuple[str, ...]) -> Mapping[str, Any]:
     """One of COCO's annotation files."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
             f"{file} cannot be read.",
             f"{os_reason(error)}.",
             "Unpack annotations_trainval2014.zip of the COCO site and give its folder.",
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(
             f"{file} is truncated or corrupt.", f"{error}.", "Unpack it again."
         ) from error

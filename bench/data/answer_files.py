@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import DataError, ModelError
-from bench.files import read_rows
+from bench.files import parse_json, read_rows
 
 # The model's words, by the name of the field. `text` and `answer` are last, because questions and
 # labels have these names too.
@@ -351,7 +350,7 @@ def _rows_of_object(path: Path, text: str) -> list[dict[str, Any]] | None:
     They are CHAIR's sentences, lists by part of the benchmark, rows by id, or answers by id.
     """
     try:
-        whole = json.loads(text)
+        whole = parse_json(text)
     except ValueError:  # JSON lines
         return None
     if not isinstance(whole, dict) or set(whole) & {*ANSWER_FIELDS, *QUESTION_FIELDS}:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import DataError
-from bench.files import read_rows
+from bench.files import parse_json, read_rows
 from bench.language.english import question_about
 
 PER_IMAGE = 3
@@ -61,7 +61,7 @@ def _read(file: Path) -> dict[str, list[str]]:
         )
     text = file.read_text(encoding="utf-8")
     try:
-        whole = json.loads(text)
+        whole = parse_json(text)
     except ValueError:  # JSON lines
         whole = None
     items: list[tuple[Any, Any]]

@@ -8,12 +8,12 @@ review begins with its number.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.errors import JudgeError
+from bench.files import parse_json
 from bench.types import Answer, Sample, Verdict
 
 SUMMARY = "Average score:"  # what follows it in a log belongs to no review
@@ -76,13 +76,13 @@ def read_reviews(text: str) -> dict[str, str]:
     stripped = text.lstrip()
     try:
         if stripped.startswith("["):
-            items = json.loads(text)
+            items = parse_json(text)
             return {str(index): _content(item) for index, item in enumerate(items)}
         if stripped.startswith("{"):
             reviews = {}
             for line in text.splitlines():
                 if line.strip():
-                    row = json.loads(line)
+                    row = parse_json(line)
                     reviews[str(row["sample"])] = str(row["text"])
             return reviews
     except (ValueError, KeyError, TypeError, IndexError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
-import json
 import os
 import re
 import sys
@@ -19,7 +18,7 @@ import torch
 
 from bench import registry
 from bench.errors import BenchError, ModelError, one_line
-from bench.files import replace_file, sha256_of
+from bench.files import parse_json, replace_file, sha256_of
 from bench.models.placement import USUAL, Placement
 
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "non_lora_trainables.bin"]
@@ -371,7 +370,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     What transformers itself cannot read, it says when it reads it.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

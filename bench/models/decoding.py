@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import ModelError, faults_of, one_line
+from bench.yaml_text import parse_yaml
 
 
 class Contrast(BaseModel):
@@ -154,7 +155,7 @@ def _code(source: str, rest: str) -> dict[str, Any]:
     arguments = {}
     for part in filter(None, rest.split(",")):
         name, _, value = part.partition("=")
-        arguments[name.strip()] = yaml.safe_load(value)
+        arguments[name.strip()] = parse_yaml(value)
     return {"source": source, "arguments": arguments}
 
 

@@ -13,7 +13,6 @@ place without a tensor too.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import pickle
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 
 from bench.errors import ModelError, one_line
+from bench.files import parse_json
 from bench.models import checkpoints
 from bench.models.placement import USUAL, Placement
 
@@ -467,7 +467,7 @@ def _read_tensors(file: Path) -> Tensors:
 
 def _read_object(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read.", f"{error}.", GET_AGAIN) from error
     # Everything below asks for its fields.

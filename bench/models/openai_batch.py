@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bench.chat import Chat, NoReply, Reply
 from bench.errors import one_line
-from bench.files import append_lines, read_lines
+from bench.files import append_lines, parse_json, read_lines
 from bench.terminal import note
 
 MOST_REQUESTS = 50_000  # what OpenAI takes in a file
@@ -133,7 +133,7 @@ class Batches:
     def _read_line(self, line: str, replies: dict[str, Reply | NoReply]) -> None:
         """Adds the reply of one line; a line that is none is left out."""
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             key = row["custom_id"]
             response = row.get("response") or {}
             fault = row.get("error") or {}

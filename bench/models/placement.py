@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from bench.errors import ModelError, one_line
+from bench.files import parse_json
 
 MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 BITS = ("4bit", "8bit")
@@ -111,8 +111,8 @@ def _device_map(text: Any) -> str | dict[str, str | int] | None:
         return None if text is None else str(text)
     file = Path(str(text))
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"--device-map {text} cannot be read.",
             f"{type(error).__name__}: {one_line(error)}.",

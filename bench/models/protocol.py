@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from bench.errors import ModelError, faults_of
 from bench.models.decoding import GREEDY
 from bench.types import Benchmark, Sample
+from bench.yaml_text import parse_yaml
 
 VICUNA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -111,7 +112,7 @@ def read_protocol(name: str) -> Protocol:
             "Check the path.",
         )
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = parse_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ModelError(f"{file} is not YAML.", f"{error}", "Correct the file.") from error
     base = content.pop("base", "native") if isinstance(content, dict) else None

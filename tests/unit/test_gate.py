@@ -133,6 +133,8 @@ def test_a_reference_carries_its_environment_and_what_was_run(good, tmp_path):
     [
         lambda content: content.pop("benchmarks"),
         lambda content: content.update(format=9),
+        lambda content: content["benchmarks"].clear(),
+        lambda content: content["benchmarks"]["pope"].update(scores=[]),
         lambda content: content["benchmarks"]["pope"]["scores"][0].pop("cluster"),
         lambda content: content["benchmarks"]["pope"]["scores"][0].pop("sample"),
         lambda content: content["benchmarks"]["pope"]["scores"][0].update(values=3),

@@ -29,6 +29,7 @@ FLOORS = (
         "bench/chat.py",
         "bench/files.py",
         "bench/terminal.py",
+        "bench/yaml_text.py",
     ),
     ("bench/stats.py", "bench/types.py", "bench/errors.py", "bench/language/", "bench/__init__.py"),
 )

@@ -1,0 +1,45 @@
+"""YAML that people write or send: read so that no text of a few bytes can hang a command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+MOST_VALUES = 100_000  # that a text stands for once its aliases are followed
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of a YAML text.
+
+    Raises yaml.YAMLError for what is no YAML, is nested more deeply than Python can follow, or
+    whose aliases stand for itself or for more values than anybody writes.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None and _values(root, {}) > MOST_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MOST_VALUES:,} values")
+        return yaml.safe_load(text)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+
+
+def _values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values a node stands for.
+
+    Args:
+        node: The node.
+        counted: The numbers that are known, by node; a node that is being counted has infinitely
+            many, for it holds itself.
+    """
+    if id(node) in counted:
+        return counted[id(node)]
+    counted[id(node)] = MOST_VALUES + 1
+    total = 1
+    if isinstance(node, yaml.SequenceNode):
+        total += sum(_values(item, counted) for item in node.value)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            total += _values(key, counted) + _values(value, counted)
+    counted[id(node)] = total
+    return total
