@@ -29,9 +29,15 @@ FLOORS = (
         "bench/chat.py",
         "bench/files.py",
         "bench/terminal.py",
-        "bench/yaml_text.py",
     ),
-    ("bench/stats.py", "bench/types.py", "bench/errors.py", "bench/language/", "bench/__init__.py"),
+    (
+        "bench/stats.py",
+        "bench/types.py",
+        "bench/errors.py",
+        "bench/yaml_text.py",
+        "bench/language/",
+        "bench/__init__.py",
+    ),
 )
 # The built-in world is a source of data like the hub, and is opened where the hub is.
 UPWARD = {("bench/runs/sources.py", "bench/scenes/data.py")}
