@@ -72,9 +72,10 @@ def load_clip(name: str, processor_name: str | None) -> Scorer:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model: Any = AutoModel.from_pretrained(name, use_safetensors=True)
+        code = {"trust_remote_code": False}  # left out, it would be asked for on the terminal
+        model: Any = AutoModel.from_pretrained(name, use_safetensors=True, **code)
         model = model.to(device).eval()
-        processor = AutoProcessor.from_pretrained(processor_name or name, use_fast=False)
+        processor = AutoProcessor.from_pretrained(processor_name or name, use_fast=False, **code)
     except (OSError, ValueError, ImportError) as error:
         raise RecipeError(
             f"The image-text model {name} cannot be loaded.",

@@ -136,7 +136,7 @@ class ImageRewardScorer:
         try:
             tensors = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
             model = ImageRewardModel(tensors, read_settings(folder / TEXT_CONFIG))
-            self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+            self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
         except Exception as error:  # a pickle that is none raises anything
             raise RecipeError(
                 f"ImageReward cannot be loaded from {folder}.",

@@ -36,7 +36,9 @@ class InstructModel:
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         try:
             # Padded on the left, so that all replies of a batch begin in the same column.
-            self.tokenizer = AutoTokenizer.from_pretrained(self.folder, padding_side="left")
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                self.folder, padding_side="left", trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError) as fault:
             raise error(
                 f"The {role} {spec} has no tokenizer.",
@@ -69,7 +71,9 @@ class InstructModel:
         from transformers import AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=self.dtype)
+            model = AutoModelForCausalLM.from_pretrained(
+                self.folder, dtype=self.dtype, trust_remote_code=False
+            )
         except Exception as fault:  # safetensors, pickle and transformers raise many types
             raise self.error(
                 f"The {self.role} {self.name} cannot be loaded.",
