@@ -31,7 +31,7 @@ def check(settings: Training) -> None:
 
 def run(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Trains on all pairs, in this process or in those that `launch` starts."""
-    if settings.launch:
+    if settings.launch.strip():
         return launch(settings, inputs, out, seed)
     with warnings.catch_warnings():
         # The libraries warn each other.

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import os
 import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignment.settings import RecipeError
 from alignment.training.settings import Training
 from alignment.training.trainer import train
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 from bench.files import read_json, write_json
 from bench.terminal import show_error
 
@@ -24,18 +26,61 @@ SHIPPED = Path(__file__).parent / "accelerate"
 
 
 def check_launch(settings: Training) -> None:
-    """Raises RecipeError if a configuration needs a library that is not installed."""
-    if settings.measure and "fsdp" in shlex.split(settings.launch):
+    """Raises RecipeError for what `accelerate launch` does not take, or names another script.
+
+    The same for a configuration that needs a library which is not installed.
+    """
+    words = _words(settings.launch)
+    if words:
+        _check_options(settings.launch, _with_configuration(words))
+    if settings.measure and "fsdp" in words:
         raise RecipeError(
             "`measure` does not go with `launch: fsdp`.",
             "No process has the whole model while it trains.",
             "Leave `measure` out, or use zero2.",
         )
-    if "zero2" in shlex.split(settings.launch) and importlib.util.find_spec("deepspeed") is None:
+    if "zero2" in words and importlib.util.find_spec("deepspeed") is None:
         raise RecipeError(
             "DeepSpeed is not installed.",
             "`launch: zero2` shares gradients and optimizer states out with it.",
             "pip install 'synth-align[deepspeed]', or use `launch: fsdp`.",
+        )
+
+
+def _words(launch: str) -> list[str]:
+    try:
+        return shlex.split(launch)
+    except ValueError as error:  # a quote without its end
+        raise RecipeError(
+            f"`launch: {launch}` cannot be read.", f"{error}.", "Correct the quotes."
+        ) from error
+
+
+def _with_configuration(words: Sequence[str]) -> list[str]:
+    """The arguments with the file of a shipped configuration in the place of its name."""
+    config = SHIPPED / f"{words[0]}.yaml"
+    return ["--config_file", str(config), *words[1:]] if config.is_file() else list(words)
+
+
+def _check_options(launch: str, arguments: Sequence[str]) -> None:
+    """Raises RecipeError if something in the arguments would be run in the place of a training."""
+    from accelerate.commands.launch import launch_command_parser
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            parsed = launch_command_parser().parse_args([*arguments, "-m", __name__, "JOB"])
+    except SystemExit as error:
+        raise RecipeError(
+            f"`launch: {launch}` holds no options of accelerate.",
+            one_line(said.getvalue().rpartition("error: ")[2] or "It asks for help."),
+            "`accelerate launch --help` shows them.",
+        ) from error
+    if (parsed.training_script, parsed.training_script_args) != (__name__, ["JOB"]):
+        raise RecipeError(
+            f"`launch: {launch}` names something to run.",
+            f"'{parsed.training_script}' would run in the place of the training.",
+            "Give options of `accelerate launch` alone.",
         )
 
 
@@ -56,10 +101,7 @@ def launch(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int)
         },
     )
     # Settings go through a file: the processes share no memory with this one.
-    arguments = shlex.split(settings.launch)
-    config = SHIPPED / f"{arguments[0]}.yaml"
-    if config.is_file():
-        arguments = ["--config_file", str(config), *arguments[1:]]
+    arguments = _with_configuration(_words(settings.launch))
     if not {"--main_process_port", "--num_machines"} & set(arguments):
         # A free port, else two trainings on one machine would meet on accelerate's own.
         arguments = ["--main_process_port", "0", *arguments]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from alignment.settings import RecipeError
 from alignment.stages import dpo
+from alignment.training.launch import check_launch
 from alignment.training.pair_trainer import PairTrainer
 from alignment.training.settings import Lora, Training
 from alignment.training.trainer import make_trainer, use_reference
@@ -280,6 +281,36 @@ def test_two_processes_train_as_one_with_the_same_global_batch(checkpoint, input
     assert all(
         torch.allclose(adapters[0][name], adapters[1][name], atol=1e-5) for name in adapters[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("launch", "words"),
+    [
+        ("--num_processes 2 evil.py", "names something to run"),
+        ("evil.py", "names something to run"),
+        ("--num_processes 2 -m evil", "names something to run"),
+        ("fsdp evil.py", "names something to run"),
+        ("--nonsense", "no options of accelerate"),
+        ("--num_processes", "no options of accelerate"),
+        ("--help", "no options of accelerate"),
+        ('--num_processes "2', "cannot be read"),
+    ],
+)
+def test_launch_takes_options_alone(checkpoint, tmp_path, monkeypatch, capsys, launch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("open('it-ran', 'w')\n")
+    with pytest.raises(RecipeError, match=words):
+        check_launch(settings(checkpoint, launch=launch))
+    assert not (tmp_path / "it-ran").exists()
+    said = capsys.readouterr()
+    assert "usage" not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    "launch", ["", " ", "--multi_gpu --num_processes 2", "fsdp --num_processes 4"]
+)
+def test_launch_takes_accelerates_options(checkpoint, launch):
+    check_launch(settings(checkpoint, launch=launch))
 
 
 def test_a_training_in_processes_that_fails_says_so(checkpoint, inputs, tmp_path):
