@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import sys
 import threading
@@ -11,13 +12,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 import typer
 
 from bench import __version__
-from bench.errors import BenchError
+from bench.errors import BenchError, os_reason
 from bench.types import Progress
 
 LINE_EVERY = {0: 60.0, 1: 5.0}  # seconds between lines of progress without a terminal, by verbosity
@@ -153,12 +155,17 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
+        _prepare_output()
         try:
-            with warnings.catch_warnings():
-                # Libraries address these to the developers who call them, not to our users.
-                warnings.simplefilter("ignore", FutureWarning)
-                warnings.showwarning = _show_warning
-                command(*args, **kwargs)
+            try:
+                with warnings.catch_warnings():
+                    # Libraries address these to the developers who call them, not to our users.
+                    warnings.simplefilter("ignore", FutureWarning)
+                    warnings.showwarning = _show_warning
+                    command(*args, **kwargs)
+            finally:
+                # What cannot be written is told here, and not by the interpreter when it ends.
+                sys.stdout.flush()
         except BenchError as error:
             show_error(error)
             raise typer.Exit(2) from error
@@ -168,10 +175,20 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, typer.Abort, click.ClickException):
             raise
         except BrokenPipeError as error:
-            # `bench … | head` has read enough; nothing more may be flushed at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # `bench … | head` has read enough.
+            _write_no_more()
             raise typer.Exit(CLOSED_PIPE) from error
         except Exception as error:
+            if isinstance(error, OSError) and not _can_write():
+                _write_no_more()
+                show_error(
+                    BenchError(
+                        "Standard output cannot be written to.",
+                        f"{os_reason(error)}.",
+                        "What was computed is kept: `bench score RUN` shows a run's figures again.",
+                    )
+                )
+                raise typer.Exit(2) from error
             # Exit code 1 is a failed gate's: a fault of ours must never look like one.
             traceback.print_exc()
             note(
@@ -182,6 +199,31 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERNAL_ERROR) from error
 
     return wrapped
+
+
+def _prepare_output() -> None:
+    """A terminal that knows no ± shows a question mark; nobody reads what was closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, nowhere)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _can_write() -> bool:
+    """Whether standard output takes another line. What it refused is not in its buffer any more."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _write_no_more() -> None:
+    """What is left in the buffer goes nowhere when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -76,6 +76,7 @@ JudgeMaxTokens = Annotated[
 RunPath = Annotated[Path, typer.Argument(help="A run, or a folder of runs.", show_default=False)]
 
 
+@reports_errors
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"synth-align {__version__}")

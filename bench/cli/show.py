@@ -49,12 +49,15 @@ def show_metrics(shown: ShownRun) -> None:
         table.add_row(*row)
     # A pipe has no width; rich would take 80 columns and cut.
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    console.print(Text(f"{shown.title} · {shown.model}", style="bold"))
     caption = "value ± half-width, or [low, high], of the 95 % interval, clustered by image"
-    console.print(Text(caption))
-    console.print(table)
-    for caveat in caveats_of(shown.metrics):
-        console.print(Text(f"{CAVEAT} {caveat}"))
+    # Printed by Python: where the reader has gone, rich would exit with a failed gate's code.
+    with console.capture() as captured:
+        console.print(Text(f"{shown.title} · {shown.model}", style="bold"))
+        console.print(Text(caption))
+        console.print(table)
+        for caveat in caveats_of(shown.metrics):
+            console.print(Text(f"{CAVEAT} {caveat}"))
+    print(captured.get(), end="")
 
 
 def _cells(metrics: Sequence[Metric]) -> tuple[list[str], list[list[str]]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -391,6 +393,57 @@ def test_a_closed_pipe_is_no_fault_of_ours(tmp_path):
         text=True,
     )
     assert "Traceback" not in done.stderr and "fault of" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A run that can be shown again."""
+    out = tmp_path_factory.mktemp("scored")
+    words = ("--suite", "pope", "--data", "scenes", "--limit", 12, "--out", out)
+    assert bench("run", "--model", "llava-tiny", *words).returncode == 0
+    return out / "pope"
+
+
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_output_that_is_full_is_one_clear_error(scored):
+    for words in (
+        ["score", scored],
+        ["score", scored, "--json"],
+        ["list", "suites"],
+        ["--version"],
+    ):
+        for buffering in ("", "1"):
+            command = shlex.join([*BENCH, *map(str, words)])
+            done = shell(f"{command} > /dev/full", PYTHONUNBUFFERED=buffering)
+            assert done.returncode == 2, done.stderr
+            assert " error: Standard output cannot be written to." in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_a_reader_who_has_gone_is_not_told_that_a_gate_failed(scored):
+    done = shell(f"{shlex.join([*BENCH, 'score', str(scored)])} | head -c 10")
+    assert done.returncode in (0, 141) and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_terminal_of_few_characters_and_a_closed_one_lose_nothing_else(scored):
+    command = shlex.join([*BENCH, "score", str(scored)])
+    plain = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = shell(command, **plain)
+    assert done.returncode == 0, done.stderr
+    accuracy = metrics(scored)["accuracy", "all"]["value"]
+    assert re.search(rf"^accuracy .* {100 * accuracy:.2f}", done.stdout, re.MULTILINE)
+    assert shell(f"{command} >&-").returncode == 0
+    assert shell(f"{command} 2>&-").returncode == 0
 
 
 def test_a_folder_is_taken_before_an_alias_and_may_hold_a_plus(tmp_path, monkeypatch):
