@@ -103,8 +103,14 @@ class Folder:
     def _index(self) -> dict[str, list[Path]]:
         """All images by file name."""
         index: dict[str, list[Path]] = {}
+        walked = set()
         # People link COCO's folder into place instead of copying 6 GB.
-        for folder, _, files in os.walk(self.image_root, followlinks=True):
+        for folder, folders, files in os.walk(self.image_root, followlinks=True):
+            real = os.path.realpath(folder)
+            # A folder may have two names; one that holds a link to itself has infinitely many.
+            if real in walked:
+                folders.clear()
+            walked.add(real)
             for name in files:
                 if name.lower().endswith(SUFFIXES):
                     index.setdefault(name, []).append(Path(folder, name))

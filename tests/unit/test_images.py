@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from bench.data.folder import Folder
 from bench.data.images import peculiarities, read_image
 from bench.errors import DataError
 from bench.models.hf import HFModel
@@ -177,3 +178,24 @@ def test_data_check_tells_what_is_peculiar(pictures, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"1 of {len(images)} images: 16-bit grey, scaled to 8 bits; the first is" in done.stdout
     assert f"1 of {len(images)} images: of a palette, converted to RGB" in done.stdout
+
+
+def test_links_to_folders_above_are_not_followed_for_ever_and_others_are(tmp_path):
+    images = tmp_path / "data" / "images"
+    elsewhere = tmp_path / "elsewhere" / "VD" / "figure"
+    for folder in (images / "coco", elsewhere):
+        folder.mkdir(parents=True)
+    draw(images / "coco" / "a.png", 1)
+    draw(elsewhere / "b.png", 2)
+    for number in range(8):
+        (images / f"loop{number}").symlink_to(".")
+        (images / "coco" / f"up{number}").symlink_to("../..")
+    for name in ("first", "hallusion_bench"):
+        (images / name).symlink_to(tmp_path / "elsewhere")
+    data = Folder(tmp_path / "data")
+    assert data.image("a.png", "coco") == images / "coco" / "a.png"
+    assert (
+        data.image("VD/figure/b.png", "hallusion_bench").read_bytes()
+        == (elsewhere / "b.png").read_bytes()
+    )
+    assert data.image("c.png", "coco") is None
