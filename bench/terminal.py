@@ -20,6 +20,7 @@ import typer
 
 from bench import __version__
 from bench.errors import BenchError, os_reason
+from bench.escaping import visible
 from bench.types import Progress
 
 LINE_EVERY = {0: 60.0, 1: 5.0}  # seconds between lines of progress without a terminal, by verbosity
@@ -33,7 +34,7 @@ def show_error(error: BenchError) -> None:
     parts = {"error: ": error.fact, "reason: ": error.reason, "remedy: ": error.remedy}
     for label, part in parts.items():
         if part:
-            print(f"{label:>8}{part}", file=sys.stderr)
+            print(f"{label:>8}{visible(part)}", file=sys.stderr)
 
 
 class _Verbosity:
@@ -50,7 +51,12 @@ def set_verbosity(level: int) -> None:
 def note(text: str) -> None:
     """A remark on standard error, so that standard output stays for results."""
     if _Verbosity.level > QUIET:
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
+
+
+def show(text: str, end: str = "\n") -> None:
+    """A result on standard output; what names and answers hold is shown and not obeyed."""
+    print(visible(text), end=end, flush=True)
 
 
 @contextmanager

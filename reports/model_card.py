@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.errors import BenchError
+from bench.escaping import markdown_text, visible
 from bench.runs.run import Run
 from bench.types import Metric, scale_of
 from reports.results import benchmark_tables
@@ -42,8 +43,8 @@ def model_card(runs: Sequence[Run]) -> str:
                     dataset_type=run.benchmark,
                     dataset_name=dataset,
                     metric_type=name,
-                    metric_name="; ".join(
-                        [f"{name}, 95 % interval {_interval(metric)}", *metric.caveats]
+                    metric_name=visible(
+                        "; ".join([f"{name}, 95 % interval {_interval(metric)}", *metric.caveats])
                     ),
                     metric_value=round(scale_of(metric.unit) * metric.value, 2),
                 )
@@ -53,10 +54,10 @@ def model_card(runs: Sequence[Run]) -> str:
     adapter: dict[str, Any] = {}
     if model.get("adapter_sha256"):
         # The hub shows an adapter below its base model.
-        base = str(model["name"]).partition("+")[0]
+        base = visible(str(model["name"]).partition("+")[0])
         adapter = {"base_model": base, "library_name": "peft"}
     metadata = ModelCardData(
-        model_name=names[0],
+        model_name=visible(names[0]),
         eval_results=results,
         pipeline_tag="image-text-to-text",
         **adapter,
@@ -72,7 +73,7 @@ def model_card(runs: Sequence[Run]) -> str:
 {metadata.to_yaml()}
 ---
 
-# {names[0]}
+# {markdown_text(names[0])}
 
 Measured with synth-align {version}; protocol `{protocol}`, weights `{model.get("weights_sha256")}`.
 
@@ -96,4 +97,8 @@ def _command(run: Run) -> str:
     if not words:
         model, data = str(run.record["model"]["name"]), str(run.record["source"]["data"])
         words = ["run", "--model", model, "--suite", run.benchmark, "--data", data]
-    return f"$ bench {shlex.join(words)}"
+    command = shlex.join(words)
+    # It stands between two lines of ```, of which it may hold none.
+    if "\n" in command or "`" in command:
+        command = " ".join(command.replace("`", "'").split())
+    return f"$ bench {visible(command)}"

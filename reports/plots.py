@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 
+from bench.escaping import plot_text
 from bench.metrics.paired import Paired
 from bench.runs.run import Run, group_by_benchmark
 from bench.stats import Floats
@@ -69,7 +70,7 @@ def forest(comparisons: Sequence[Comparison], names: Mapping[Path, str]) -> Plot
             if figure.better != "neither":
                 model = f"{names[comparison.second]}: " if several else ""
                 mark = f" {CAVEAT}" if comparison.caveats else ""
-                rows.append((f"{model}{figure.title}{mark}", row.paired))
+                rows.append((plot_text(f"{model}{figure.title}{mark}"), row.paired))
     rows.reverse()  # the axis counts from below
     plot = Plot(figsize=(7, 1 + 0.32 * len(rows)), layout="constrained")
     axes = plot.subplots()
@@ -152,9 +153,9 @@ def _subset_plot(runs: Sequence[Run], figure: Figure) -> Plot | None:
         axes.errorbar(
             x, values, yerr=[lows, highs], linestyle="none", capsize=2, label=_legend(run), **style
         )
-    axes.set_xticks(range(len(subsets)), subsets)
+    axes.set_xticks(range(len(subsets)), list(map(plot_text, subsets)))
     unit = ", %" if figure.unit == "fraction" else ""
-    axes.set_ylabel(f"{figure.title}{unit}")
+    axes.set_ylabel(plot_text(f"{figure.title}{unit}"))
     axes.legend(fontsize=8, frameon=False)
     _open_frame(axes)
     return plot
@@ -162,7 +163,8 @@ def _subset_plot(runs: Sequence[Run], figure: Figure) -> Plot | None:
 
 def _legend(run: Run) -> str:
     """The model, marked if its numbers have caveats, which the tables beside the figure name."""
-    return f"{run.label} {CAVEAT}" if caveats_of(run.metrics) else run.label
+    label = plot_text(run.label)
+    return f"{label} {CAVEAT}" if caveats_of(run.metrics) else label
 
 
 def _subset_metrics(run: Run, figure: Figure) -> dict[str, Metric]:

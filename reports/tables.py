@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from bench.escaping import csv_text, markdown_text, visible
+
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -67,24 +69,22 @@ class Table(NamedTuple):
 def markdown(table: Table) -> str:
     """GitHub's form."""
     rule = ["---", *["---:"] * (len(table.header) - 1)]
-    lines = [f"### {table.caption}", "", _markdown_row(table.header), _markdown_row(rule)]
+    header = list(map(markdown_text, table.header))
+    lines = [f"### {markdown_text(table.caption)}", "", _markdown_row(header), _markdown_row(rule)]
     for row in table.rows:
-        lines.append(
-            _markdown_row([f"**{cell.text}**" if cell.bold else cell.text for cell in row])
-        )
+        lines.append(_markdown_row(list(map(_markdown_cell, row))))
     # Two spaces at the end break a line.
-    notes = [f"{note}  " for note in table.notes]
+    notes = [f"{markdown_text(note)}  " for note in table.notes]
     return "\n".join([*lines, "", *notes]).rstrip() + "\n"
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return f"**{cell.text}**" if cell.bold else cell.text
+    text = markdown_text(cell.text)
+    return f"**{text}**" if cell.bold else text
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    # A bar in a model's name would end its cell, a line break its row.
-    escaped = [" ".join(cell.replace("|", "\\|").split()) for cell in cells]
-    return f"| {' | '.join(escaped)} |"
+    return f"| {' | '.join(cells)} |"
 
 
 def latex(table: Table) -> str:
@@ -117,7 +117,7 @@ def _latex_cell(cell: Cell) -> str:
 
 def tex(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
-    return LATEX_SPECIAL.sub(lambda match: LATEX[match[0]], text)
+    return LATEX_SPECIAL.sub(lambda match: LATEX[match[0]], " ".join(visible(text).split()))
 
 
 def document(tables: Sequence[Table]) -> str:
@@ -134,7 +134,7 @@ def document(tables: Sequence[Table]) -> str:
 
 def _csv_cell(cell: Cell) -> str:
     """The number in full, so that it can be computed with; the text if there is none."""
-    return cell.text if math.isnan(cell.value) else repr(cell.value)
+    return csv_text(cell.text) if math.isnan(cell.value) else repr(cell.value)
 
 
 def as_csv(table: Table) -> str:
@@ -142,8 +142,9 @@ def as_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     has_caveats = any(table.caveats)
-    writer.writerow([*table.header, "caveats"] if has_caveats else table.header)
+    header = list(map(csv_text, table.header))
+    writer.writerow([*header, "caveats"] if has_caveats else header)
     for index, row in enumerate(table.rows):
         cells = list(map(_csv_cell, row))
-        writer.writerow([*cells, table.caveats[index]] if has_caveats else cells)
+        writer.writerow([*cells, csv_text(table.caveats[index])] if has_caveats else cells)
     return out.getvalue()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.errors import DataError
-from bench.terminal import reports_errors
+from bench.terminal import reports_errors, show
 
 PREVIEWED = 24  # scenes on a contact sheet
 
@@ -27,8 +27,8 @@ def data_pope(
 
     usable, skipped = read_objects(objects)
     for file in write(build(usable, seed), out):
-        print(file)
-    print(f"{len(usable)} images; {skipped} with fewer than three objects left out.")
+        show(str(file))
+    show(f"{len(usable)} images; {skipped} with fewer than three objects left out.")
 
 
 @app.command("get")
@@ -59,11 +59,11 @@ def data_get(
             except DataError as error:  # the others may be had
                 faults.append(error)
     if lines:
-        print("\n".join(lines))
-        print(f"Where they came from: {out / RECORD}")
+        show("\n".join(lines))
+        show(f"Where they came from: {out / RECORD}")
     for benchmark in benchmarks:
         if benchmark.left:
-            print(f"{benchmark.name}, left to you: {benchmark.left}")
+            show(f"{benchmark.name}, left to you: {benchmark.left}")
     for fault in faults[:-1]:
         note(f"{fault.fact} {fault.reason}")
     if faults:
@@ -82,7 +82,7 @@ def data_chair(
     from bench.cli.chair_objects import build
 
     file, images, rule = build(coco, out)
-    print(f"{file}: the objects of {images} images; captions read by the {rule} words")
+    show(f"{file}: the objects of {images} images; captions read by the {rule} words")
 
 
 @app.command("scenes")
@@ -105,7 +105,7 @@ def data_scenes(
     if preview is not None:
         contact_sheet(scenes[:PREVIEWED]).save(preview, "PNG")
         sheet = f", contact sheet in {preview}"
-    print(f"{len(scenes)} scenes in {out}{sheet}")
+    show(f"{len(scenes)} scenes in {out}{sheet}")
 
 
 @app.command("pairs")
@@ -120,7 +120,7 @@ def data_pairs(
     from alignment.export import export
 
     count, images = export(folder, out)
-    print(f"{count} pairs in {out}; pictures in {images}")
+    show(f"{count} pairs in {out}; pictures in {images}")
 
 
 @app.command("check")

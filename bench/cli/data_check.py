@@ -14,6 +14,7 @@ from bench.data.source_table import table
 from bench.errors import DataError
 from bench.runs.runner import Questions, prepare, read_samples
 from bench.runs.sources import open_data
+from bench.terminal import show
 from bench.types import Benchmark, Sample
 
 OFFICIAL_COUNTS = {"pope-2910": {"random": 2910, "popular": 3000, "adversarial": 3000}}
@@ -46,7 +47,7 @@ def check(folder: Path, images: Path | None, suites: Sequence[str] | None) -> bo
             is_absent = "must hold the official file" in error.reason
             if suites is None and is_absent:
                 continue
-            print(f"{name}: {error.fact} {error.reason} {error.remedy}")
+            show(f"{name}: {error.fact} {error.reason} {error.remedy}")
             all_well = False
             continue
         checked += 1
@@ -56,7 +57,7 @@ def check(folder: Path, images: Path | None, suites: Sequence[str] | None) -> bo
         _show(name, questions, problems, notes)
         all_well = all_well and not problems
     if not checked and all_well:
-        print(f"{folder} holds no official file of any benchmark.")
+        show(f"{folder} holds no official file of any benchmark.")
         return False
     return all_well
 
@@ -65,14 +66,14 @@ def _show(name: str, questions: Questions, problems: Sequence[str], notes: Seque
     subsets = Counter(map(attrgetter("subset"), questions.samples))
     sizes = ", ".join(f"{subset} {count}" for subset, count in subsets.items())
     images = set(map(attrgetter("image"), questions.requests))
-    print(
+    show(
         f"{name}: {len(questions.samples)} samples ({sizes}), {len(questions.requests)} distinct, "
         f"{len(images)} images"
     )
     for problem in problems[:SHOWN_PROBLEMS]:
-        print(f"  problem: {problem}")
+        show(f"  problem: {problem}")
     for note in notes:
-        print(f"  note: {note}")
+        show(f"  note: {note}")
 
 
 def _altered(folder: Path, name: str) -> list[str]:

@@ -20,7 +20,7 @@ from bench import __version__
 from bench.cli.data import app as data_app
 from bench.errors import BenchError, DataError, ModelError
 from bench.language.thoughts import Tags
-from bench.terminal import USUAL, reports_errors, set_verbosity
+from bench.terminal import USUAL, reports_errors, set_verbosity, show
 
 if TYPE_CHECKING:
     from bench.cli.show import JudgePair
@@ -79,7 +79,7 @@ RunPath = Annotated[Path, typer.Argument(help="A run, or a folder of runs.", sho
 @reports_errors
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"synth-align {__version__}")
+        show(f"synth-align {__version__}")
         raise typer.Exit
 
 
@@ -380,7 +380,7 @@ def _show_baseline(folder: Path) -> None:
         return
     comparison = with_baseline(run)
     if comparison is not None:
-        print(as_text([comparison]) + "\n")
+        show(as_text([comparison]) + "\n")
         return
     terminal.note(
         f"{run.benchmark}: no run beside it has the same decoding without the method. The same "
@@ -490,7 +490,7 @@ def judge(
                 pairs.append(JudgePair(specs[first], specs[second], agreed))
     if not json:
         for pair in pairs:
-            print(f"{as_text(*pair)}\n")
+            show(f"{as_text(*pair)}\n")
     _finish(outcomes, json, pairs)
 
 
@@ -514,7 +514,7 @@ def compare(
     from leaderboards.compare import compare as compare_folders
 
     comparisons = compare_folders(first, others, force)
-    print(as_json(comparisons) if json else as_text(comparisons))
+    show(as_json(comparisons) if json else as_text(comparisons))
 
 
 @app.command()
@@ -530,7 +530,7 @@ def board(
     from leaderboards.board import board as make_board
 
     table, remarks = make_board(runs or [])
-    print(as_json(table, remarks) if json else as_text(table, remarks))
+    show(as_json(table, remarks) if json else as_text(table, remarks))
 
 
 @app.command()
@@ -562,7 +562,7 @@ def report(
     for remark in remarks:
         terminal.note(f"warning: {remark}")
     for file in files:
-        print(file)
+        show(str(file))
 
 
 @app.command()
@@ -587,7 +587,7 @@ def check(
 
     # A reference is made of a run that is trusted; there is nothing to check it against.
     if save is not None:
-        print(f"{gate.save(path, save)} benchmarks in {save}")
+        show(f"{gate.save(path, save)} benchmarks in {save}")
         return
     if against is None:
         raise BenchError(
@@ -598,7 +598,7 @@ def check(
     references = gate.read_reference(against)
     chosen_margins = gate.read_margins(margins, references)
     checks = gate.check(gate.recorded(path), references, chosen_margins)
-    print(gate.as_json(checks) if json else gate.as_text(checks))
+    show(gate.as_json(checks) if json else gate.as_text(checks))
     if junit is not None:
         gate.write_junit(checks, junit)
     verdict = gate.outcome(checks)
@@ -657,7 +657,7 @@ def align(
                 recipes.append(content.variant(name, content.seed + extra_seed))
     if dry_run:
         for item in recipes:
-            print(plan.as_text(item.name, plan.plan(item, folder)))
+            show(plan.as_text(item.name, plan.plan(item, folder)))
         return
     for item in recipes:
         plan.check_space(item, folder)
@@ -682,12 +682,12 @@ def align(
                     "figures": result.rows,
                 }
             )
-        print(indented({"aligned": aligned}))
+        show(indented({"aligned": aligned}))
     # A recipe need not evaluate.
     measured = [result for result in results if result.rows]
     if measured and not json:
         for result in measured:
-            print(f"{as_text(result)}\n")
+            show(f"{as_text(result)}\n")
     if measured:
         text = table(measured)
         if seeds > 1:
@@ -695,7 +695,7 @@ def align(
             over_seeds = tables(measured, controls)
             text = f"{over_seeds}\n{text}"
             if not json:
-                print(over_seeds)
+                show(over_seeds)
         replace_file(folder / "results.md", text)
         terminal.note(f"table: {folder / 'results.md'}")
 
@@ -719,7 +719,7 @@ def convert(
     from bench.models.convert import convert as convert_checkpoint
 
     convert_checkpoint(source, target, base)
-    print(target)
+    show(str(target))
 
 
 @app.command("list")
@@ -736,13 +736,13 @@ def list_(
     rows = listing(what, folder)
     if json:
         objects = [{"name": name, "what": text} for name, text in rows]
-        print(indented({what: objects}))
+        show(indented({what: objects}))
         return
     width = 0
     for name, _ in rows:
         width = max(width, len(name))
     for name, text in rows:
-        print(f"{name:{width}}  {text}")
+        show(f"{name:{width}}  {text}")
 
 
 def _tags(text: str | None) -> Tags | None:
@@ -877,7 +877,7 @@ def _show(
     for (benchmark, outcome, _), item in zip(outcomes, shown, strict=True):
         if not as_json:
             show_metrics(item)
-            print(f"run: {outcome.folder}\n", flush=True)
+            show(f"run: {outcome.folder}\n")
         reasons = sorted(outcome.unscored.items(), key=lambda reason: -reason[1])
         # A run of thousands may have as many reasons.
         for reason, count in reasons[:SHOWN_REASONS]:

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.escaping import visible
 from bench.files import indented
 from bench.metrics.agreement import Agreement
+from bench.terminal import show
 from bench.types import CAVEAT, Metric, caveats_of, format_value
 
 PIPE_WIDTH = 160  # columns of a table that goes into a file or another program
@@ -46,17 +48,17 @@ def show_metrics(shown: ShownRun) -> None:
         justify = "right" if number else "left"
         table.add_column(heading.replace("_", " "), justify=justify)  # type: ignore[arg-type]
     for row in body:
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     # A pipe has no width; rich would take 80 columns and cut.
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     caption = "value ± half-width, or [low, high], of the 95 % interval, clustered by image"
     # Printed by Python: where the reader has gone, rich would exit with a failed gate's code.
     with console.capture() as captured:
-        console.print(Text(f"{shown.title} · {shown.model}", style="bold"))
+        console.print(Text(visible(f"{shown.title} · {shown.model}"), style="bold"))
         console.print(Text(caption))
         console.print(table)
         for caveat in caveats_of(shown.metrics):
-            console.print(Text(f"{CAVEAT} {caveat}"))
+            console.print(Text(visible(f"{CAVEAT} {caveat}")))
     print(captured.get(), end="")
 
 
@@ -108,4 +110,4 @@ def show_json(runs: Sequence[ShownRun], judges: Sequence[JudgePair]) -> None:
         content["agreement"] = [
             {"judges": [pair.first, pair.second]} | asdict(pair.agreement) for pair in judges
         ]
-    print(indented(content))
+    show(indented(content))
