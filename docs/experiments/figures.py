@@ -1,0 +1,135 @@
+"""Figures of the experiment, from the recorded results.
+
+    bench align recipe.yaml --seeds 3 --variants … --out out --json > results.json
+    python docs/experiments/figures.py docs/experiments/results.json docs/experiments
+
+`rates.png`: hallucination against recall, a dot for each seed, an ellipse of the mean intervals
+over images around their mean. `forest.png`: differences from the base, a line for each seed.
+`scaling.png`, where the conditions are there: rates by pairs and by candidates.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+
+RATES = ("MMHal hallucination rate", "CHAIRs")
+RECALL = "CHAIR recall"
+FOREST = (*RATES, "CHAIRi, objects once", RECALL, "POPE AUC", "AMBER Cover")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#777777", "#990099")
+MAIN = "grounding"
+Rows = Mapping[str, Mapping[str, Any]]  # of one training, by figure
+
+
+def read(file: Path) -> dict[str, list[Rows]]:
+    """The rows of all seeds, by condition in the order of the file."""
+    conditions: dict[str, list[Rows]] = defaultdict(list)
+    for item in json.loads(file.read_text(encoding="utf-8"))["aligned"]:
+        name = item["recipe"].removeprefix(f"{MAIN}-")
+        conditions[name].append({row["figure"]: row for row in item["figures"]})
+    return dict(conditions)
+
+
+def percent(row: Mapping[str, Any], side: str) -> tuple[float, float, float]:
+    """Value and interval of a side, in percent."""
+    value, low, high = (100 * number for number in row[side])
+    return value, low, high
+
+
+def rates(conditions: Mapping[str, Sequence[Rows]]) -> Figure:
+    """Hallucination against recall; better is to the right and below."""
+    plot = Figure(figsize=(10, 4.6), layout="constrained")
+    for axes, figure in zip(plot.subplots(1, 2), RATES, strict=True):
+        base = next(iter(conditions.values()))[0]
+        x, y = percent(base[RECALL], "base")[0], percent(base[figure], "base")[0]
+        axes.plot(x, y, "kX", markersize=9, label="base")
+        for (name, seeds), colour in zip(conditions.items(), COLOURS, strict=False):
+            points, widths = [], []
+            for rows in seeds:
+                recall = percent(rows[RECALL], "aligned")
+                rate = percent(rows[figure], "aligned")
+                points.append((recall[0], rate[0]))
+                widths.append((recall[2] - recall[1], rate[2] - rate[1]))
+            centre = tuple(map(statistics.fmean, zip(*points, strict=True)))
+            size = tuple(map(statistics.fmean, zip(*widths, strict=True)))
+            axes.add_patch(Ellipse(centre, *size, facecolor=colour, alpha=0.15))
+            axes.plot(*zip(*points, strict=True), "o", color=colour, label=name)
+        axes.set(xlabel="CHAIR recall, %", ylabel=f"{figure}, %")
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return plot
+
+
+def forest(conditions: Mapping[str, Sequence[Rows]]) -> Figure:
+    """Differences from the base in points, with each seed's interval over images."""
+    plot = Figure(figsize=(12, 1.2 + 0.45 * len(conditions)), layout="constrained")
+    for axes, figure in zip(plot.subplots(1, len(FOREST), sharey=True), FOREST, strict=True):
+        for place, (seeds, colour) in enumerate(zip(conditions.values(), COLOURS, strict=False)):
+            for number, rows in enumerate(seeds):
+                value, low, high = percent(rows[figure], "difference")
+                y = place + 0.18 * (number - (len(seeds) - 1) / 2)
+                axes.plot([low, high], [y, y], color=colour, linewidth=1.3)
+                axes.plot(value, y, "o", color=colour, markersize=4)
+        axes.axvline(0, color="black", linewidth=0.8)
+        better = next(iter(conditions.values()))[0][figure]["better"]
+        axes.set_title(f"{figure}\n({better} is better)", fontsize=8)
+        axes.set_yticks(range(len(conditions)), list(conditions))
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.invert_yaxis()
+    plot.supxlabel("difference from the base in points, 95 % interval over images", fontsize=9)
+    return plot
+
+
+def scaling(conditions: Mapping[str, Sequence[Rows]]) -> Figure | None:
+    """Rates by number of pairs and of candidates, None if nothing was varied."""
+    varied: dict[str, dict[int, Sequence[Rows]]] = {"pairs": {}, "samples": {}}
+    for name, seeds in conditions.items():
+        kind, _, number = name.partition("-")
+        if kind in varied and number.isdigit():
+            varied[kind][int(number)] = seeds
+    if not any(varied.values()):
+        return None
+    varied["pairs"][2000] = varied["samples"][4] = conditions[MAIN]
+    plot = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, (kind, by_number) in zip(
+        plot.subplots(1, 2, sharey=True), varied.items(), strict=True
+    ):
+        for figure, colour in zip(RATES, COLOURS, strict=False):
+            numbers = sorted(by_number)
+            means = []
+            for number in numbers:
+                values = [percent(rows[figure], "aligned")[0] for rows in by_number[number]]
+                axes.plot([number] * len(values), values, "o", color=colour, alpha=0.5)
+                means.append(statistics.fmean(values))
+            axes.plot(numbers, means, color=colour, label=figure)
+        axes.set(xscale="log", xlabel=kind if kind == "pairs" else "samples of each model")
+        axes.set_xticks(sorted(by_number), list(map(str, sorted(by_number))))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, frameon=False)
+    return plot
+
+
+def main() -> None:
+    """Writes the figures."""
+    conditions = read(Path(sys.argv[1]))
+    main_ones = {}
+    for name, seeds in conditions.items():
+        if not name.startswith(("pairs-", "samples-")) and "-beta-" not in name:
+            main_ones[name] = seeds
+    plots = {"rates": rates(main_ones), "forest": forest(main_ones), "scaling": scaling(conditions)}
+    for name, plot in plots.items():
+        if plot is not None:
+            plot.savefig(Path(sys.argv[2]) / f"{name}.png", dpi=110, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
