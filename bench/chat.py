@@ -19,7 +19,7 @@ from functools import cached_property
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 import yaml
 
@@ -35,6 +35,8 @@ LIST_TIMEOUT = 5.0  # seconds
 MODEL_FACTS = ("root", "parent", "owned_by", "max_model_len")
 FEW_LOGPROBS = 5  # what servers give that refuse more
 OPENAI_KEY = "OPENAI_API_KEY"
+THE_DEFAULT = "The default server"
+HIDDEN = "[hidden]"
 OPENAI_HOST = "openai.com"
 GIVE_UP = 16  # requests in a row that the server does not serve end the run
 BUSY_PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds to wait for a server that says so in a reply
@@ -326,7 +328,7 @@ class Chat:
             cause = error.__cause__ or error
             raise self.error_type(
                 f"{self.model} cannot be reached.",
-                f"{self.url or 'The default server'}: {_brief(cause)}.",
+                f"{self.without_secrets(f'{self.url or THE_DEFAULT}: {_brief(cause)}')}.",
                 "Check that the server is running, the URL and the network.",
             ) from error
         except Exception:  # it lives; many servers have no list of models
@@ -363,7 +365,7 @@ class Chat:
     def _refused(self, error: Any) -> BenchError:
         return self.error_type(
             f"{self.model} cannot be asked.",
-            f"The server says {error.status_code}: {_brief(error)}.",
+            f"The server says {error.status_code}: {self.without_secrets(_brief(error))}.",
             f"Check the model's name, the URL and the key{self._key_hint()}; "
             "what was answered so far is kept.",
         )
@@ -429,6 +431,20 @@ class Chat:
         # Who sets both variables says that they belong together.
         return is_openai or self.url == os.environ.get("OPENAI_BASE_URL")
 
+    def without_secrets(self, text: str) -> str:
+        """A text without the key and what the URL holds of the kind: a server may echo them."""
+        url = urlsplit(self.url or "")
+        secrets = [value for _, value in parse_qsl(url.query)]
+        secrets += [url.password or "", unquote(url.password or ""), url.username or ""]
+        if self._may_have_key():
+            secrets.append(os.environ.get(self.key_variable or OPENAI_KEY) or "")
+        # A short text stands in others by chance.
+        for secret in sorted(
+            filter(lambda secret: len(secret) > 3, secrets), key=len, reverse=True
+        ):
+            text = text.replace(secret, HIDDEN)
+        return text
+
     def ask(
         self,
         content: str | list[dict[str, Any]],
@@ -451,6 +467,18 @@ class Chat:
             NoReply: This request has no usable reply.
             BenchError: The server refuses the key or the model (of the type given to Chat).
         """
+        try:
+            return self._ask(content, temperature, max_tokens, **further)
+        except NoReply as error:
+            raise NoReply(self.without_secrets(str(error)), error.served) from error
+
+    def _ask(
+        self,
+        content: str | list[dict[str, Any]],
+        temperature: float,
+        max_tokens: int,
+        **further: Unpack[FurtherArguments],
+    ) -> Reply:
         import openai
 
         pauses, waits = list(GARBLED_PAUSES), list(BUSY_PAUSES)

@@ -241,6 +241,7 @@ def run(
         load_model,
         prepare,
         usual_folder,
+        without_url_secrets,
     )
 
     terminal.set_verbosity(verbose - quiet)
@@ -348,7 +349,7 @@ def run(
     fault: BenchError | None = None
     for item in prepared:
         try:
-            outcomes.append((item.job.benchmark, execute(item), model))
+            outcomes.append((item.job.benchmark, execute(item), without_url_secrets(model)))
         except BenchError as error:
             # What is finished is shown all the same.
             fault = error

@@ -238,7 +238,7 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         prompt["max_tokens"] = sorted({request.max_tokens for request in questions.requests})
     record = {
         "created": now,
-        "command": list(map(_without_secret, command)),
+        "command": list(map(without_url_secrets, command)),
         "name": job.name,
         "benchmark": {"name": benchmark.name, "version": benchmark.version},
         "data": {
@@ -560,7 +560,7 @@ def recorded_questions(run: Run, benchmark: Benchmark) -> Questions:
     return questions
 
 
-def _without_secret(word: str) -> str:
+def without_url_secrets(word: str) -> str:
     """A word of the command line without the user, password and query that a URL may carry."""
     return URL_SECRETS.sub(r"\1", word) if "://" in word else word
 
