@@ -435,14 +435,13 @@ class Chat:
         """A text without the key and what the URL holds of the kind: a server may echo them."""
         url = urlsplit(self.url or "")
         secrets = [value for _, value in parse_qsl(url.query)]
-        secrets += [url.password or "", unquote(url.password or ""), url.username or ""]
+        secrets += [url.password or "", unquote(url.password or "")]
         if self._may_have_key():
             secrets.append(os.environ.get(self.key_variable or OPENAI_KEY) or "")
-        # A short text stands in others by chance.
-        for secret in sorted(
-            filter(lambda secret: len(secret) > 3, secrets), key=len, reverse=True
-        ):
-            text = text.replace(secret, HIDDEN)
+        for secret in sorted(secrets, key=len, reverse=True):
+            # A short text stands in others by chance.
+            if len(secret) > 3:
+                text = text.replace(secret, HIDDEN)
         return text
 
     def ask(
