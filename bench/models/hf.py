@@ -72,8 +72,8 @@ CUSTOM = "custom_generate"  # transformers' folder for a decoding
 READ_AHEAD = 16  # images
 READERS = 2  # threads
 
-# What can move an answer on this machine.
 LONG_TO_LOAD = 1_000_000_000  # bytes of weights: nothing can be answered for a while
+# What can move an answer on this machine.
 SOFTWARE = ("synth-align", "torch", "transformers", "tokenizers", "peft", "pillow")
 
 Work = Sequence[tuple[Group, Any]]  # groups, each with its Encoded (engine) or image (`generate`)
@@ -205,9 +205,11 @@ class HFModel(ByProtocol):
     def _dtype(self, name: str) -> torch.dtype:
         """What is computed in: of a quantised checkpoint what its other weights are saved in."""
         asked = _dtype(name, self.device)
+        if self.quantization is None:
+            return asked
+        # transformers casts some of those weights to another, and leaves the rest.
         saved: torch.dtype | None = self.config.dtype
-        # transformers casts some of those weights, and leaves others.
-        if self.quantization is None or saved is None:
+        if saved is None:
             return asked
         if name != "auto" and asked != saved:
             raise ModelError(
