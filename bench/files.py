@@ -114,12 +114,19 @@ def sha256_of(file: Path) -> str:
 
 
 def replace_file(file: Path, content: str | bytes) -> None:
-    """Writes a content so that a reader sees the old one or the new, never a part of either."""
+    """Writes a content so that a reader sees the old one or the new, never a part of either.
+
+    A device or a pipe is written to and not replaced.
+    """
+    data = content.encode() if isinstance(content, str) else content
     # Beside the file, so that the rename stays on one file system.
     temporary = file.with_name(file.name + ".tmp")
     try:
+        if file.exists() and not file.is_file():
+            file.write_bytes(data)
+            return
         with temporary.open("wb") as out:
-            out.write(content.encode() if isinstance(content, str) else content)
+            out.write(data)
             out.flush()
             # Without it a crash may leave an empty file behind the rename.
             os.fsync(out.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import os
@@ -26,6 +27,13 @@ from bench.types import Progress
 LINE_EVERY = {0: 60.0, 1: 5.0}  # seconds between lines of progress without a terminal, by verbosity
 QUIET, USUAL, VERBOSE = -1, 0, 1
 CLOSED_PIPE = 141  # as shells report it
+# Of disks, permissions and names, which no code of ours can mend.
+OF_THE_SYSTEM = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES),
+        *(errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    }
+)
 INTERNAL_ERROR = 70  # as in BSD's sysexits
 
 
@@ -192,6 +200,16 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
                         "Standard output cannot be written to.",
                         f"{os_reason(error)}.",
                         "What was computed is kept: `bench score RUN` shows a run's figures again.",
+                    )
+                )
+                raise typer.Exit(2) from error
+            if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
+                show_error(
+                    BenchError(
+                        f"{error.filename or 'A file'} cannot be used.",
+                        f"The system says: {os_reason(error)}.",
+                        "Free space or change the permissions, then start the same command again: "
+                        "what was computed is kept.",
                     )
                 )
                 raise typer.Exit(2) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bench.data.images import read_image, stack_images
 from bench.errors import DataError
+from bench.files import replace_file
 from bench.runs.run import Run
 from bench.types import Request, Sample
 
@@ -37,7 +39,7 @@ def write_examples(run: Run, samples: Sequence[Sample], requests: Sequence[Reque
     """Writes `examples.png` into a run's folder and returns it; None if no image can be shown.
 
     The images are those with the most balanced right and wrong answers, in the order of the
-    samples.
+    samples. Raises StoreError if it cannot be written.
     """
     by_image = _answers_by_image(run, samples, requests)
     # An image with only right, or only wrong, answers shows one side of the model.
@@ -50,7 +52,9 @@ def write_examples(run: Run, samples: Sequence[Sample], requests: Sequence[Reque
     if not panels:
         return None
     file = run.folder / "examples.png"
-    stack_images(panels).save(file)
+    content = io.BytesIO()
+    stack_images(panels).save(content, "PNG")
+    replace_file(file, content.getvalue())
     return file
 
 

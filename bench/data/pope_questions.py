@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import DataError
-from bench.files import parse_json, read_rows
+from bench.files import cannot_write, parse_json, read_rows, replace_file
 from bench.language.english import question_about
 
 PER_IMAGE = 3
@@ -161,8 +161,10 @@ def write(
     files = []
     for subset, questions in subsets.items():
         file = out / pattern.format(subset)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(question) + "\n" for question in questions]
-        file.write_text("".join(lines), encoding="utf-8")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(file.parent, error) from error
+        replace_file(file, "".join(json.dumps(question) + "\n" for question in questions))
         files.append(file)
     return files

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import threading
 import time
 
 import pytest
+import typer
 
 from bench import terminal
 from bench.cli.lmms_words import decoding_options, model_options
@@ -94,3 +98,32 @@ def test_times_are_told_in_words():
         "12 min",
         "3.5 h",
     ]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_the_system_refuses_is_no_fault_of_ours(capsys, code):
+    @terminal.reports_errors
+    def command():
+        raise OSError(code, os.strerror(code), "some/file")
+
+    with pytest.raises(typer.Exit) as leaving:
+        command()
+    said = capsys.readouterr().err
+    assert leaving.value.exit_code == 2 and "Traceback" not in said
+    assert " error: some/file cannot be used." in said and os.strerror(code) in said
+
+
+def test_a_reference_may_go_to_a_pipe_and_questions_nowhere(pictures, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = ("--suite", "pope", "--data", pictures, "--limit", 6, "--out", tmp_path)
+    assert bench("run", "--model", "llava-tiny", *words).returncode == 0
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    assert bench("check", tmp_path / "pope", "--save", pipe).returncode == 0
+    reader.join(10)
+    assert '"benchmarks"' in read[0] and pipe.is_fifo()
+    (tmp_path / "file").write_text("")
+    done = bench("data", "pope", "--objects", pictures / "objects.json", "--out", tmp_path / "file")
+    assert done.returncode == 2 and "cannot be written" in done.stderr

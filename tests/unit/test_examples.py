@@ -8,7 +8,7 @@ from bench.runs.run import Run
 from bench.runs.store import RunFolder
 from bench.types import Answer, Request, Sample, Score
 from reports.examples import MARGIN, write_examples
-from tests.conftest import draw
+from tests.conftest import bench, draw
 
 
 def run_with(tmp_path, answers_by_image):
@@ -64,3 +64,11 @@ def test_a_run_without_scores_or_pictures_has_none(tmp_path):
     assert write_examples(run, samples, requests) is None
     run.store.write_results(run.record, [], [])
     assert write_examples(Run(run.folder), samples, requests) is None
+
+
+def test_pictures_that_cannot_be_written_cost_no_figures(tmp_path):
+    (tmp_path / "pope" / "examples.png").mkdir(parents=True)
+    words = ("--suite", "pope", "--data", "scenes", "--limit", 6, "--out", tmp_path)
+    done = bench("run", "--model", "llava-tiny", *words)
+    assert done.returncode == 0, done.stderr
+    assert "pope: no pictures:" in done.stderr and "accuracy" in done.stdout
