@@ -46,9 +46,10 @@ def show_metrics(shown: ShownRun) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for number, heading in enumerate(header):
         justify = "right" if number else "left"
-        table.add_column(heading.replace("_", " "), justify=justify)  # type: ignore[arg-type]
+        text = Text(visible(heading.replace("_", " ")))  # rich reads tags in plain strings
+        table.add_column(text, justify=justify)  # type: ignore[arg-type]
     for row in body:
-        table.add_row(*map(visible, row))
+        table.add_row(*[Text(visible(cell)) for cell in row])
     # A pipe has no width; rich would take 80 columns and cut.
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     caption = "value ± half-width, or [low, high], of the 95 % interval, clustered by image"

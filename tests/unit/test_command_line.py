@@ -8,14 +8,17 @@ import os
 import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import typer
 
 from bench import terminal
 from bench.cli.lmms_words import decoding_options, model_options
+from bench.cli.show import ShownRun, show_metrics
 from bench.errors import BenchError, DataError
 from bench.runs.jobs import Job, _limit_of
+from bench.types import Metric
 from tests.conftest import bench
 
 
@@ -127,3 +130,13 @@ def test_a_reference_may_go_to_a_pipe_and_questions_nowhere(pictures, tmp_path):
     (tmp_path / "file").write_text("")
     done = bench("data", "pope", "--objects", pictures / "objects.json", "--out", tmp_path / "file")
     assert done.returncode == 2 and "cannot be written" in done.stderr
+
+
+def test_a_table_shows_tags_in_names_as_they_are(capsys):
+    metrics = []
+    for subset in ("[/x]", "[red]y", "\x1b[2J"):
+        metrics.append(Metric("a[bold]", subset, 0.5, 0.4, 0.6, 10, 0, "higher", "fraction"))
+    show_metrics(ShownRun("b", "[/title]", "m[/]", Path("r"), metrics))
+    shown = capsys.readouterr().out
+    for text in ("[/title] · m[/]", "[/x]", "[red]y", "\\u001b[2J", "a[bold]"):
+        assert text in shown
