@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -98,9 +99,13 @@ def _worse(response: str, flaw: str, item: Scene, rng: random.Random) -> str | N
             return ", ".join(parts)
         return " ".join(words[: rng.randrange(2, len(words) - 1)])
     # Without the place nothing in the text says what does not belong there.
-    if facts.place(item.context) not in response:
+    before, place, after = response.partition(facts.place(item.context))
+    if not place:
         return None
-    named = [name for name in item.counts if name in response]
+    named = []
+    for name, count in item.counts.items():
+        if count == 1 and _as_word(article(name)).search(before):
+            named.append(name)
     foreign = []
     for name in CATEGORIES:
         if name not in _usual(item):
@@ -108,7 +113,12 @@ def _worse(response: str, flaw: str, item: Scene, rng: random.Random) -> str | N
     if not named:
         return None
     old, new = rng.choice(named), rng.choice(foreign)
-    return response.replace(article(old), article(new)).replace(old, new)
+    return _as_word(article(old)).sub(article(new), before, count=1) + place + after
+
+
+def _as_word(name: str) -> re.Pattern[str]:
+    """Finds an object's name, and not the bed of a bedroom."""
+    return re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
 
 
 def _usual(item: Scene) -> set[str]:

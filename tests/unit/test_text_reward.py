@@ -8,8 +8,10 @@ from itertools import islice
 import pytest
 
 from bench.errors import DataError
+from bench.language.english import article
 from bench.scenes import text_reward
 from bench.scenes.text_reward import FLAWS, preferences
+from bench.scenes.world import CATEGORIES
 
 
 def test_preferences_have_the_flaws_that_they_name():
@@ -23,6 +25,10 @@ def test_preferences_have_the_flaws_that_they_name():
             assert sorted(chosen) == sorted(rejected)
         if item.flaw == "plausibility":
             assert item.chosen.rpartition(" in ")[2].split(".")[0] in item.rejected, "the place"
+            other_words = set(rejected) - set(chosen)
+            assert 1 <= len(other_words) <= 3, "an object of one or two words, and its article"
+            vocabulary = {word for name in CATEGORIES for word in article(name).split()}
+            assert {word.strip(".,").lower() for word in other_words} <= vocabulary
     assert seen == set(FLAWS)
 
 
