@@ -3,8 +3,8 @@
     bench align recipe.yaml --seeds 3 --variants … --out out --json > results.json
     python docs/experiments/figures.py docs/experiments/results.json docs/experiments
 
-`rates.png`: hallucination against recall, a dot for each seed, an ellipse of the mean intervals
-over images around their mean. `forest.png`: differences from the base, a line for each seed.
+`rates.png`: hallucination against recall, a dot for each seed with its 95 % intervals over images as
+an ellipse. `forest.png`: differences from the base, a line for each seed.
 `scaling.png`, where the conditions are there: rates by pairs and by candidates.
 """
 
@@ -52,15 +52,13 @@ def rates(conditions: Mapping[str, Sequence[Rows]]) -> Figure:
         x, y = percent(base[RECALL], "base")[0], percent(base[figure], "base")[0]
         axes.plot(x, y, "kX", markersize=9, label="base")
         for (name, seeds), colour in zip(conditions.items(), COLOURS, strict=False):
-            points, widths = [], []
+            points = []
             for rows in seeds:
                 recall = percent(rows[RECALL], "aligned")
                 rate = percent(rows[figure], "aligned")
                 points.append((recall[0], rate[0]))
-                widths.append((recall[2] - recall[1], rate[2] - rate[1]))
-            centre = tuple(map(statistics.fmean, zip(*points, strict=True)))
-            size = tuple(map(statistics.fmean, zip(*widths, strict=True)))
-            axes.add_patch(Ellipse(centre, *size, facecolor=colour, alpha=0.15))
+                size = (recall[2] - recall[1], rate[2] - rate[1])
+                axes.add_patch(Ellipse(points[-1], *size, facecolor=colour, alpha=0.15))
             axes.plot(*zip(*points, strict=True), "o", color=colour, label=name)
         axes.set(xlabel="CHAIR recall, %", ylabel=f"{figure}, %")
         axes.spines[["top", "right"]].set_visible(False)
