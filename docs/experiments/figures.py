@@ -3,9 +3,9 @@
     bench align recipe.yaml --seeds 3 --variants … --out out --json > results.json
     python docs/experiments/figures.py docs/experiments/results.json docs/experiments
 
-`rates.png`: hallucination against recall, a dot for each seed with its 95 % intervals over images as
-an ellipse. `forest.png`: differences from the base, a line for each seed.
-`scaling.png`, where the conditions are there: rates by pairs and by candidates.
+`rates.png`: hallucination against recall, a dot for each seed in the ellipse of its intervals over
+images. `forest.png`: differences from the base, a line for each seed. `scaling.png`, where the
+conditions are there: rates by pairs and by candidates.
 """
 
 from __future__ import annotations
