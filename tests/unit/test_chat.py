@@ -298,7 +298,7 @@ def test_ctrl_c_does_not_wait_for_a_server_that_hangs(tmp_path, asks):
         seconds = time.monotonic() - started
         release.set()
     assert process.returncode == 130 and "Interrupted" in said
-    assert seconds < 2, f"it took {seconds:.1f} s"
+    assert seconds < 10, f"it took {seconds:.1f} s, and the server hangs for 60"
     assert kept.read_text().count("\n") == 3
 
 
