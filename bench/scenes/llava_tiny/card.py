@@ -122,9 +122,8 @@ A `LlavaForConditionalGeneration` of 4.9 M parameters (CLIP tower 192 × 5, Llam
 tokens) that knows one small world: 64 COCO categories as emoji in 16 kinds of places (`bench.scenes`). It answers
 yes/no questions, MMHal-Bench's eight types and requests for short and long descriptions, and it hallucinates what
 usually goes with a place, because some of what it learned from did. It is for trying the bench and for experiments on
-alignment; it knows nothing of photographs. What of its hallucination carries over to real models and what does not is
-measured in `docs/experiments/kinds.md`: it believes in what its places often have, whatever stands in them, and it sees
-well.
+alignment; it knows nothing of photographs. What of such hallucination carries over to real models and what does not is
+measured in `docs/experiments/kinds.md`.
 
 ## Training
 
