@@ -209,7 +209,14 @@ def file_size_limit(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("stage", ["images", "responses", "rewards"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "rewards",
+        pytest.param("images", marks=pytest.mark.slow),
+        pytest.param("responses", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stage_stopped_in_its_middle_goes_on_to_the_same_artifact(small, tmp_path, stage):
     """A real limit on the size of files, as a full disk: the write fails in the middle."""
     file, out, _ = small
