@@ -26,10 +26,14 @@ def visible(text: str) -> str:
     return UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def visible_line(text: str) -> str:
+    """As `visible`, on one line."""
+    return " ".join(visible(text).split())
+
+
 def markdown_text(text: str) -> str:
     """A text within a line of Markdown: no tag, no link, no end of a table's cell."""
-    line = " ".join(visible(text).split())
-    return TAG.sub("&lt;", line).replace("|", "\\|").replace("](", "]\\(")
+    return TAG.sub("&lt;", visible_line(text)).replace("|", "\\|").replace("](", "]\\(")
 
 
 def csv_text(text: str) -> str:

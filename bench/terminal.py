@@ -62,9 +62,9 @@ def note(text: str) -> None:
         print(visible(text), file=sys.stderr, flush=True)
 
 
-def show(text: str, end: str = "\n") -> None:
+def show(text: str) -> None:
     """A result on standard output; what names and answers hold is shown and not obeyed."""
-    print(visible(text), end=end, flush=True)
+    print(visible(text), flush=True)
 
 
 @contextmanager
@@ -171,15 +171,11 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         _prepare_output()
         try:
-            try:
-                with warnings.catch_warnings():
-                    # Libraries address these to the developers who call them, not to our users.
-                    warnings.simplefilter("ignore", FutureWarning)
-                    warnings.showwarning = _show_warning
-                    command(*args, **kwargs)
-            finally:
-                # What cannot be written is told here, and not by the interpreter when it ends.
-                sys.stdout.flush()
+            with _flushed_output(), warnings.catch_warnings():
+                # Libraries address these to the developers who call them, not to our users.
+                warnings.simplefilter("ignore", FutureWarning)
+                warnings.showwarning = _show_warning
+                command(*args, **kwargs)
         except BenchError as error:
             show_error(error)
             raise typer.Exit(2) from error
@@ -193,25 +189,9 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             _write_no_more()
             raise typer.Exit(CLOSED_PIPE) from error
         except Exception as error:
-            if isinstance(error, OSError) and not _can_write():
-                _write_no_more()
-                show_error(
-                    BenchError(
-                        "Standard output cannot be written to.",
-                        f"{os_reason(error)}.",
-                        "What was computed is kept: `bench score RUN` shows a run's figures again.",
-                    )
-                )
-                raise typer.Exit(2) from error
-            if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
-                show_error(
-                    BenchError(
-                        f"{error.filename or 'A file'} cannot be used.",
-                        f"The system says: {os_reason(error)}.",
-                        "Free space or change the permissions, then start the same command again: "
-                        "what was computed is kept.",
-                    )
-                )
+            refusal = _refusal_of_the_system(error) if isinstance(error, OSError) else None
+            if refusal is not None:
+                show_error(refusal)
                 raise typer.Exit(2) from error
             # Exit code 1 is a failed gate's: a fault of ours must never look like one.
             traceback.print_exc()
@@ -233,6 +213,34 @@ def _prepare_output() -> None:
             setattr(sys, name, nowhere)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+
+
+@contextmanager
+def _flushed_output() -> Iterator[None]:
+    """What cannot be written is told by us, and not by the interpreter when it ends."""
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+
+
+def _refusal_of_the_system(error: OSError) -> BenchError | None:
+    """What the system does not let us do; None if the error may be a fault of ours."""
+    if not _can_write():
+        _write_no_more()
+        return BenchError(
+            "Standard output cannot be written to.",
+            f"{os_reason(error)}.",
+            "What was computed is kept: `bench score RUN` shows a run's figures again.",
+        )
+    if error.errno not in OF_THE_SYSTEM:
+        return None
+    return BenchError(
+        f"{error.filename or 'A file'} cannot be used.",
+        f"The system says: {os_reason(error)}.",
+        "Free space or change the permissions, then start the same command again: "
+        "what was computed is kept.",
+    )
 
 
 def _can_write() -> bool:

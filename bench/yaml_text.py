@@ -15,13 +15,18 @@ def parse_yaml(text: str) -> Any:
     Raises yaml.YAMLError for what is no YAML, is nested more deeply than Python can follow, or
     whose aliases stand for itself or for more values than anybody writes.
     """
+    loader = yaml.SafeLoader(text)
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None and _values(root, {}) > MOST_VALUES:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _values(root, {}) > MOST_VALUES:
             raise yaml.YAMLError(f"its aliases stand for more than {MOST_VALUES:,} values")
-        return yaml.safe_load(text)
+        return loader.construct_document(root)
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
+    finally:
+        loader.dispose()
 
 
 def _values(node: yaml.Node, counted: dict[int, int]) -> int:

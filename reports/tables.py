@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.escaping import csv_text, markdown_text, visible
+from bench.escaping import csv_text, markdown_text, visible_line
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -117,7 +117,7 @@ def _latex_cell(cell: Cell) -> str:
 
 def tex(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
-    return LATEX_SPECIAL.sub(lambda match: LATEX[match[0]], " ".join(visible(text).split()))
+    return LATEX_SPECIAL.sub(lambda match: LATEX[match[0]], visible_line(text))
 
 
 def document(tables: Sequence[Table]) -> str:

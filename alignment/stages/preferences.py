@@ -43,10 +43,9 @@ class Preferences(Settings):
     group, whatever their rewards. `limit` keeps so many pairs.
     """
 
-    pick: Literal["extremes", "random"] = "extremes"
-
     margin: float = Field(0.0, ge=0)
     length_bias: float | None = 0.0
+    pick: Literal["extremes", "random"] = "extremes"
     shuffle: bool = False
     limit: int | None = Field(None, gt=0)
 

@@ -66,14 +66,14 @@ def _check_options(launch: str, arguments: Sequence[str]) -> None:
     """Raises RecipeError if something in the arguments would be run in the place of a training."""
     from accelerate.commands.launch import launch_command_parser
 
-    said = io.StringIO()
+    usage = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(usage), contextlib.redirect_stdout(io.StringIO()):
             parsed = launch_command_parser().parse_args([*arguments, "-m", __name__, "JOB"])
     except SystemExit as error:
         raise RecipeError(
             f"`launch: {launch}` holds no options of accelerate.",
-            one_line(said.getvalue().rpartition("error: ")[2] or "It asks for help."),
+            one_line(usage.getvalue().rpartition("error: ")[2] or "It asks for help."),
             "`accelerate launch --help` shows them.",
         ) from error
     if (parsed.training_script, parsed.training_script_args) != (__name__, ["JOB"]):

@@ -350,13 +350,13 @@ def _rows_of_object(path: Path, text: str) -> list[dict[str, Any]] | None:
     They are CHAIR's sentences, lists by part of the benchmark, rows by id, or answers by id.
     """
     try:
-        whole = parse_json(text)
+        content = parse_json(text)
     except ValueError:  # JSON lines
         return None
-    if not isinstance(whole, dict) or set(whole) & {*ANSWER_FIELDS, *QUESTION_FIELDS}:
+    if not isinstance(content, dict) or set(content) & {*ANSWER_FIELDS, *QUESTION_FIELDS}:
         return None
     lists = {}
-    for name, value in whole.items():
+    for name, value in content.items():
         is_rows = isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
         if is_rows and set(value[0]) & {*ANSWER_FIELDS}:
             lists[name] = value
@@ -364,10 +364,10 @@ def _rows_of_object(path: Path, text: str) -> list[dict[str, Any]] | None:
         return list(next(iter(lists.values())))
     if lists:
         return [{"category": name, **row} for name, rows in lists.items() for row in rows]
-    if all(isinstance(value, dict) for value in whole.values()):
-        return [{"id": name, **row} for name, row in whole.items()]
-    if all(isinstance(value, str) for value in whole.values()):
-        return [{"id": name, "response": value} for name, value in whole.items()]
+    if all(isinstance(value, dict) for value in content.values()):
+        return [{"id": name, **row} for name, row in content.items()]
+    if all(isinstance(value, str) for value in content.values()):
+        return [{"id": name, "response": value} for name, value in content.items()]
     return None
 
 

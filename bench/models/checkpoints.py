@@ -168,7 +168,7 @@ def fingerprint(folder: Path) -> str:
     The hub's cache names a blob by its sha256, which is then taken as it is. Raises ModelError if
     there are no weights.
     """
-    files = _weight_files(folder)
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
     if not files:
         raise ModelError(
             f"{folder} holds no weights.",
@@ -191,15 +191,6 @@ def quantization(config: Any) -> str | None:
         if settings is not None:
             return str(dict(settings).get("quant_method", "a method of its own"))
     return None
-
-
-def size_of_weights(folder: Path) -> int:
-    """The size of all weight files in bytes."""
-    return sum(file.stat().st_size for file in _weight_files(folder))
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
 
 
 def digest_of(file: Path) -> str:

@@ -135,7 +135,7 @@ class HFModel(ByProtocol):
         self.config, self.processor = self.checkpoint.config, self.checkpoint.processor
         self.device = _device(options.get("device") or "auto")
         self.quantization = checkpoints.quantization(self.config)
-        self.dtype = self._dtype(options.get("dtype") or "auto")
+        self.dtype = self._dtype_for(options.get("dtype") or "auto")
         self.protocol = self._protocol(options.get("protocol") or "auto")
         self.prompter = Prompter(self.processor, self.protocol)
         self.prompter.check(self.config.model_type)
@@ -202,16 +202,16 @@ class HFModel(ByProtocol):
             **self.placement.describe(),
         }
 
-    def _dtype(self, name: str) -> torch.dtype:
+    def _dtype_for(self, name: str) -> torch.dtype:
         """What is computed in: of a quantised checkpoint what its other weights are saved in."""
-        asked = _dtype(name, self.device)
-        if self.quantization is None:
-            return asked
-        # transformers casts some of those weights to another, and leaves the rest.
-        saved: torch.dtype | None = self.config.dtype
+        usual = _dtype(name, self.device)
+        saved: torch.dtype | None = None
+        if self.quantization is not None:
+            saved = self.config.dtype
         if saved is None:
-            return asked
-        if name != "auto" and asked != saved:
+            return usual
+        # transformers would cast some of those weights, and leave the rest.
+        if name != "auto" and usual != saved:
             raise ModelError(
                 f"{self.name} cannot be run in {name}.",
                 f"Its weights are quantised, and the others are {saved}.",
@@ -238,7 +238,7 @@ class HFModel(ByProtocol):
 
     def tell_of_loading(self) -> None:
         """Says that a large model is being loaded, for nothing else is seen meanwhile."""
-        size = checkpoints.size_of_weights(self.folder)
+        size = checkpoints.weight_bytes(str(self.folder)) or 0
         if size >= LONG_TO_LOAD:
             note(f"{self.name}: loading {size / 1e9:.1f} GB of weights")
 

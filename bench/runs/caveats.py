@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -161,18 +161,25 @@ def with_spread(benchmark: Benchmark, scores: Sequence[Score]) -> list[Metric]:
 def _software_caveats(record: Mapping[str, Any]) -> list[str]:
     """The packages whose versions were others when the run was continued."""
     caveats = []
-    installed = record["model"].get(SOFTWARE) or {}
+    before = record["model"].get(SOFTWARE) or {}
     for session in record.get("sessions", ()):
-        versions = session[SOFTWARE] or {}
+        after = session[SOFTWARE] or {}
         # Before the first answer nothing was given by anything else.
         if session["answers"]:
-            for name in sorted(versions.keys() | installed.keys()):
-                before, after = installed.get(name), versions.get(name)
-                if before != after:
-                    change = f"{name} {before or 'absent'} → {after or 'absent'}"
-                    caveats.append(f"{change} after {_answers(session['answers'])}")
-        installed = versions
+            given = _answers(session["answers"])
+            caveats += [f"{change} after {given}" for change in _changed_versions(before, after)]
+        before = after
     return caveats
+
+
+def _changed_versions(
+    before: Mapping[str, str | None], after: Mapping[str, str | None]
+) -> Iterator[str]:
+    """Such as "torch 2.12.0 → 2.13.0"."""
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old != new:
+            yield f"{name} {old or 'absent'} → {new or 'absent'}"
 
 
 def _chosen_protocol(record: Mapping[str, Any]) -> str | None:

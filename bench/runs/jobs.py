@@ -30,6 +30,7 @@ from bench.types import (
     Model,
     Negotiating,
     Repeating,
+    Request,
     Rewording,
     Sample,
     Score,
@@ -350,8 +351,7 @@ def _is_batched(model: Model) -> TypeGuard[Batching]:
 
 def _begin(prepared: Prepared) -> None:
     """Starts the run or continues it. Raises StoreError if it is another one."""
-    requests = prepared.questions.requests
-    keys = [request.key for request in requests if request.path is not None]
+    keys = [request.key for request in _with_images(prepared)]
     prepared.store.begin(prepared.record, keys)
 
 
@@ -359,8 +359,13 @@ def _begin_batches(prepared: Prepared) -> None:
     """Sends what is neither answered nor under way; nothing if the model is asked otherwise."""
     model, store = prepared.job.model, prepared.store
     if _is_batched(model):
-        requests = [request for request in prepared.questions.requests if request.path is not None]
-        model.begin_batches(requests, frozenset(store.answers()), store.batches_file)
+        done = frozenset(store.answers())
+        model.begin_batches(_with_images(prepared), done, store.batches_file)
+
+
+def _with_images(prepared: Prepared) -> list[Request]:
+    """The requests that can be asked."""
+    return [request for request in prepared.questions.requests if request.path is not None]
 
 
 def execute(prepared: Prepared) -> Outcome:

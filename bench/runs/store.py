@@ -33,8 +33,11 @@ from bench.types import Answer, Metric, Request, Score, Verdict
 
 FORMAT = 1
 RECORD = "run.json"
-# Parts of a record that move no number: a run is continued whatever they are.
+SOFTWARE = "software"  # in a model's description: the versions of packages
+# Parts of a record, by dotted name. A run is continued whatever they are: they move no number, or
+# their change is recorded by session.
 NOT_COMPARED = (
+    "format",
     "created",
     "command",
     "name",
@@ -44,8 +47,8 @@ NOT_COMPARED = (
     "source",
     "environment",
     "sessions",
+    f"model.{SOFTWARE}",
 )
-SOFTWARE = "software"  # in a model's description: the versions of packages
 NOT_TOLD_BEFORE = ("prompt.max_tokens",)  # records of earlier versions do not have it
 SERVED = "model.served"  # what a server says of its model, if it does
 SHOWN_DIFFERENCES = 8
@@ -290,15 +293,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     a, b = flatten(old), flatten(new)
     changed = []
     for key in sorted(a.keys() | b.keys()):
-        part = key.split(".")[0]
         # A server that was down says nothing of its model; that makes it no other model.
         if key.startswith(SERVED) and None in (_served(old), _served(new)):
             continue
         if key in NOT_TOLD_BEFORE and None in (a.get(key), b.get(key)):
             continue
-        if key.startswith(f"model.{SOFTWARE}."):
-            continue
-        if part not in (*NOT_COMPARED, "format") and a.get(key) != b.get(key):
+        is_compared = not any(f"{key}.".startswith(f"{part}.") for part in NOT_COMPARED)
+        if is_compared and a.get(key) != b.get(key):
             changed.append(f"{key} ({_short(a.get(key))} → {_short(b.get(key))})")
     return changed
 

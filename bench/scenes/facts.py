@@ -66,9 +66,7 @@ def noun_relations() -> dict[str, list[str]]:
 
 def companions(scene: Scene) -> list[str]:
     """What usually goes with the scene but is not there, the most usual first."""
-    context = scene.context
-    usual = context.often + context.sometimes + context.rarely
-    return [name for name in usual if name not in scene.counts]
+    return [name for name in scene.context.usual if name not in scene.counts]
 
 
 def expected(scene: Scene) -> list[str]:

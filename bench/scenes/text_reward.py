@@ -99,32 +99,24 @@ def _worse(response: str, flaw: str, item: Scene, rng: random.Random) -> str | N
             return ", ".join(parts)
         return " ".join(words[: rng.randrange(2, len(words) - 1)])
     # Without the place nothing in the text says what does not belong there.
-    before, place, after = response.partition(facts.place(item.context))
-    if not place:
+    before, place_name, after = response.partition(facts.place(item.context))
+    if not place_name:
         return None
     named = []
     for name, count in item.counts.items():
         if count == 1 and _as_word(article(name)).search(before):
             named.append(name)
-    foreign = []
-    for name in CATEGORIES:
-        if name not in _usual(item):
-            foreign.append(name)
     if not named:
         return None
+    at_home = {*item.context.usual, *item.counts}
+    foreign = [name for name in CATEGORIES if name not in at_home]
     old, new = rng.choice(named), rng.choice(foreign)
-    return _as_word(article(old)).sub(article(new), before, count=1) + place + after
+    return _as_word(article(old)).sub(article(new), before, count=1) + place_name + after
 
 
 def _as_word(name: str) -> re.Pattern[str]:
     """Finds an object's name, and not the bed of a bedroom."""
     return re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
-
-
-def _usual(item: Scene) -> set[str]:
-    """What the scene's kind of place may have."""
-    place = item.context
-    return {*place.often, *place.sometimes, *place.rarely, *item.counts}
 
 
 def train(out: Path, seed: int = 0, steps: int = STEPS) -> dict[str, float]:

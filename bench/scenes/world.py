@@ -109,6 +109,11 @@ class Context:
     sometimes: tuple[str, ...]
     rarely: tuple[str, ...] = ()
 
+    @property
+    def usual(self) -> tuple[str, ...]:
+        """All that may be there, the most usual first."""
+        return self.often + self.sometimes + self.rarely
+
 
 CONTEXTS = (
     Context(

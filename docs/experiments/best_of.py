@@ -34,8 +34,11 @@ def main() -> None:
     settings = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["rewards"]
     reward = GroundingReward.model_validate(settings)
     rows = read_lines(arguments.run / "answers.jsonl")
-    image_of = {file.name: file for file in arguments.images.rglob("*.png")}
-    images = {name: ImageFile(image_of[name], name) for name in {row["image"] for row in rows}}
+    file_of = {file.name: file for file in arguments.images.rglob("*.png")}
+    images: dict[str, ImageFile] = {}
+    for row in rows:
+        name = row["image"]
+        images[name] = ImageFile(file_of[name], name)
     responses: list[ResponseRow] = []
     for row in rows:
         responses.append(
@@ -56,7 +59,9 @@ def main() -> None:
     groups = defaultdict(list)
     for row in rows:
         groups[row["image"], row["prompt"]].append(row)
-    best = [max(group, key=lambda row: reward_of[row["key"]]) for group in groups.values()]
+    best = []
+    for group in groups.values():
+        best.append(max(group, key=lambda row: reward_of[row["key"]]))
     replace_lines(arguments.out, best)
 
 

@@ -33,12 +33,11 @@ KINDS = ("often", "sometimes", "rarely", "elsewhere", "there")  # how usual the 
 
 def picture(scene: Scene, name: str) -> Image.Image:
     """The scene's picture, changed."""
-    usual = scene.context.often + scene.context.sometimes + scene.context.rarely
     image = background(scene.context).copy()
     if name in ("grey place", "both"):
         image = Image.new("RGB", (SIDE, SIDE), GREY)
     for thing in scene.things:
-        if name in ("no companions", "both") and thing.category in usual:
+        if name in ("no companions", "both") and thing.category in scene.context.usual:
             continue
         cut = sprite(thing.category, thing.size, thing.mirrored)
         image.paste(cut, (thing.left, thing.top), cut)
@@ -53,7 +52,7 @@ def objects(scene: Scene, rng: random.Random) -> Iterator[tuple[str, str]]:
         for name in names:
             if name not in scene.counts:
                 yield name, kind
-    known = {*scene.counts, *context.often, *context.sometimes, *context.rarely}
+    known = {*scene.counts, *context.usual}
     for name in rng.sample([name for name in CATEGORIES if name not in known], 6):
         yield name, "elsewhere"
     for name in scene.counts:
@@ -89,12 +88,13 @@ def main() -> None:
     for name in PICTURES:
         cells = []
         for kind in KINDS:
-            found = answers[name, kind]
-            if not found:
+            probabilities = answers[name, kind]
+            if not probabilities:
                 cells.append("")
                 continue
-            share = statistics.fmean(p > 0.5 for p in found)
-            cells.append(f"{share:.1%} ({statistics.fmean(found):.3f}, n {len(found):,})")
+            share = statistics.fmean(p > 0.5 for p in probabilities)
+            mean = statistics.fmean(probabilities)
+            cells.append(f"{share:.1%} ({mean:.3f}, n {len(probabilities):,})")
         print(f"| {name} | {' | '.join(cells)} |")
 
 

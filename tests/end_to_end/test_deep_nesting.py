@@ -30,10 +30,10 @@ def run(pictures, tmp_path_factory):
 
 
 def refused(*words, code=2):
-    done = bench(*words)
-    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr[-2000:]
-    assert "remedy: " in done.stderr or code != 2
-    return done
+    process = bench(*words)
+    assert process.returncode == code and "Traceback" not in process.stderr, process.stderr[-2000:]
+    assert "remedy: " in process.stderr or code != 2
+    return process
 
 
 @pytest.mark.parametrize("text", [DEEP, DEEP_OBJECT, f'{{"image": "a.png", "text": {DEEP}'])

@@ -249,18 +249,18 @@ def test_after_an_upgrade_the_same_command_continues_the_run_and_says_so(tmp_pat
     assert bench(*command).returncode == 0
     assert "sessions" not in Run(run).record, "nothing was asked"
 
-    kept = len(whole) // 2
-    (run / "answers.jsonl").write_text("".join(whole[:kept]))
+    half = len(whole) // 2
+    (run / "answers.jsonl").write_text("".join(whole[:half]))
     done = bench(*command)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder.name]
     (session,) = Run(run).record["sessions"]
-    assert session["answers"] == kept and session["software"]["torch"] == torch_now
+    assert session["answers"] == half and session["software"]["torch"] == torch_now
     assert session["environment"]["git"] != "an earlier commit"
     assert Run(run).record["model"]["software"]["torch"] == "1.0"
     for caveat in (
-        f"torch 1.0 → {torch_now} after {kept} answers",
-        f"tokenizers absent → {session['software']['tokenizers']} after {kept} answers",
+        f"torch 1.0 → {torch_now} after {half} answers",
+        f"tokenizers absent → {session['software']['tokenizers']} after {half} answers",
     ):
         assert f"‡ {caveat}" in done.stdout
         assert all(caveat in row["caveats"] for row in metrics(run).values())

@@ -393,18 +393,18 @@ def test_a_server_that_echoes_the_key_tells_nobody(pictures, tmp_path, monkeypat
     monkeypatch.setenv("MY_KEY", "sk-very-secret")
     error = {"message": "wrong key sk-very-secret of user:hush-hush?token=sesame"}
     body = json.dumps({"error": error}).encode()
-    with chat_server(lambda n, _: (status, "application/json", body)) as (url, seen):
+    with chat_server(lambda n, _: (status, "application/json", body)) as (url, requests):
         model = "openai:m@" + url.replace("//", "//user:hush-hush@") + "?token=sesame"
         words = ("--suite", "pope", "--data", pictures, "--limit", 6, "--out", tmp_path)
         done = bench("run", "--model", model, "--api-key-env", "MY_KEY", *words)
-    assert done.returncode in (2, 3) and seen
+    assert done.returncode in (2, 3) and requests
     gone = bench("run", "--model", model, "--api-key-env", "MY_KEY", *words)
     assert gone.returncode == 2 and "cannot be reached" in gone.stderr
     written = "".join(file.read_text() for file in tmp_path.rglob("*") if file.is_file())
-    told = done.stdout + done.stderr + gone.stderr
-    assert "wrong key [hidden]" in written + told
+    printed = done.stdout + done.stderr + gone.stderr
+    assert "wrong key [hidden]" in written + printed
     for secret in ("sk-very-secret", "hush-hush", "sesame"):
-        assert secret not in written + told
+        assert secret not in written + printed
 
 
 def start(arguments: list[str], cwd: Path) -> subprocess.Popen[bytes]:

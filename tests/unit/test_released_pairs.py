@@ -242,8 +242,8 @@ def test_a_data_set_of_the_hub_is_downloaded_once(tmp_path):
             out.mkdir()
             with client_of(hub, tmp_path / "home"):
                 settings = Pairs(hub="us/pairs")
-                made = released_pairs.run(settings, {}, out, 0)
-                results.append([released_pairs.identity(settings), made])
+                counts = released_pairs.run(settings, {}, out, 0)
+                results.append([released_pairs.identity(settings), counts])
         assert not any("model.safetensors" in request for request in hub.requests)
     assert results[0] == results[1] and results[0][1]["pairs"] == 1
     (pair,) = read_lines(tmp_path / "0" / "pairs.jsonl")
