@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.errors import BenchError
 from bench.files import indented
@@ -22,8 +22,12 @@ from bench.types import CAVEAT, Score, caveats_of, format_p, scale_of
 
 # What must be the same in both runs.
 COMPARED = ("benchmark", "data.files", "prompt", "judge", "model.protocol")
+SIGNIFICANT = 0.05
 SHOWN_FLIPS = 3
 SHOWN_LENGTH = 40  # characters of a value in an error
+
+
+Verdict = Literal["better", "worse", "noise", ""]
 
 
 class CompareError(BenchError):
@@ -282,6 +286,20 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
             rows.append(replace(row, p_holm=next(p_values) if is_tested else math.nan))
         done.append(replace(comparison, rows=rows))
     return done
+
+
+def verdict(row: Row) -> Verdict:
+    """Whether the second model is better or worse by more than noise; "" if neither side is better.
+
+    By the p-value corrected over the whole table.
+    """
+    better = row.paired.figure.better
+    if better == "neither" or math.isnan(row.p_holm):
+        return ""
+    if row.p_holm >= SIGNIFICANT:
+        return "noise"
+    is_higher = row.paired.difference.value > 0
+    return "better" if is_higher == (better == "higher") else "worse"
 
 
 def as_text(comparisons: Sequence[Comparison]) -> str:

@@ -13,7 +13,8 @@ from leaderboards.board import board_of
 from leaderboards.compare import Comparison, compare_runs, corrected
 from reports import plots
 from reports.model_card import model_card
-from reports.page import RunSamples, write_page
+from reports.page import Embed, write_page
+from reports.page_data import RunSamples
 from reports.results import (
     benchmark_tables,
     difference_table,
@@ -36,6 +37,7 @@ def write_report(
     paper: bool,
     card: bool,
     reopen: Callable[[Run], RunSamples | None],
+    embed: Embed = "thumbnails",
 ) -> tuple[list[Path], list[str]]:
     """Writes tables, plots and a page into `out`.
 
@@ -49,6 +51,7 @@ def write_report(
         paper: Whether to add the paper's tables.
         card: Whether to add README.md, a model card.
         reopen: Gives what a run asked, None if its data is not at hand.
+        embed: Which pictures the page holds; see `reports.page.write_page`.
 
     Returns:
         The files, and remarks on runs that were left out.
@@ -100,7 +103,7 @@ def write_report(
                 run_samples.append(item)
         page = out / "index.html"
         beside = [] if relabelled is None else [relabelled]
-        write_page(board_of(runs), runs, run_samples, page, beside)
+        write_page(board_of(runs), runs, run_samples, page, comparisons, beside, embed)
         files.append(page)
     except OSError as error:
         raise ReportError(

@@ -12,7 +12,7 @@ from bench.metrics.seeds import alike
 from bench.runs.run import Run, group_by_benchmark
 from bench.stats import holm
 from bench.types import CAVEAT, Better, Metric, caveats_of, format_value, scale_of
-from leaderboards.compare import Comparison
+from leaderboards.compare import SIGNIFICANT, Comparison
 from leaderboards.compare import Row as Compared
 from leaderboards.published import Published, disputed, measured_by, read_published
 from reports.tables import Cell, Table
@@ -20,7 +20,6 @@ from reports.tables import Cell, Table
 BASE = "LLaVA-1.5-7B"
 OURS = ("LLaVA-1.5-7B + PDS-DPO", "LLaVA-1.5-7B + PDS-DPO-9K")
 PAPERS = ("table 1", "table 2", "table 3")
-SIGNIFICANT = 0.05
 EMPTY = Cell("–")
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bench.runs.run import Run
     from bench.runs.runner import Outcome
     from bench.types import Benchmark
-    from reports.page import RunSamples
+    from reports.page_data import RunSamples
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -553,6 +553,12 @@ def report(
     ] = False,
     data: MovedData = None,
     images: MovedImages = None,
+    embed: Annotated[
+        Literal["thumbnails", "full", "none"],
+        typer.Option(
+            help="Pictures on the page: thumbnails (whole ones in a folder beside it), full, none."
+        ),
+    ] = "thumbnails",
 ) -> None:
     """Write tables (Markdown, LaTeX, CSV), figures (SVG, PNG) and a page to look at."""
     from bench import terminal
@@ -562,7 +568,7 @@ def report(
         run.move(data, images)
         return _reopen(run)
 
-    files, remarks = write_report(runs, out, paper, card, reopen)
+    files, remarks = write_report(runs, out, paper, card, reopen, embed)
     for remark in remarks:
         terminal.note(f"warning: {remark}")
     for file in files:
@@ -817,7 +823,7 @@ def _reopen(run: Run) -> RunSamples | None:
     """What a run asked, for the report's page; None with a warning if its data is gone."""
     from bench import registry, terminal
     from bench.runs.jobs import recorded_questions
-    from reports.page import RunSamples
+    from reports.page_data import RunSamples
 
     try:
         questions = recorded_questions(run, registry.benchmark(run.benchmark))

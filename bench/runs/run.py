@@ -167,14 +167,19 @@ def find_runs(path: Path) -> list[Run]:
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """The finished runs in the folders, and remarks on those that cannot be used."""
-    runs, remarks = [], []
+    """The finished runs in the folders, and remarks on those that cannot be used.
+
+    A folder's runs stand in the registry's order of their benchmarks, as the board's columns do.
+    """
+    runs: list[Run] = []
+    remarks: list[str] = []
     for folder in folders:
         try:
             runs_of_folder = find_runs(folder)
         except StoreError as error:
             remarks.append(error.fact)
             continue
+        usable = []
         for run in runs_of_folder:
             try:
                 # Whatever any table needs, so that a damaged run is left out of all of them.
@@ -182,8 +187,16 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
             except (BenchError, KeyError, TypeError, AttributeError) as error:
                 remarks.append(f"{run.folder} was left out: {' '.join(str(error).split())}")
             else:
-                runs.append(run)
+                usable.append(run)
+        runs += sorted(usable, key=_registry_position)
     return runs, remarks
+
+
+def _registry_position(run: Run) -> int:
+    """Where the benchmark stands in the registry; behind all if it is not one of its names."""
+    known = list(registry.names("benchmarks"))
+    name = run.benchmark.partition(":")[0]
+    return known.index(name) if name in known else len(known)
 
 
 def group_by_benchmark(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -39,7 +39,7 @@ TOKENIZER = Path(__file__).parent / "llava-tiny"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 # As often as those of llava-tiny's last stage mention what is not there.
 HABITS = Habits(mention=0.3, affirm=0.3, remark=0.5)
-STEPS, BATCH, RATE = 600, 64, 1e-3
+STEPS, BATCH, RATE = 2400, 64, 1e-3
 FIRST_SCENE = 2_000_000  # behind those of llava-tiny's lessons and of recipes
 FLAWS = ("fluency", "completeness", "plausibility")
 SIZE = {

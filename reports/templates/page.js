@@ -1,6 +1,10 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-const PAGE = 40;
+const PAGE = 40; // samples that are added at once
+const EXAMPLES = 3; // samples in the first view
+const AXES = { fraction: "percentage points", rating: "rating", amount: "as counted", count: "as counted" };
+const OPTIONAL = ["first", "second", "95 % interval", "p"]; // columns that a narrow screen leaves out
+const VERDICTS = { better: "better", worse: "worse", noise: "noise", "": "" };
 const $ = (id) => document.getElementById(id);
 
 function make(tag, text, attributes) {
@@ -10,15 +14,206 @@ function make(tag, text, attributes) {
   return node;
 }
 
+function draw(tag, attributes, text) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+/* A row of headings; those named in `optional` are left out on a narrow screen. */
+function headRow(headings, optional) {
+  const row = make("tr");
+  for (const heading of headings) {
+    const off = (optional || []).includes(heading) ? { class: "narrow-off" } : {};
+    row.append(make("th", heading, { scope: "col", ...off }));
+  }
+  return row;
+}
+
+/* Verdict: differences from the first model, drawn so that right is better. */
+function verdictView() {
+  const view = $("view-verdict");
+  for (const verdict of data.verdicts) view.append(...oneVerdict(verdict));
+  if (!data.verdicts.length) view.append(...figuresOnly());
+  const examples = firstExamples();
+  if (examples) view.append(...examples);
+}
+
+function oneVerdict(verdict) {
+  const counts = { better: 0, worse: 0, noise: 0 };
+  for (const row of verdict.rows) if (row.verdict) counts[row.verdict] += 1;
+  const lead = make("p", undefined, { class: "lead" });
+  lead.append(
+    make("b", `${counts.better} better`, { class: "good" }), ", ",
+    make("b", `${counts.worse} worse`, { class: "bad" }),
+    `, ${counts.noise} no more than noise: ${counts.better + counts.worse + counts.noise} figures, paired by image, after Holm's correction.`);
+  const nodes = [make("h2", `${verdict.first} → ${verdict.second}`), lead, flipList(verdict), effectTable(verdict)];
+  if (verdict.caveats.length) {
+    const box = make("details");
+    box.append(make("summary", `What a reader must know (${verdict.caveats.length})`));
+    for (const caveat of verdict.caveats) box.append(make("p", `‡ ${caveat}`));
+    nodes.push(box);
+  }
+  return nodes;
+}
+
+/* A round number at least as large as x. */
+function roundUp(x) {
+  const power = 10 ** Math.floor(Math.log10(x || 1));
+  return [1, 2, 3, 4, 6, 8, 10].map((step) => step * power).find((end) => end >= x);
+}
+
+/* One table; the figures of each unit have an axis of their own. */
+function effectTable(verdict) {
+  const box = make("div");
+  const wide = make("div", undefined, { class: "wide", tabindex: "0", role: "region", "aria-label": "Differences" });
+  const table = make("table", undefined, { class: "effects" });
+  const head = headRow(["figure", ...OPTIONAL.slice(0, 2), "difference", ...OPTIONAL.slice(2)], OPTIONAL);
+  const barHead = make("th", undefined, { scope: "col", class: "bar" });
+  const ends = make("span", undefined, { class: "ends" });
+  ends.append(make("span", "← worse"), make("span", "better →"));
+  barHead.append(ends);
+  head.append(barHead, make("th", "verdict", { scope: "col", class: "said" }));
+  table.append(make("thead"));
+  table.tHead.append(head);
+  for (const unit of new Set(verdict.rows.map((row) => row.unit))) {
+    table.append(effectRows(verdict.rows.filter((row) => row.unit === unit), unit));
+  }
+  wide.append(table);
+  box.append(wide);
+  const further = verdict.rows.filter((row) => !row.main).length;
+  if (further) box.append(furtherButton(table, further));
+  return box;
+}
+
+function effectRows(rows, unit) {
+  const body = make("tbody");
+  const drawn = rows.filter((row) => row.drawn);
+  const end = roundUp(Math.max(0, ...drawn.flatMap((row) => row.drawn.map(Math.abs))));
+  for (const row of rows) {
+    const line = make("tr", undefined, row.main ? {} : { class: "further", hidden: "" });
+    line.append(make("td", row.figure));
+    for (const value of [row.first, row.second]) line.append(make("td", value, { class: "narrow-off" }));
+    const tone = { better: "good", worse: "bad" }[row.verdict] || "";
+    line.append(make("td", signed(row.difference), { class: tone }));
+    line.append(make("td", signed(row.interval), { class: "narrow-off" }), make("td", row.p, { class: "narrow-off" }));
+    const bar = make("td", undefined, { class: "bar" });
+    if (row.drawn) bar.append(effectBar(row, end));
+    line.append(bar, make("td", VERDICTS[row.verdict], { class: "said" }));
+    body.append(line);
+  }
+  if (drawn.length) {
+    const axis = axisRow(end, unit);
+    if (!rows.some((row) => row.main)) { axis.classList.add("further"); axis.hidden = true; }
+    body.append(axis);
+  }
+  return body;
+}
+
+/* A number with the sign that typesetters use. */
+function signed(text) { return text.replace(/-(?=\d)/g, "−"); }
+
+/* A button that shows the figures that the board leaves out. */
+function furtherButton(table, count) {
+  const button = make("button", `Show ${count} further figures`, { type: "button" });
+  button.addEventListener("click", () => {
+    for (const row of table.querySelectorAll("tr.further")) row.hidden = false;
+    button.remove();
+  });
+  return button;
+}
+
+const WIDTH = 320, MIDDLE = WIDTH / 2, HALF = 140;
+function effectBar(row, end) {
+  const x = (value) => MIDDLE + (HALF * value) / end;
+  const [value, low, high] = row.drawn;
+  const text = `${row.figure}: ${row.difference} ${row.interval}, ${VERDICTS[row.verdict]}`;
+  const svg = draw("svg", { viewBox: `0 0 ${WIDTH} 30`, role: "img", "aria-label": text });
+  svg.append(draw("line", { x1: MIDDLE, x2: MIDDLE, y1: 0, y2: 30, class: "zero" }));
+  const group = draw("g", { class: row.verdict || "noise" });
+  group.append(draw("line", { x1: x(low), x2: x(high), y1: 15, y2: 15, class: "range" }));
+  if (row.verdict === "worse") group.append(draw("rect", { x: x(value) - 5, y: 10, width: 10, height: 10, class: "point" }));
+  else group.append(draw("circle", { cx: x(value), cy: 15, r: 5, class: "point" }));
+  svg.append(group);
+  return svg;
+}
+
+function axisRow(end, unit) {
+  const row = make("tr", undefined, { class: "axis" });
+  for (const name of ["", "narrow-off", "narrow-off", "", "narrow-off", "narrow-off"]) row.append(make("td", "", { class: name }));
+  const svg = draw("svg", { viewBox: `0 0 ${WIDTH} 19`, "aria-hidden": "true" });
+  for (const share of [-1, -0.5, 0, 0.5, 1]) {
+    const number = Math.abs(share * end);
+    svg.append(draw("text", { x: MIDDLE + HALF * share, y: 13 }, Number(number.toPrecision(2)).toString()));
+  }
+  const cell = make("td", undefined, { class: "bar" });
+  cell.append(svg);
+  row.append(cell, make("td", AXES[unit], { class: "said quiet" }));
+  return row;
+}
+
+function flipList(verdict) {
+  const list = make("ul", undefined, { class: "flips" });
+  for (const flips of verdict.flips) {
+    const entry = make("li");
+    const seen = data.samples.some((part) => part.benchmark === flips.benchmark);
+    const count = (number, state, text) =>
+      seen && number
+        ? make("a", `${number.toLocaleString("en")} ${text}`, { href: `#samples/${flips.benchmark}//${state}` })
+        : make("span", `${number.toLocaleString("en")} ${text}`);
+    entry.append(make("b", flips.benchmark), ": ", count(flips.worse, "worse", "to wrong"), ", ",
+      count(flips.better, "better", "to right"), make("span", ` of ${flips.matched.toLocaleString("en")}`, { class: "quiet" }));
+    list.append(entry);
+  }
+  return list;
+}
+
+/* Without a second model: each run's main figures. */
+function figuresOnly() {
+  const nodes = [make("h2", "What was measured")];
+  for (const model of [...new Set(data.runs.map((run) => run.model))]) {
+    nodes.push(make("h3", model));
+    const rows = [];
+    for (const run of data.runs.filter((run) => run.model === model)) {
+      run.whole.forEach(([name, text, mark], index) => rows.push([index ? "" : run.benchmark, name, text + mark]));
+    }
+    const wide = make("div", undefined, { class: "wide", tabindex: "0", role: "region", "aria-label": model });
+    wide.append(plainTable(["benchmark", "figure", "value, 95 % interval"], rows));
+    nodes.push(wide);
+  }
+  return nodes;
+}
+
+/* Samples with pictures to begin with: flipped to wrong, or wrong. */
+function firstExamples() {
+  // What was said beyond the image is seen best where words are marked.
+  const isMarked = (sample) => sample.a.some((answer) => answer && answer.h);
+  const parts = [...data.samples].sort((a, b) => b.rows.some(isMarked) - a.rows.some(isMarked));
+  for (const [state, title] of [["worse", "Flipped to wrong"], ["wrong", "Wrong"]]) {
+    for (const part of parts) {
+      const models = part.models.map((_, index) => index).slice(0, 2);
+      const rows = part.rows.filter((sample) => data.pictures[sample.i] && isKept(state, sample, 0, models.length - 1));
+      rows.sort((a, b) => isMarked(b) - isMarked(a));
+      if (!rows.length) continue;
+      const list = make("ol");
+      for (const sample of rows.slice(0, EXAMPLES)) list.append(sampleItem(part, sample, models));
+      return [make("h3", `${title}: ${part.benchmark}`), list];
+    }
+  }
+  return null;
+}
 /* The board: sortable by every column, numbers descending first. */
-let sorted = { column: -1, down: true };
+const MODEL = { id: "", heading: "model" };
+let sorted = { id: null, down: true };
 function board() {
   const wanted = $("board-filter").value.toLowerCase();
   let lines = data.board.lines.filter(
     (line) => line.model.toLowerCase().includes(wanted) && (line.measured || !$("board-measured").checked));
-  if (sorted.column >= 0) {
-    const key = sorted.column ? data.board.columns[sorted.column - 1].id : null;
-    const value = (line) => (key ? (line.cells[key] ? line.cells[key].value : null) : line.model.toLowerCase());
+  // A column that no line has tells nothing.
+  const columns = data.board.columns.filter((column) => lines.some((line) => line.cells[column.id]));
+  if (sorted.id !== null) {
+    const value = (line) => (sorted.id === MODEL.id ? line.model.toLowerCase() : line.cells[sorted.id] ? line.cells[sorted.id].value : null);
     lines = [...lines].sort((a, b) => {
       const x = value(a), y = value(b);
       if (x === null || y === null) return (x === null) - (y === null);
@@ -26,14 +221,14 @@ function board() {
     });
   }
   const head = make("tr");
-  ["model", ...data.board.columns.map((column) => column.heading)].forEach((heading, place) => {
-    const direction = sorted.column !== place ? "none" : sorted.down ? "descending" : "ascending";
+  [MODEL, ...columns].forEach((column, index) => {
+    const direction = sorted.id !== column.id ? "none" : sorted.down ? "descending" : "ascending";
     const cell = make("th", undefined, { scope: "col", "aria-sort": direction });
-    const button = make("button", heading, { type: "button" });
+    const button = make("button", column.heading, { type: "button" });
     button.addEventListener("click", () => {
-      sorted = { column: place, down: sorted.column === place ? !sorted.down : place > 0 };
+      sorted = { id: column.id, down: sorted.id === column.id ? !sorted.down : column !== MODEL };
       board();
-      $("board-table").querySelectorAll("th button")[place].focus();
+      $("board-table").querySelectorAll("th button")[index].focus();
     });
     cell.append(button);
     head.append(cell);
@@ -44,17 +239,32 @@ function board() {
   for (const line of lines) {
     const row = make("tr", undefined, line.measured ? { class: "measured" } : {});
     row.append(make("td", line.model));
-    for (const column of data.board.columns) {
-      const cell = line.cells[column.id];
-      const box = make("td", cell ? undefined : "–", cell ? { title: cell.title } : {});
-      if (cell) {
-        const [value, width] = cell.text.split(" ±");
-        box.append(value, ...(width ? [" ", make("small", `±${width}`)] : []));
-      }
-      row.append(box);
-    }
+    for (const column of columns) row.append(boardCell(line.cells[column.id]));
     table.tBodies[0].append(row);
   }
+}
+
+/* A number with its interval small, and its marks hanging, so that decimals stand below each other. */
+function boardCell(cell) {
+  if (!cell) return make("td", "–");
+  const box = make("td", undefined, { title: cell.title });
+  const [, value, spread, marks] = cell.text.match(/^([^ *†‡]*)( [^*†‡]*)?([*†‡]*)$/);
+  box.append(value);
+  if (spread) box.append(make("small", spread));
+  if (marks) box.append(make("span", marks, { class: "mark" }));
+  return box;
+}
+
+function plainTable(header, rows) {
+  const table = make("table");
+  table.append(make("thead"), make("tbody"));
+  table.tHead.append(headRow(header));
+  for (const cells of rows) {
+    const row = make("tr");
+    for (const cell of cells) row.append(make("td", cell));
+    table.tBodies[0].append(row);
+  }
+  return table;
 }
 
 /* A box that opens, with a table that scrolls sideways. */
@@ -62,21 +272,12 @@ function tableBox(title, header, rows) {
   const box = make("details", undefined, { open: "" });
   box.append(make("summary", title));
   const wide = make("div", undefined, { class: "wide", tabindex: "0", role: "region", "aria-label": title });
-  const table = make("table");
-  const head = make("tr");
-  for (const heading of header) head.append(make("th", heading, { scope: "col" }));
-  table.append(head);
-  for (const cells of rows) {
-    const row = make("tr");
-    for (const cell of cells) row.append(make("td", cell));
-    table.append(row);
-  }
-  wide.append(table);
+  wide.append(plainTable(header, rows));
   box.append(wide);
   return box;
 }
 
-/* Tables over several runs, then every run's metrics. */
+/* Tables over several runs, then every run's metrics and what they were made with. */
 function runs() {
   for (const table of data.tables) {
     const box = tableBox(table.caption, table.header, table.rows);
@@ -87,7 +288,12 @@ function runs() {
     const rows = run.rows.map(([name, cells]) => [name, ...cells]);
     const box = tableBox(`${run.benchmark} · ${run.model}`, ["metric", ...run.subsets], rows);
     for (const caveat of run.caveats) box.append(make("p", `‡ ${caveat}`, { class: "caveat" }));
-    box.append(make("p", run.folder, { class: "quiet" }));
+    const details = make("details");
+    details.append(make("summary", "How it was run"));
+    const list = make("dl");
+    for (const [name, value] of [["folder", run.folder], ...run.details]) list.append(make("dt", name), make("dd", value));
+    details.append(list);
+    box.append(details);
     $("run-tables").append(box);
   }
 }
@@ -103,27 +309,38 @@ function benchmarkOf() { return data.samples[Number($("f-benchmark").value)]; }
 function fillModels() {
   const part = benchmarkOf();
   if (!part) return;
-  const models = part.models.map((name, place) => [String(place), name]);
+  const models = part.models.map((name, index) => [String(index), name]);
   options($("f-first"), models, $("f-first").value);
   options($("f-second"), [["-1", "nothing"], ...models], $("f-second").value);
   if (part.models.length > 1 && $("f-second").value === "-1") $("f-second").value = "1";
   options($("f-subset"), [["", "all"], ...part.subsets.map((name) => [name, name])], $("f-subset").value);
+  $("f-all-label").hidden = part.models.length < 3;
+}
+function isRight(sample, model) { return model < 0 || !sample.a[model] ? null : sample.a[model].ok; }
+function isKept(state, sample, first, second) {
+  const answers = [first, second].filter((model) => model >= 0 && sample.a[model]).map((model) => sample.a[model]);
+  switch (state) {
+    case "worse": return isRight(sample, first) === true && isRight(sample, second) === false;
+    case "better": return isRight(sample, first) === false && isRight(sample, second) === true;
+    case "wrong": return isRight(sample, first) === false;
+    case "unscored": return answers.some((answer) => answer.why);
+    case "unended": return answers.some((answer) => answer.cut || answer.loop);
+    default: return true;
+  }
+}
+/* What is worth a look first: flipped to wrong, else wrong, else all. */
+function firstState() {
+  const part = benchmarkOf();
+  if (!part) return;
+  const first = Number($("f-first").value), second = Number($("f-second").value);
+  $("f-state").value = ["worse", "wrong", "all"].find((state) => part.rows.some((sample) => isKept(state, sample, first, second))) || "all";
 }
 function filter() {
   const part = benchmarkOf();
   if (!part) { $("count").textContent = "No run came with its samples."; $("more").hidden = true; return; }
   const first = Number($("f-first").value), second = Number($("f-second").value);
-  const subset = $("f-subset").value, words = $("f-text").value.toLowerCase();
-  const right = (sample, model) => (model < 0 || !sample.a[model] ? null : sample.a[model].ok);
-  const kept = {
-    all: () => true,
-    worse: (sample) => right(sample, first) === true && right(sample, second) === false,
-    better: (sample) => right(sample, first) === false && right(sample, second) === true,
-    wrong: (sample) => right(sample, first) === false,
-    unscored: (sample) => [first, second].some((model) => model >= 0 && sample.a[model] && sample.a[model].why),
-    unended: (sample) => [first, second].some((model) => model >= 0 && sample.a[model] && (sample.a[model].cut || sample.a[model].loop)),
-  }[$("f-state").value];
-  found = part.rows.filter((sample) => (!subset || sample.s === subset) && kept(sample) && (!words ||
+  const state = $("f-state").value, subset = $("f-subset").value, words = $("f-text").value.toLowerCase();
+  found = part.rows.filter((sample) => (!subset || sample.s === subset) && isKept(state, sample, first, second) && (!words ||
     [sample.q, sample.r, sample.id, ...sample.a.map((answer) => (answer ? answer.t : ""))].join("\n").toLowerCase().includes(words)));
   shown = 0;
   $("list").replaceChildren();
@@ -132,8 +349,9 @@ function filter() {
 }
 function more() {
   const part = benchmarkOf();
-  const models = [Number($("f-first").value), Number($("f-second").value)].filter((model) => model >= 0);
-  for (const sample of found.slice(shown, shown + PAGE)) $("list").append(item(part, sample, models));
+  let models = [Number($("f-first").value), Number($("f-second").value)].filter((model) => model >= 0);
+  if ($("f-all").checked) models = part.models.map((_, index) => index);
+  for (const sample of found.slice(shown, shown + PAGE)) $("list").append(sampleItem(part, sample, models));
   shown = Math.min(found.length, shown + PAGE);
   $("more").hidden = shown >= found.length;
 }
@@ -142,46 +360,71 @@ function marked(text, words) {
   if (!words.length) { node.textContent = text; return node; }
   const escaped = words.map((word) => word.replace(/[.*+?^$(){}|[\]\\]/g, "\\$&"));
   for (const part of text.split(new RegExp(`\\b((?:${escaped.join("|")})(?:s|es)?)\\b`, "i"))) {
-    node.append(words.some((word) => part.toLowerCase().startsWith(word.toLowerCase())) ? make("mark", part) : part);
+    const isFalse = words.some((word) => part.toLowerCase().startsWith(word.toLowerCase()));
+    node.append(isFalse ? make("mark", part, { title: "The image does not show it." }) : part);
   }
   return node;
 }
-function item(part, sample, models) {
-  const box = make("li", undefined, { class: "sample", tabindex: "0", id: `s-${sample.n}`, "aria-label": sample.id });
-  const place = make("div", undefined, { class: "picture" });
-  const source = data.pictures[sample.i];
-  if (source) {
-    const picture = make("img", undefined, { alt: `Picture of sample ${sample.id}`, loading: "lazy", decoding: "async" });
-    picture.src = source;
-    place.append(picture);
-  } else place.append(make("div", "no picture", { class: "none" }));
+function sampleItem(part, sample, models) {
+  const box = make("li", undefined, { class: "sample", tabindex: "0", "aria-label": sample.id });
   const asked = make("div", undefined, { class: "asked" });
   const link = make("a", sample.id, { href: `#samples/${part.benchmark}/${encodeURIComponent(sample.id)}` });
-  asked.append(link, make("span", ` · ${sample.s}`, { class: "quiet" }), make("p", sample.q), make("p", `Reference: ${sample.r}`, { class: "quiet" }));
-  box.append(place, asked);
-  for (const model of models) {
-    const answer = sample.a[model];
-    const state = !answer || answer.ok === null ? "" : answer.ok ? " right" : " wrong";
-    const column = make("div", undefined, { class: `answer${state}` });
-    column.append(make("p", part.models[model] + (state ? `:${state}` : ""), { class: "quiet" }));
-    if (!answer) column.append(make("p", "no answer", { class: "quiet" }));
-    else {
-      column.append(marked(answer.t, answer.h || []));
-      if (answer.note) column.append(make("p", answer.note, { class: "quiet" }));
-      if (answer.cut) column.append(make("p", "cut off at the token limit", { class: "quiet" }));
-      if (answer.loop) column.append(make("p", "repeats itself to the end", { class: "quiet" }));
-      if (answer.why) column.append(make("p", `unscored: ${answer.why}`, { class: "quiet" }));
-      for (const [name, text] of [["thoughts", answer.th], ["verdict", answer.v]]) {
-        if (!text) continue;
-        const folded = make("details");
-        folded.append(make("summary", name), make("p", text));
-        column.append(folded);
-      }
-    }
-    box.append(column);
-  }
+  const from = make("p", undefined, { class: "quiet" });
+  from.append(`${part.benchmark} · ${sample.s} · `, link);
+  asked.append(from, make("p", sample.q, { class: "question" }), make("p", `Reference: ${sample.r}`, { class: "quiet" }));
+  const answers = make("div", undefined, { class: "answers" });
+  for (const model of models) answers.append(answerBox(part.models[model], sample.a[model]));
+  box.append(pictureOf(sample), asked, answers);
   return box;
 }
+function pictureOf(sample) {
+  const picture = data.pictures[sample.i];
+  if (!picture) return make("div", "no picture", { class: "none" });
+  const button = make("button", undefined, { class: "picture", type: "button", "aria-label": `Enlarge the picture of ${sample.id}` });
+  const image = make("img", undefined, { alt: `Picture of sample ${sample.id}`, loading: "lazy", decoding: "async" });
+  image.src = picture[0];
+  button.append(image);
+  button.addEventListener("click", () => enlarge(sample));
+  return button;
+}
+function answerBox(model, answer) {
+  const state = !answer || answer.ok === null ? "" : answer.ok ? " right" : " wrong";
+  const column = make("div", undefined, { class: `answer${state}` });
+  const who = make("p", undefined, { class: "who" });
+  who.append(model);
+  if (state) who.append(": ", make("b", state.trim()));
+  column.append(who);
+  if (!answer) { column.append(make("p", "no answer", { class: "quiet" })); return column; }
+  const remarks = [
+    answer.h && `not in the image: ${answer.h.join(", ")}`,
+    answer.note,
+    answer.cut && "cut off at the token limit",
+    answer.loop && "repeats itself to the end",
+    answer.why && `unscored: ${answer.why}`,
+  ];
+  column.append(marked(answer.t, answer.h || []));
+  for (const remark of remarks) if (remark) column.append(make("p", remark, { class: "quiet" }));
+  for (const [name, text] of [["thoughts", answer.th], ["the judge's words", answer.v]]) {
+    if (!text) continue;
+    const folded = make("details");
+    folded.append(make("summary", name), make("p", text));
+    column.append(folded);
+  }
+  return column;
+}
+
+/* The whole picture, from beside the page if it is not in it. */
+function enlarge(sample) {
+  const picture = data.pictures[sample.i];
+  if (!picture) return;
+  const image = $("enlarged-image");
+  image.onerror = () => { image.onerror = null; image.src = picture[0]; };
+  image.src = picture[picture.length - 1];
+  image.alt = `Picture of sample ${sample.id}`;
+  $("enlarged-text").textContent = `${sample.q.split("\n")[0]} Reference: ${sample.r}`;
+  $("enlarged").showModal();
+}
+
 function move(step) {
   const items = [...$("list").children];
   const at = items.indexOf(document.activeElement);
@@ -190,41 +433,51 @@ function move(step) {
   if (next) { next.focus(); next.scrollIntoView({ block: "nearest" }); }
 }
 
-/* Views and deep links. */
+/* Views and deep links: #VIEW, #samples/BENCHMARK/ID, #samples/BENCHMARK//STATE. */
+const VIEWS = ["verdict", "samples", "board", "runs"];
 function route() {
-  const [view, benchmark, id] = location.hash.slice(1).split("/");
-  const name = ["board", "runs", "samples"].includes(view) ? view : "board";
-  for (const other of ["board", "runs", "samples"]) $(`view-${other}`).hidden = other !== name;
+  const [view, benchmark, id, state] = location.hash.slice(1).split("/");
+  const name = VIEWS.includes(view) ? view : VIEWS[0];
+  for (const other of VIEWS) $(`view-${other}`).hidden = other !== name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (name === "samples" && id) {
-    const place = data.samples.findIndex((part) => part.benchmark === benchmark);
-    if (place < 0) return;
-    $("f-benchmark").value = String(place);
-    fillModels();
-    $("f-state").value = "all"; $("f-subset").value = ""; $("f-text").value = decodeURIComponent(id);
-    filter();
-    const target = [...$("list").children].find((node) => node.getAttribute("aria-label") === decodeURIComponent(id));
-    if (target) target.focus();
-  }
+  window.scrollTo(0, 0);
+  const index = data.samples.findIndex((part) => part.benchmark === benchmark);
+  if (name !== "samples" || index < 0) return;
+  $("f-benchmark").value = String(index);
+  fillModels();
+  $("f-subset").value = ""; $("f-text").value = decodeURIComponent(id || "");
+  if (id) $("f-state").value = "all";
+  else if (state) $("f-state").value = state;
+  else firstState();
+  filter();
+  const target = [...$("list").children].find((node) => node.getAttribute("aria-label") === decodeURIComponent(id || ""));
+  if (target) target.focus();
 }
+verdictView();
 board();
 runs();
-options($("f-benchmark"), data.samples.map((part, place) => [String(place), part.title]));
+options($("f-benchmark"), data.samples.map((part, index) => [String(index), part.benchmark]));
 fillModels();
+firstState();
 filter();
 for (const id of ["board-filter", "board-measured"]) $(id).addEventListener("input", board);
-$("f-benchmark").addEventListener("input", () => { fillModels(); filter(); });
-for (const id of ["f-first", "f-second", "f-state", "f-subset", "f-text"]) $(id).addEventListener("input", filter);
+$("f-benchmark").addEventListener("input", () => { fillModels(); firstState(); filter(); });
+for (const id of ["f-first", "f-second", "f-state", "f-subset", "f-text", "f-all"]) $(id).addEventListener("input", filter);
 $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("more").addEventListener("click", more);
+$("enlarged-close").addEventListener("click", () => $("enlarged").close());
 document.addEventListener("keydown", (event) => {
-  if ($("view-samples").hidden || ["INPUT", "SELECT"].includes(event.target.tagName) || event.ctrlKey || event.metaKey) return;
+  const typing = ["INPUT", "SELECT"].includes(event.target.tagName);
+  if ($("enlarged").open || typing || event.ctrlKey || event.metaKey) return;
+  const sample = event.target.classList.contains("sample");
+  const picture = event.key === "Enter" && sample && event.target.querySelector("button.picture");
+  if (picture) { event.preventDefault(); picture.click(); }
+  if ($("view-samples").hidden) return;
   if (event.key === "j") move(1);
   if (event.key === "k") move(-1);
-  if (event.key === "Enter" && event.target.classList.contains("sample")) location.hash = event.target.querySelector("a").getAttribute("href");
 });
 window.addEventListener("hashchange", route);
 route();
