@@ -225,6 +225,8 @@ class Figure:
         margin: How much worse the gate accepts by default; None if it is not gated by default.
         by_subset: Whether to plot it for each subset of the benchmark.
         bounds: The smallest and the largest possible value, None if there are none.
+        beside: The metric without which it misleads, and over which it is plotted: who says less
+            hallucinates less.
     """
 
     metric: str
@@ -238,6 +240,7 @@ class Figure:
     margin: float | None = None
     by_subset: bool = False
     bounds: tuple[float, float] | None = (0.0, 1.0)
+    beside: str | None = None
 
     def stands_for_whole(self, metric: Metric) -> bool:
         """Whether a recorded metric is this figure over the whole benchmark.

@@ -13,6 +13,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from string import Template
 from typing import Any, Literal
@@ -69,8 +70,9 @@ def write_page(
         if embed == "thumbnails":
             beside = file.parent / BESIDE
             beside.mkdir(exist_ok=True)
-            numbered = list(enumerate(images.values()))
-            data["pictures"] = list(pool.map(lambda item: _beside(*item, beside), numbered))
+            numbers = range(len(images))
+            pictures = pool.map(_beside, numbers, images.values(), repeat(beside))
+            data["pictures"] = list(pictures)
         else:
             data["pictures"] = list(pool.map(_embedded, images.values()))
     replace_file(file, _html(data))

@@ -6,28 +6,43 @@ same runs.
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 
 from bench.escaping import plot_text
-from bench.metrics.paired import Paired
+from bench.metrics.paired import change_of
 from bench.runs.run import Run, group_by_benchmark
 from bench.stats import Floats
 from bench.types import CAVEAT, Figure, Metric, caveats_of, scale_of
-from leaderboards.compare import Comparison
+from leaderboards.compare import Comparison, Row, verdict
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 GREY = "#777777"
 MARKERS = "osD^vP*"
 SPREAD = 0.12  # between the markers of two models
 BINS = 10
+YES = 0.5  # P(yes) from which on the answer is yes
+NEARLY_ALL = 0.99  # of the true-positive rate, up to which the ROC is drawn
+CURVES = {
+    "loss": "training loss",
+    "rewards/accuracies": "share of pairs whose chosen is preferred",
+    "rewards/margins": "margin of the implicit reward",
+}
+SMOOTHED = 0.08  # of a training's steps that a smoothed value is the mean of
+AXES = {
+    "fraction": "percentage points",
+    "rating": "points of the rating",
+    "amount": "as counted",
+    "count": "as counted",
+}
 WHOLE = ("all", "mean")  # subsets that are no part of a benchmark
 
 
@@ -45,6 +60,12 @@ def _open_frame(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _legend_below(plot: Plot, axes: Axes) -> None:
+    """The models' legend, once for all panels, where it hides no point."""
+    handles, labels = axes.get_legend_handles_labels()
+    plot.legend(handles, labels, loc="outside lower center", fontsize=8, frameon=False)
+
+
 def _style(number: int) -> dict[str, Any]:
     """Colour and marker of model number `number`."""
     return {
@@ -53,56 +74,95 @@ def _style(number: int) -> dict[str, Any]:
     }
 
 
-def forest(comparisons: Sequence[Comparison], names: Mapping[Path, str]) -> Plot:
-    """Paired differences with their intervals.
+class Effect(NamedTuple):
+    """A difference as the forest draws it."""
 
-    In points (fractions) or as they are (ratings, words).
+    name: str
+    row: Row
+
+    @property
+    def ends(self) -> tuple[float, float, float]:
+        """Value, low and high as shown, turned so that a higher one is better."""
+        figure = self.row.paired.figure
+        scale = scale_of(figure.unit)
+        value, low, high = (scale * end for end in self.row.paired.difference[:3])
+        return (-value, -high, -low) if figure.better == "lower" else (value, low, high)
+
+    @property
+    def text(self) -> str:
+        """The change and its interval, with their signs."""
+        change = change_of(self.row.paired, self.row.p_holm)
+        text = f"{change.first} → {change.second}   {change.difference} {change.interval}"
+        return text.replace("-", "−")
+
+
+def forest(comparisons: Sequence[Comparison], names: Mapping[Path, str]) -> Plot:
+    """Paired differences with their intervals, a panel for each unit, to the right better.
 
     Args:
         comparisons: The comparisons.
         names: What models are called, by the run's folder.
     """
     several = len({names[comparison.second] for comparison in comparisons}) > 1
-    rows: list[tuple[str, Paired]] = []
+    panels: dict[str, list[Effect]] = {}
     for comparison in comparisons:
         for row in comparison.rows:
             figure = row.paired.figure
-            if figure.better != "neither":
+            if figure.better != "neither" and math.isfinite(row.paired.difference.low):
                 model = f"{names[comparison.second]}: " if several else ""
                 mark = f" {CAVEAT}" if comparison.caveats else ""
-                rows.append((plot_text(f"{model}{figure.title}{mark}"), row.paired))
-    rows.reverse()  # the axis counts from below
-    plot = Plot(figsize=(7, 1 + 0.32 * len(rows)), layout="constrained")
-    axes = plot.subplots()
-    for y, (_, item) in enumerate(rows):
-        _draw_difference(axes, y, item)
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-    axes.set_xlabel(
-        "difference in points (ratings as they are), 95 % interval\n"
-        "● better, ■ worse, hollow: not more than noise"
+                effect = Effect(plot_text(f"{model}{figure.title}{mark}"), row)
+                panels.setdefault(figure.unit, []).append(effect)
+    heights = [len(effects) + 1.5 for effects in panels.values()]
+    plot = Plot(figsize=(9, 0.9 + 0.3 * sum(heights)), layout="constrained")
+    if not panels:
+        return plot
+    all_axes = plot.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for axes, (unit, effects) in zip(all_axes, panels.items(), strict=True):
+        _draw_panel(axes, AXES[unit], effects)
+    first, second = names[comparisons[0].first], names[comparisons[0].second]
+    title = f"{first} → {'others' if several else second}"
+    all_axes[0].set_title(plot_text(title), loc="left", fontsize=10, fontweight="bold")
+    plot.supxlabel(
+        "← worse      better →\n95 % intervals; ● better, ■ worse, after Holm's correction; "
+        "○ no more than noise",
+        fontsize=9,
     )
-    _open_frame(axes)
     return plot
 
 
-def _draw_difference(axes: Axes, y: int, item: Paired) -> None:
-    scale = scale_of(item.figure.unit)
-    difference = item.difference
-    value, low, high = scale * difference.value, scale * difference.low, scale * difference.high
-    is_better = (value > 0) == (item.figure.better == "higher")
-    more_than_noise = low > 0 or high < 0
-    colour = GREY
-    if more_than_noise:
-        colour = COLOURS[0] if is_better else COLOURS[1]
-    axes.plot([low, high], [y, y], color=colour, linewidth=1.6)
-    axes.plot(
-        [value],
-        [y],
-        "o" if is_better else "s",
-        color=colour,
-        markerfacecolor=colour if more_than_noise else "white",
-    )
+def _draw_panel(axes: Axes, unit: str, effects: Sequence[Effect]) -> None:
+    """The effects of one unit, from above to below, their numbers on the right."""
+    for y, effect in enumerate(effects):
+        value, low, high = effect.ends
+        said = verdict(effect.row)
+        colour = {"better": COLOURS[0], "worse": COLOURS[1]}.get(said, GREY)
+        axes.plot([low, high], [y, y], color=colour, linewidth=1.6)
+        axes.plot(
+            [value],
+            [y],
+            "s" if said == "worse" else "o",
+            color=colour,
+            markerfacecolor="white" if said == "noise" else colour,
+        )
+        axes.annotate(
+            effect.text,
+            (1.01, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+            annotation_clip=False,
+        )
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(effects)), [effect.name for effect in effects], fontsize=9)
+    axes.set_ylim(len(effects) - 0.4, -0.6)  # the axis counts from below
+    end = 1.08 * max(abs(edge) for effect in effects for edge in effect.ends)
+    axes.set_xlim(-end or -1, end or 1)
+    # A difference for the worse stands on the left, whatever its sign.
+    axes.xaxis.set_major_formatter(lambda x, _: f"{abs(x):g}")
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_xlabel(unit, fontsize=8, loc="right")
+    _open_frame(axes)
 
 
 class NamedPlot(NamedTuple):
@@ -137,27 +197,27 @@ def _subset_plot(runs: Sequence[Run], figure: Figure) -> Plot | None:
         return None
     plot = Plot(figsize=(1.5 + 1.05 * len(subsets), 3.4), layout="constrained")
     axes = plot.subplots()
-    scale = scale_of(figure.unit)
     for number, (run, metrics) in enumerate(zip(runs, by_model, strict=True)):
         # Side by side, or markers would hide each other.
         offset = SPREAD * (number - (len(runs) - 1) / 2)
         x, values, lows, highs = [], [], [], []
         for index, subset in enumerate(subsets):
             if subset in metrics:
-                metric = metrics[subset]
+                value, below, above = _ends(metrics[subset])
                 x.append(index + offset)
-                values.append(scale * metric.value)
-                lows.append(scale * (metric.value - metric.low))
-                highs.append(scale * (metric.high - metric.value))
+                values.append(value)
+                lows.append(below)
+                highs.append(above)
         style = _style(number)
         axes.errorbar(
             x, values, yerr=[lows, highs], linestyle="none", capsize=2, label=_legend(run), **style
         )
     axes.set_xticks(range(len(subsets)), list(map(plot_text, subsets)))
-    unit = ", %" if figure.unit == "fraction" else ""
-    axes.set_ylabel(plot_text(f"{figure.title}{unit}"))
-    axes.legend(fontsize=8, frameon=False)
+    axes.set_ylabel(plot_text(f"{figure.title}{_percent(figure.unit)}"))
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
     _open_frame(axes)
+    _legend_below(plot, axes)
     return plot
 
 
@@ -177,6 +237,69 @@ def _subset_metrics(run: Run, figure: Figure) -> dict[str, Metric]:
     return metrics
 
 
+def beside_what_is_said(runs: Sequence[Run]) -> list[NamedPlot]:
+    """Rates of hallucination over the metric without which they mislead, such as recall.
+
+    A plot for each figure that declares one, if two models have both.
+    """
+    plots = []
+    for benchmark, members in group_by_benchmark(runs).items():
+        for figure in members[0].figures:
+            if figure.beside is not None:
+                plot = _beside_plot(members, figure, figure.beside)
+                if plot is not None:
+                    name = f"{benchmark}-{figure.metric}-and-{figure.beside}"
+                    plots.append(NamedPlot(name.replace(":", "-"), plot))
+    return plots
+
+
+def _beside_plot(runs: Sequence[Run], figure: Figure, beside: str) -> Plot | None:
+    points = []
+    for run in runs:
+        whole = run.whole()
+        if figure.metric in whole and beside in whole:
+            points.append((run, whole[beside], whole[figure.metric]))
+    if len(points) < 2:
+        return None
+    plot = Plot(figsize=(5.2, 4.2), layout="constrained")
+    axes = plot.subplots()
+    for number, (run, said, false) in enumerate(points):
+        x, below, above = _ends(said)
+        y, under, over = _ends(false)
+        axes.errorbar(
+            [x],
+            [y],
+            xerr=[[below], [above]],
+            yerr=[[under], [over]],
+            linestyle="none",
+            capsize=2,
+            label=_legend(run),
+            **_style(number),
+        )
+    title = next((other.title for other in runs[0].figures if other.metric == beside), beside)
+    axes.set_xlabel(plot_text(f"{title}{_percent(points[0][1].unit)} →"))
+    axes.set_ylabel(plot_text(f"← {figure.title}{_percent(figure.unit)}"))
+    axes.set_title("best: below, right", fontsize=9, loc="right")
+    axes.grid(color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    _open_frame(axes)
+    _legend_below(plot, axes)
+    return plot
+
+
+def _ends(metric: Metric) -> tuple[float, float, float]:
+    """The value as shown, and how far its interval reaches below and above."""
+    scale = scale_of(metric.unit)
+    value = scale * metric.value
+    if math.isnan(metric.low):
+        return value, 0.0, 0.0
+    return value, value - scale * metric.low, scale * metric.high - value
+
+
+def _percent(unit: str) -> str:
+    return ", %" if unit == "fraction" else ""
+
+
 def roc_and_reliability(runs: Sequence[Run]) -> Plot | None:
     """ROC of P(yes) over all questions, and how often the answer is yes at each P(yes).
 
@@ -190,20 +313,60 @@ def roc_and_reliability(runs: Sequence[Run]) -> Plot | None:
                 curves.append((run, probabilities, truth))
     if not curves:
         return None
-    plot = Plot(figsize=(8, 3.8), layout="constrained")
-    left, right = plot.subplots(1, 2)
+    plot = Plot(figsize=(9, 4.2), layout="constrained")
+    panels = plot.subplot_mosaic("AB;AC", height_ratios=(4, 1), width_ratios=(1, 1))
+    left, right, counts = panels["A"], panels["B"], panels["C"]
+    edges = list(np.linspace(0, 1, BINS + 1))
+    zoom = Zoom()
     for number, (run, probabilities, truth) in enumerate(curves):
         style = _style(number)
-        left.plot(*_roc(probabilities, truth), color=style["color"], label=_legend(run))
+        false_positives, true_positives = _roc(probabilities, truth)
+        zoom = zoom.over(false_positives, true_positives)
+        left.step(
+            false_positives,
+            true_positives,
+            where="post",
+            color=style["color"],
+            label=f"{_legend(run)}, AUC {100 * _area(false_positives, true_positives):.2f}",
+        )
+        said_yes = probabilities >= YES
+        false_alarms, hits = said_yes[truth == 0].mean(), said_yes[truth == 1].mean()
+        zoom = Zoom(max(zoom.right, 1.1 * false_alarms), min(zoom.bottom, hits))
+        left.plot(false_alarms, hits, **style)
         means, shares = _reliability(probabilities, truth)
-        right.plot(means, shares, linestyle="-", label=_legend(run), **style)
-    for axes in (left, right):
-        axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle="--")
-        axes.legend(fontsize=8, frameon=False)
+        right.plot(means, shares, linestyle="-", **style)
+        counts.hist(probabilities, edges, histtype="step", color=style["color"])
+    right.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle="--")
+    margin = 0.03
+    left.set_xlim(-margin * zoom.right, zoom.right)
+    left.set_ylim(zoom.bottom - margin * (1 - zoom.bottom), 1 + margin * (1 - zoom.bottom))
+    left.set(xlabel="false-positive rate", ylabel="true-positive rate")
+    left.set_title("ROC of P(yes), part of it; markers: at P(yes) 0.5", fontsize=10)
+    right.set(ylabel="share of yes", xlim=(-0.02, 1.02))
+    right.set_title("Reliability of P(yes)", fontsize=10)
+    right.tick_params(labelbottom=False)
+    counts.set(xlabel="P(yes)", ylabel="questions", yscale="log", xlim=(-0.02, 1.02))
+    for axes in (left, right, counts):
         _open_frame(axes)
-    left.set(xlabel="false-positive rate", ylabel="true-positive rate", title="ROC of P(yes)")
-    right.set(xlabel="mean P(yes)", ylabel="share of yes", title="Reliability of P(yes)")
+    _legend_below(plot, left)
     return plot
+
+
+class Zoom(NamedTuple):
+    """The corner of the ROC in which curves differ: up to `right`, from `bottom` on."""
+
+    right: float = 0.05
+    bottom: float = 0.95
+
+    def over(self, false_positives: Floats, true_positives: Floats) -> Zoom:
+        """Large enough for this curve too."""
+        right = float(false_positives[np.argmax(true_positives >= NEARLY_ALL)])
+        bottom = float(np.interp(0.01, false_positives, true_positives))
+        return Zoom(min(1.0, max(self.right, 1.1 * right)), min(self.bottom, bottom))
+
+
+def _area(false_positives: Floats, true_positives: Floats) -> float:
+    return float(np.trapezoid(true_positives, false_positives))
 
 
 def _roc(probabilities: Floats, truth: Floats) -> tuple[Floats, Floats]:
@@ -231,44 +394,46 @@ def _reliability(probabilities: Floats, truth: Floats) -> tuple[list[float], lis
 
 
 def training(runs: Sequence[Run]) -> Plot | None:
-    """Loss, and how often DPO's implicit reward prefers the chosen response.
+    """Loss, and DPO's implicit reward: how often and by how much the chosen response has more.
 
     Of adapters whose curves are at hand; None if there are none.
     """
-    curves: dict[Path, tuple[str, list[dict[str, str]]]] = {}  # file → model, rows
+    curves: dict[Path, tuple[str, pd.DataFrame]] = {}  # file → model, rows
     for run in runs:
         adapter = run.record["source"].get("adapter")
         if adapter:
             file = Path(adapter).parent / "curves.csv"
-            if file.is_file() and file not in curves:
-                with file.open(newline="") as lines:
-                    curves[file] = _legend(run), list(csv.DictReader(lines))
+            rows = None if file in curves else _read_curves(file)
+            if rows is not None:
+                curves[file] = _legend(run), rows
     if not curves:
         return None
-    titles = {
-        "loss": "training loss",
-        "rewards/accuracies": "share of pairs with the better preferred",
-    }
-    plot = Plot(figsize=(8, 3.4), layout="constrained")
-    for axes, (column, title) in zip(plot.subplots(1, 2), titles.items(), strict=True):
+    plot = Plot(figsize=(10, 3.2), layout="constrained")
+    for axes, (column, title) in zip(plot.subplots(1, 3), CURVES.items(), strict=True):
         for number, (model, rows) in enumerate(curves.values()):
-            steps, values = _curve(rows, column)
-            if steps:
+            if column in rows:
+                values = rows[column].dropna()
+                window = max(1, round(SMOOTHED * len(values)))
                 colour = COLOURS[number % len(COLOURS)]
-                axes.plot(steps, values, color=colour, linewidth=1, label=model)
-        axes.set(xlabel="step", title=title)
-        axes.legend(fontsize=8, frameon=False)
+                axes.plot(values, color=colour, linewidth=0.7, alpha=0.3)
+                smooth = values.rolling(window, min_periods=1, center=True).mean()
+                axes.plot(smooth, color=colour, linewidth=1.6, label=model)
+        axes.set_xlabel("step")
+        axes.set_title(title, fontsize=10)
         _open_frame(axes)
+    _legend_below(plot, axes)
     return plot
 
 
-def _curve(rows: Sequence[Mapping[str, str]], column: str) -> tuple[list[int], list[float]]:
-    steps, values = [], []
-    for row in rows:
-        if row.get(column):
-            steps.append(int(row["step"]))
-            values.append(float(row[column]))
-    return steps, values
+def _read_curves(file: Path) -> pd.DataFrame | None:
+    """Numbers by step; None if there is no such table."""
+    try:
+        rows = pd.read_csv(file)
+    except (OSError, ValueError):  # pandas' own errors are ValueErrors
+        return None
+    if "step" not in rows:
+        return None
+    return rows.apply(pd.to_numeric, errors="coerce").set_index("step")
 
 
 def _probabilities(run: Run) -> tuple[Any, Any]:

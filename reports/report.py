@@ -146,7 +146,7 @@ def _write_plots(
     runs: Sequence[Run], comparisons: Sequence[Comparison], folder: Path
 ) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    named = dict(plots.by_subset(runs))
+    named = dict([*plots.by_subset(runs), *plots.beside_what_is_said(runs)])
     if comparisons:
         named["forest"] = plots.forest(comparisons, {run.folder: run.label for run in runs})
     probabilities, training = plots.roc_and_reliability(runs), plots.training(runs)

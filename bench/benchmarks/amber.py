@@ -486,7 +486,12 @@ COVER = _generative_figure(
     margin=0.01,
 )
 HAL = _generative_figure(
-    "hal", "AMBER hallucination", mean_of_value("any_hallucination"), heading="Hal", margin=0.01
+    "hal",
+    "AMBER hallucination",
+    mean_of_value("any_hallucination"),
+    heading="Hal",
+    margin=0.01,
+    beside="cover",
 )
 COG = _generative_figure("cog", "AMBER Cog", FunctionOfSums(_cog_terms, quotient))
 GENERATIVE_FIGURES = (HAL, COVER, CHAIR, COG)

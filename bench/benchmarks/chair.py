@@ -242,6 +242,7 @@ CHAIR_S = Figure(
     mean_of_value("any_hallucination"),
     heading="CHAIRs",
     margin=0.01,
+    beside="recall",
 )
 CHAIR_I = Figure(
     "chair_i",

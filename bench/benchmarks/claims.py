@@ -107,6 +107,7 @@ WITH_FALSE = Figure(
     "lower",
     mean_of_value("any_false"),
     heading="false",
+    beside="claims",
     margin=0.01,
 )
 FALSE_CLAIMS = Figure(

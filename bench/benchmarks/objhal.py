@@ -255,6 +255,7 @@ def _figures(label: str) -> tuple[Figure, ...]:
             "lower",
             FunctionOfSums(_response_terms, quotient),
             heading="CHAIRs",
+            beside="recall",
             margin=0.01,
         ),
         Figure(
