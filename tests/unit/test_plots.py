@@ -90,7 +90,7 @@ def test_a_rate_of_hallucination_is_plotted_over_recall(tmp_path):
     for name, rate, recall in (("one", 0.5, 0.9), ("other", 0.2, 0.7)):
         record = record_of(name, benchmark={"name": "chair", "version": "1"})
         metrics = [metric_row("chair_s", "all", rate), metric_row("recall", "all", recall)]
-        runs.append(write_run(tmp_path / name, record, metrics, []))
+        runs.append(write_run(tmp_path / name, record, [], metrics))
     (named,) = plots.beside_what_is_said(list(map(Run, runs)))
     assert named.name == "chair-chair_s-and-recall"
     (axes,) = named.plot.axes
