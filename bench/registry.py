@@ -194,9 +194,10 @@ def split_adapter(spec: str) -> tuple[str, str]:
 
 def unknown(table: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """An error that names what was asked, the nearest match and where to see all."""
-    close = difflib.get_close_matches(name, [*known], n=1, cutoff=0.5)
+    by_lower_case = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
     if close:
-        reason = f"Did you mean '{close[0]}'?"
+        reason = f"Did you mean '{by_lower_case[close[0]]}'?"
     else:
         reason = f"Known: {', '.join(sorted(known)) or 'none'}."
     return UnknownNameError(

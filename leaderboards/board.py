@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import registry
-from bench.errors import BenchError
+from bench.errors import BenchError, UnknownNameError
 from bench.files import indented
 from bench.runs.labels import give_labels
 from bench.runs.run import Run, read_runs
+from bench.text_tables import output_width, remark, text_table
 from bench.types import CAVEAT, format_spread, scale_of
 from leaderboards.published import Published, derived, disputed, read_published
 
@@ -148,20 +149,55 @@ def _measured_lines(runs: Sequence[Run]) -> list[Line]:
     return [Line(name, True, cells) for name, cells in models.items()]
 
 
+def chosen_columns(table: Board, names: Sequence[str]) -> Board:
+    """The board with only these columns, and the lines that have one of them.
+
+    Args:
+        table: The board.
+        names: Benchmarks (`pope`) or single columns (`pope.accuracy`).
+
+    Raises:
+        UnknownNameError: A name is none of them.
+    """
+    benchmarks = list(dict.fromkeys(map(_benchmark_of, table.columns)))
+    ids = [column.id for column in table.columns]
+    for name in names:
+        if name not in (*benchmarks, *ids):
+            raise UnknownNameError(
+                f"The board has no column '{name}'.",
+                f"It has columns of {', '.join(benchmarks)}, such as {ids[0]}.",
+                "Name benchmarks or single columns, with commas between them.",
+            )
+    columns = []
+    for column in table.columns:
+        if _benchmark_of(column) in names or column.id in names:
+            columns.append(column)
+    lines = []
+    for line in table.lines:
+        cells = {column.id: line.cells[column.id] for column in columns if column.id in line.cells}
+        if cells:
+            lines.append(replace(line, cells=cells))
+    return Board(columns, lines)
+
+
+def _benchmark_of(column: BoardColumn) -> str:
+    return column.id.rpartition(".")[0]
+
+
 def as_text(table: Board, remarks: Sequence[str]) -> str:
-    """A table for a terminal.
+    """A table for each benchmark, of the models that have a figure of it.
 
     * is derived; † says that sources disagree and ‡ that a number has caveats, both listed below;
     ± is half of the 95 % interval.
     """
-    rows = [["model", *(column.heading for column in table.columns)]]
-    for line in table.lines:
-        row = [line.model]
-        for column in table.columns:
-            row.append(cell_text(line.cells.get(column.id)))
-        rows.append(row)
-    text = _aligned(rows)
-    text.insert(1, "─" * len(text[0]))  # under the headings
+    width = output_width()
+    text = []
+    for benchmark in dict.fromkeys(map(_benchmark_of, table.columns)):
+        columns = [column for column in table.columns if _benchmark_of(column) == benchmark]
+        rows = [[benchmark, *(column.heading for column in columns)]]
+        for line in table.lines:
+            rows.append([line.model, *(cell_text(line.cells.get(column.id)) for column in columns)])
+        text += [*text_table(rows, width), ""]
     notes = [
         "* derived from accuracy and precision on as many yes as no questions; "
         "± half of the 95 % interval, or [low, high]"
@@ -176,7 +212,9 @@ def as_text(table: Board, remarks: Sequence[str]) -> str:
                 )
     for line in table.lines:
         notes += caveat_notes(line, table.columns)
-    return "\n".join([*text, "", *notes, *remarks])
+    for note in [*notes, *remarks]:
+        text += remark(note)
+    return "\n".join(text)
 
 
 def caveat_notes(line: Line, columns: Sequence[BoardColumn]) -> list[str]:
@@ -190,17 +228,6 @@ def caveat_notes(line: Line, columns: Sequence[BoardColumn]) -> list[str]:
     for caveat, headings in headings_of.items():
         notes.append(f"{CAVEAT} {line.model}, {', '.join(headings)}: {caveat}")
     return notes
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with the first column on the left and all others on the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[0] = row[0].ljust(widths[0])
-        lines.append("  ".join(cells))
-    return lines
 
 
 def cell_text(cell: BoardCell | None) -> str:

@@ -18,12 +18,14 @@ from bench.metrics.seeds import alike, question_of
 from bench.runs.run import Run, by_benchmark, find_runs
 from bench.runs.store import NOT_TOLD_BEFORE, flatten
 from bench.stats import detectable, holm, sign_flip
+from bench.text_tables import remark
 from bench.types import CAVEAT, Score, caveats_of, format_p, scale_of
 
 # What must be the same in both runs.
 COMPARED = ("benchmark", "data.files", "prompt", "judge", "model.protocol")
 SIGNIFICANT = 0.05
 SHOWN_FLIPS = 3
+TITLE_WIDTH = 25  # so that a line fits a terminal of 80 columns
 SHOWN_LENGTH = 40  # characters of a value in an error
 
 
@@ -309,13 +311,19 @@ def as_text(comparisons: Sequence[Comparison]) -> str:
 
 def _comparison_text(comparison: Comparison) -> str:
     unmatched = comparison.only_first + comparison.only_second
-    lines = [
-        f"{comparison.benchmark}: {comparison.first} → {comparison.second}",
+    remarks = [
         f"{comparison.matched} samples that both scored, {unmatched} that one did; "
-        "intervals by image, p after Holm over all",
+        "intervals by image, p after Holm over all"
     ]
-    lines += [f"NOT RUN ALIKE: {difference}" for difference in comparison.differs]
-    lines += [f"{CAVEAT} {folder}: {caveat}" for folder, caveat in comparison.caveats]
+    remarks += [f"NOT RUN ALIKE: {difference}" for difference in comparison.differs]
+    by_caveat: dict[str, list[Path]] = {}
+    for folder, caveat in comparison.caveats:
+        by_caveat.setdefault(caveat, []).append(folder)
+    for caveat, folders in by_caveat.items():
+        remarks.append(f"{CAVEAT} {'both' if len(folders) > 1 else folders[0]}: {caveat}")
+    lines = [f"{comparison.benchmark}: {comparison.first} → {comparison.second}"]
+    for text in remarks:
+        lines += remark(text)
     lines += map(_line, comparison.rows)
     if comparison.seconds is not None:
         before, after = comparison.seconds
@@ -337,15 +345,23 @@ def _comparison_text(comparison: Comparison) -> str:
 
 
 def _line(row: Row) -> str:
+    """The change; and, if it is no more than noise, what could have been seen."""
     item = row.paired
     change = change_of(item, row.p_holm)
-    values = f"{change.first:>8} →{change.second:>7}"
-    difference = f"{change.difference:>7} {change.interval}"
-    p = f"p {change.p}  " if change.p else ""
-    power = f"detectable {scale_of(item.figure.unit) * row.detectable:.2f}"
+    values = f"{change.first:>7} →{change.second:>7}"
+    p = f"p {change.p}" if change.p else ""
+    title = item.figure.title
+    if len(title) > TITLE_WIDTH:
+        title = f"{title}\n  {'':{TITLE_WIDTH}}"
+    line = (
+        f"  {title:{TITLE_WIDTH}} {values} {change.difference:>7} {change.interval:18} {p}".rstrip()
+    )
+    if verdict(row) != "noise":
+        return line
+    power = f"so many samples show {scale_of(item.figure.unit) * row.detectable:.2f}"
     if abs(item.difference.value) < row.detectable and math.isfinite(row.needed):
-        power += f", for this one {math.ceil(row.needed):,} samples would be needed"
-    return f"  {item.figure.title:26}{values}  {difference:27}{p}{power}"
+        power += f"; {math.ceil(row.needed):,} would show this"
+    return f"{line}\n      no more than noise: {power}"
 
 
 def as_json(comparisons: Sequence[Comparison]) -> str:

@@ -107,12 +107,21 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def bench(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+class Terminal(io.StringIO):
+    """What is written to a terminal; how wide it is, COLUMNS says."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def bench(
+    *arguments: Any, cwd: Path | None = None, out: io.StringIO | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs the command in this process, which spares the seconds that importing torch takes."""
     from bench.cli.main import app
 
     words = [str(argument) for argument in arguments]
-    out, err, code = io.StringIO(), io.StringIO(), 0
+    out, err, code = out or io.StringIO(), io.StringIO(), 0
     with (
         contextlib.chdir(cwd or "."),
         contextlib.redirect_stdout(out),

@@ -527,13 +527,18 @@ def board(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Runs, or folders of runs, to set beside them.")
     ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Only these: benchmarks (pope) or columns (pope.f1).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show published figures with their sources, and runs beside them."""
-    from leaderboards.board import as_json, as_text
+    from leaderboards.board import as_json, as_text, chosen_columns
     from leaderboards.board import board as make_board
 
     table, remarks = make_board(runs or [])
+    if columns is not None:
+        table = chosen_columns(table, [name.strip() for name in columns.split(",")])
     show(as_json(table, remarks) if json else as_text(table, remarks))
 
 
@@ -742,6 +747,7 @@ def list_(
     """List what there is to choose from."""
     from bench.cli.listing import listing
     from bench.files import indented
+    from bench.text_tables import remark
 
     rows = listing(what, folder)
     if json:
@@ -752,7 +758,7 @@ def list_(
     for name, _ in rows:
         width = max(width, len(name))
     for name, text in rows:
-        show(f"{name:{width}}  {text}")
+        show("\n".join(remark(f"{name:{width}}  {text}", " " * (width + 2))))
 
 
 def _tags(text: str | None) -> Tags | None:

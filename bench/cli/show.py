@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.escaping import visible
 from bench.files import indented
 from bench.metrics.agreement import Agreement
 from bench.terminal import show
+from bench.text_tables import output_width, remark, text_table
 from bench.types import CAVEAT, Metric, caveats_of, format_value
 
-PIPE_WIDTH = 160  # columns of a table that goes into a file or another program
+CAPTION = "value ± half-width, or [low, high], of the 95 % interval, clustered by image"
 
 
 class ShownRun(NamedTuple):
@@ -37,30 +36,14 @@ class JudgePair(NamedTuple):
 
 def show_metrics(shown: ShownRun) -> None:
     """One table: metrics by subset, each value ± half the width of its 95 % interval."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     header, body = _cells(shown.metrics)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for number, heading in enumerate(header):
-        justify = "right" if number else "left"
-        text = Text(visible(heading.replace("_", " ")))  # rich reads tags in plain strings
-        table.add_column(text, justify=justify)  # type: ignore[arg-type]
-    for row in body:
-        table.add_row(*[Text(visible(cell)) for cell in row])
-    # A pipe has no width; rich would take 80 columns and cut.
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    caption = "value ± half-width, or [low, high], of the 95 % interval, clustered by image"
-    # Printed by Python: where the reader has gone, rich would exit with a failed gate's code.
-    with console.capture() as captured:
-        console.print(Text(visible(f"{shown.title} · {shown.model}"), style="bold"))
-        console.print(Text(caption))
-        console.print(table)
-        for caveat in caveats_of(shown.metrics):
-            console.print(Text(visible(f"{CAVEAT} {caveat}")))
-    print(captured.get(), end="")
+    header = [heading.replace("_", " ") for heading in header]
+    lines = [f"{shown.title} · {shown.model}"]
+    lines += remark(CAPTION)
+    lines += text_table([header, *body], output_width())
+    for caveat in caveats_of(shown.metrics):
+        lines += remark(f"{CAVEAT} {caveat}")
+    show("\n".join(lines))
 
 
 def _cells(metrics: Sequence[Metric]) -> tuple[list[str], list[list[str]]]:
