@@ -18,11 +18,12 @@ from reports.page_data import RunSamples
 from reports.results import (
     benchmark_tables,
     difference_table,
-    metric_rows,
+    metrics_frame,
+    overview_table,
     paper_tables,
     relabelled_table,
 )
-from reports.tables import Table, as_csv, document, latex, markdown
+from reports.tables import Table, as_csv, csv_of, document, latex, markdown
 
 FORMS = {"md": markdown, "tex": latex, "csv": as_csv}
 
@@ -38,11 +39,13 @@ def write_report(
     card: bool,
     reopen: Callable[[Run], RunSamples | None],
     embed: Embed = "thumbnails",
+    table: Sequence[str] = (),
 ) -> tuple[list[Path], list[str]]:
     """Writes tables, plots and a page into `out`.
 
     report.md and report.tex hold all tables, tables/NAME.{md,tex,csv} each of them,
-    figures/NAME.{svg,png} the plots, index.html the page. Each file of a run is read once.
+    metrics.{csv,parquet} every metric, figures/NAME.{svg,png} the plots, index.html the page.
+    Each file of a run is read once.
 
     Args:
         folders: Runs, or folders of runs; the first one's runs are what the others are compared
@@ -51,6 +54,7 @@ def write_report(
         paper: Whether to add the paper's tables.
         card: Whether to add README.md, a model card.
         reopen: Gives what a run asked, None if its data is not at hand.
+        table: The benchmarks of the overview; empty for all.
         embed: Which pictures the page holds; see `reports.page.write_page`.
 
     Returns:
@@ -73,7 +77,7 @@ def write_report(
         )
     give_labels(runs)
     comparisons, comparison_remarks = _compare(folders, groups)
-    tables = benchmark_tables(runs)
+    tables = [overview_table(runs, table), *benchmark_tables(runs)]
     relabelled = relabelled_table(runs)
     if relabelled is not None:
         tables.append(relabelled)
@@ -86,7 +90,7 @@ def write_report(
     texts = {
         "report.md": "\n".join(map(markdown, tables)),
         "report.tex": document(tables),
-        "metrics.csv": as_csv(metric_rows(runs)),
+        "metrics.csv": csv_of(metrics_frame(runs)),
     }
     if card:
         texts["README.md"] = model_card(runs)
@@ -95,6 +99,8 @@ def write_report(
         for name, text in texts.items():
             replace_file(out / name, text)
             files.append(out / name)
+        replace_file(out / "metrics.parquet", metrics_frame(runs).to_parquet(index=False))
+        files.append(out / "metrics.parquet")
         files += _write_plots(runs, comparisons, out / "figures")
         # A run whose data is gone stands in the tables only.
         run_samples = []

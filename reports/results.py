@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
+import pandas as pd
+
+from bench.errors import UnknownNameError
 from bench.metrics.paired import change_of, paired
 from bench.metrics.seeds import alike
 from bench.runs.run import Run, group_by_benchmark
@@ -21,6 +24,7 @@ BASE = "LLaVA-1.5-7B"
 OURS = ("LLaVA-1.5-7B + PDS-DPO", "LLaVA-1.5-7B + PDS-DPO-9K")
 PAPERS = ("table 1", "table 2", "table 3")
 EMPTY = Cell("–")
+INTERVALS = "± half of the 95 % interval, or [low, high], clustered by image"
 
 
 def benchmark_tables(runs: Sequence[Run]) -> list[Table]:
@@ -48,19 +52,69 @@ def _benchmark_table(benchmark: str, runs: Sequence[Run]) -> Table:
             is_best = best.get(name) is run
             cells.append(_metric_cell(by_name.get(name), is_best))
         rows.append(cells)
-    note = (
-        "± half of the 95 % interval, or [low, high], clustered by image; bold: better than every "
-        "other model, p < 0.05 after Holm."
-    )
-    caption = f"{benchmark}: {len(runs)} models"
+    note = f"{INTERVALS}; bold: better than every other model, p < 0.05 after Holm."
+    models = "one model" if len(runs) == 1 else f"{len(runs)} models"
     notes = [note, *caveat_notes(runs)]
     caveats = ["; ".join(caveats_of(by_name.values())) for by_name in metrics]
-    return Table(benchmark, caption, ["model", *names], rows, notes, caveats)
+    better: list[Better] = ["neither"]
+    for name in names:
+        better.append(next(by_name[name].better for by_name in metrics if name in by_name))
+    caption = f"{benchmark}: {models}"
+    return Table(benchmark, caption, ["model", *names], rows, notes, caveats, better)
+
+
+def overview_table(runs: Sequence[Run], benchmarks: Sequence[str] = ()) -> Table:
+    """The figures of the board, a row for each model: what a paper's main table shows.
+
+    Args:
+        runs: The runs.
+        benchmarks: Whose figures, in this order; empty for all that the runs are of.
+
+    Raises:
+        UnknownNameError: There is no run of one of the benchmarks.
+    """
+    groups = group_by_benchmark(runs)
+    for name in benchmarks:
+        if name not in groups:
+            raise UnknownNameError(
+                f"There is no run of '{name}'.",
+                f"The runs are of {', '.join(groups)}.",
+                "Name some of these benchmarks.",
+            )
+    header, better = ["model"], ["neither"]  # type: tuple[list[str], list[Better]]
+    cells_of: dict[str, dict[str, Cell]] = {run.label: {} for run in runs}
+    notes: list[str] = []
+    caveats: dict[str, list[str]] = {run.label: [] for run in runs}
+    for benchmark in benchmarks or groups:
+        members = groups[benchmark]
+        best = _best(members)
+        for figure in members[0].figures:
+            if not figure.heading:
+                continue
+            header.append(figure.title)
+            better.append(figure.better)
+            for run in members:
+                metric = run.whole().get(figure.metric)
+                cells_of[run.label][figure.title] = _metric_cell(
+                    metric, best.get(figure.metric) is run
+                )
+        for run in members:
+            known = caveats_of(run.whole().values())
+            caveats[run.label] += [f"{benchmark}: {caveat}" for caveat in known]
+        notes += [f"{note} ({benchmark})" for note in caveat_notes(members)]
+    rows, row_caveats = [], []
+    for model, cells in cells_of.items():
+        if cells:
+            rows.append([Cell(model), *(cells.get(title, EMPTY) for title in header[1:])])
+            row_caveats.append("; ".join(caveats[model]))
+    notes.insert(0, f"{INTERVALS}; bold: better than every other model, p < 0.05 after Holm.")
+    caption = f"Main figures of {', '.join(benchmarks or groups)}"
+    return Table("overview", caption, header, rows, notes, row_caveats, better)
 
 
 def caveat_notes(runs: Sequence[Run]) -> list[str]:
     """What ‡ stands for: each caveat with the models, and their metrics unless all have it."""
-    notes = []
+    models_of: dict[tuple[str, str], list[str]] = {}  # caveat, metrics → models
     for run in runs:
         metrics = shown_metrics(run)
         for caveat in caveats_of(metrics.values()):
@@ -69,7 +123,12 @@ def caveat_notes(runs: Sequence[Run]) -> list[str]:
                 if caveat in metric.caveats:
                     names.append(name)
             which = "" if len(names) == len(metrics) else f", {', '.join(names)}"
-            notes.append(f"{CAVEAT} {run.label}{which}: {caveat}.")
+            models_of.setdefault((caveat, which), []).append(run.label)
+    notes = []
+    for (caveat, which), models in models_of.items():
+        is_of_all = len(models) == len(runs) > 1
+        named = "all models" if is_of_all else ", ".join(models)
+        notes.append(f"{CAVEAT} {named}{which}: {caveat}.")
     return notes
 
 
@@ -87,7 +146,14 @@ def _metric_cell(metric: Metric | None, bold: bool) -> Cell:
     if metric is None or math.isnan(metric.value):
         return EMPTY
     mark = CAVEAT if metric.caveats else ""
-    return Cell(f"{format_value(metric)}{mark}", scale_of(metric.unit) * metric.value, bold)
+    scale = scale_of(metric.unit)
+    return Cell(
+        f"{format_value(metric)}{mark}",
+        scale * metric.value,
+        bold,
+        scale * metric.low,
+        scale * metric.high,
+    )
 
 
 def _best(runs: Sequence[Run]) -> dict[str, Run]:
@@ -214,7 +280,7 @@ def _difference_row(row: Compared, model: str) -> list[Cell]:
     item = row.paired
     scale = scale_of(item.figure.unit)
     change = change_of(item, row.p_holm)
-    ends = change.interval.strip("[]").split(", ")
+    low, high = scale * item.difference.low, scale * item.difference.high
     detectable = scale * row.detectable
     return [
         Cell(item.figure.title),
@@ -222,8 +288,8 @@ def _difference_row(row: Compared, model: str) -> list[Cell]:
         Cell(str(item.samples)),
         Cell(change.first, scale * item.first.value),
         Cell(change.second, scale * item.second.value),
-        Cell(change.difference, scale * item.difference.value),
-        Cell(" to ".join(ends)),
+        Cell(change.difference, scale * item.difference.value, False, low, high),
+        Cell(change.interval),
         Cell(change.p, row.p_holm),
         Cell(f"{detectable:.2f}", detectable),
     ]
@@ -291,8 +357,8 @@ def _paper_table(
     for run in runs:
         is_column = any(measured_by(column)[0] == run.benchmark for column in columns)
         notes += [f"{note} ({run.benchmark})" for note in caveat_notes([run]) if is_column]
-    caption = figures[0].source.rpartition(f"{name}: ")[2]
-    title = f"Table {number}: {caption}"
+    what = figures[0].source.rpartition(f"{name}: ")[2]
+    title = f"{what[:1].upper()}{what[1:]}, published in Synth-Align's {name} and measured"
     return Table(f"paper-table-{number}", title, ["", *columns], rows, notes, caveats)
 
 
@@ -368,43 +434,27 @@ def _whole_metric(run: Run, name: str) -> Metric | None:
     return known
 
 
-def metric_rows(runs: Sequence[Run]) -> Table:
-    """Every metric of every run, a row each."""
-    header = [
-        "model",
-        "benchmark",
-        "metric",
-        "subset",
-        "value",
-        "low",
-        "high",
-        "between seeds",
-        "n",
-        "unscored",
-        "cut off",
-        "unit",
-        "run",
-        "caveats",
-    ]
+def metrics_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Every metric of every run, a row each; values are fractions, ratings or counts."""
     rows = []
     for run in runs:
         for metric in run.metrics:
             rows.append(
-                [
-                    Cell(run.label),
-                    Cell(run.benchmark),
-                    Cell(metric.name),
-                    Cell(metric.subset),
-                    Cell("", metric.value),
-                    Cell("", metric.low),
-                    Cell("", metric.high),
-                    Cell("", metric.between_seeds),
-                    Cell(str(metric.n)),
-                    Cell(str(metric.unscored)),
-                    Cell(str(metric.cut_off)),
-                    Cell(metric.unit),
-                    Cell(str(run.folder)),
-                    Cell("; ".join(metric.caveats)),
-                ]
+                {
+                    "model": run.label,
+                    "benchmark": run.benchmark,
+                    "metric": metric.name,
+                    "subset": metric.subset,
+                    "value": metric.value,
+                    "low": metric.low,
+                    "high": metric.high,
+                    "between seeds": metric.between_seeds,
+                    "n": metric.n,
+                    "unscored": metric.unscored,
+                    "cut off": metric.cut_off,
+                    "unit": metric.unit,
+                    "run": str(run.folder),
+                    "caveats": "; ".join(metric.caveats),
+                }
             )
-    return Table("metrics", "All metrics", header, rows)
+    return pd.DataFrame(rows)

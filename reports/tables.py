@@ -1,15 +1,16 @@
-"""Tables as Markdown, LaTeX (booktabs) and CSV, all from the same cells."""
+"""Tables as Markdown, LaTeX (booktabs, siunitx) and CSV, all from the same cells."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import pandas as pd
+
 from bench.escaping import csv_text, markdown_text, visible_line
+from bench.types import Better
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -34,28 +35,41 @@ LATEX = {
     "<": "$<$",
     ">": "$>$",
 }
+ARROWS = {"higher": "↑", "lower": "↓"}
+PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 LATEX_SPECIAL = re.compile("|".join(map(re.escape, LATEX)))
 
 
 class Cell(NamedTuple):
-    """A cell: its text, the number behind it for CSV (NaN: none), whether it stands out."""
+    """A cell.
+
+    Args:
+        text: What is shown.
+        value: The number behind it, NaN if there is none.
+        bold: Whether it stands out.
+        low: The lower end of its 95 % interval, NaN if there is none.
+        high: The upper end.
+    """
 
     text: str
     value: float = math.nan
     bold: bool = False
+    low: float = math.nan
+    high: float = math.nan
 
 
 class Table(NamedTuple):
     """A table.
 
     Args:
-        name: Of its files.
+        name: Of its files, and of its label in LaTeX.
         caption: What stands above it.
         header: Headings.
         rows: Rows, whose first cell names them.
         notes: Remarks below it.
         caveats: For each row what a reader must know beside its numbers; a column of the CSV form,
             which has no remarks.
+        better: For each heading which direction is better; empty if no column has one.
     """
 
     name: str
@@ -64,12 +78,22 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
     caveats: Sequence[str] = ()
+    better: Sequence[Better] = ()
+
+    @property
+    def headings(self) -> list[str]:
+        """The headings with an arrow in the better direction."""
+        better = self.better or ["neither"] * len(self.header)
+        headings = []
+        for heading, direction in zip(self.header, better, strict=True):
+            headings.append(f"{heading} {ARROWS.get(direction, '')}".rstrip())
+        return headings
 
 
 def markdown(table: Table) -> str:
     """GitHub's form."""
     rule = ["---", *["---:"] * (len(table.header) - 1)]
-    header = list(map(markdown_text, table.header))
+    header = list(map(markdown_text, table.headings))
     lines = [f"### {markdown_text(table.caption)}", "", _markdown_row(header), _markdown_row(rule)]
     for row in table.rows:
         lines.append(_markdown_row(list(map(_markdown_cell, row))))
@@ -88,31 +112,55 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def latex(table: Table) -> str:
-    """A table environment for booktabs."""
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{tex(table.caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-        r"\toprule",
-        _latex_row(list(map(tex, table.header))),
-        r"\midrule",
-    ]
+    """A table environment for booktabs; columns of plain numbers are siunitx's.
+
+    Its label is `tab:NAME`.
+    """
+    kinds = ["l"]
+    for column in list(zip(*table.rows, strict=True))[1:]:
+        kinds.append(_column_kind([cell.text for cell in column if cell.text != "–"]))
+    shown = []
     for row in table.rows:
-        lines.append(_latex_row(list(map(_latex_cell, row))))
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par\footnotesize {tex(note)}" for note in table.notes]
-    lines.append(r"\end{table}")
-    return "\n".join(lines) + "\n"
+        shown.append([_latex_cell(*item) for item in zip(row, kinds, strict=True)])
+    # siunitx takes what is no number within braces.
+    headings = [f"{{{tex(heading)}}}" for heading in table.headings]
+    # By number: headings may be equal, and Styler wants them apart.
+    frame = pd.DataFrame(shown, columns=range(len(headings)))
+    styler = frame.style.hide(axis="index").format_index(headings.__getitem__, axis="columns")
+    text: str = styler.to_latex(
+        hrules=True,
+        column_format="".join(kinds),
+        caption=tex(table.caption),
+        label=f"tab:{table.name.replace(':', '-')}",
+        position="t",
+        position_float="centering",
+    )
+    notes = [rf"\par\footnotesize {tex(note)}" for note in table.notes]
+    return text.replace(r"\end{table}", "\n".join([*notes, r"\end{table}"]))
 
 
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+def _column_kind(texts: Sequence[str]) -> str:
+    """A column of siunitx if all texts are plain numbers, with room for the longest; else `r`."""
+    if not texts or not all(map(PLAIN_NUMBER.fullmatch, texts)):
+        return "r"
+    wholes, decimals = [], []
+    for text in texts:
+        whole, _, decimal = text.lstrip("+-").partition(".")
+        wholes.append(len(whole))
+        decimals.append(len(decimal))
+    sign = "-" if any(text.startswith(("+", "-")) for text in texts) else ""
+    room = f"table-format={sign}{max(wholes)}.{max(decimals)}"
+    return f"S[{room},retain-explicit-plus,detect-weight]"
 
 
-def _latex_cell(cell: Cell) -> str:
-    text = tex(cell.text)
-    return rf"\textbf{{{text}}}" if cell.bold else text
+def _latex_cell(cell: Cell, kind: str) -> str:
+    is_number = kind.startswith("S") and PLAIN_NUMBER.fullmatch(cell.text)
+    if is_number:
+        return rf"\bfseries {cell.text}" if cell.bold else cell.text
+    # A minus sign, not a hyphen.
+    text = re.sub(r"(?<![\w.])-(?=\d)", "$-$", tex(cell.text))
+    text = rf"\textbf{{{text}}}" if cell.bold else text
+    return f"{{{text}}}" if kind.startswith("S") else text
 
 
 def tex(text: str) -> str:
@@ -126,25 +174,35 @@ def document(tables: Sequence[Table]) -> str:
         "\\documentclass{article}\n"
         "\\usepackage[a4paper,landscape,margin=1.5cm]{geometry}\n"
         "\\usepackage{booktabs}\n"
+        "\\usepackage{siunitx}\n"
         "\\begin{document}\n"
         "\\small\n"
     )
     return head + "\n".join(map(latex, tables)) + "\\end{document}\n"
 
 
-def _csv_cell(cell: Cell) -> str:
-    """The number in full, so that it can be computed with; the text if there is none."""
-    return csv_text(cell.text) if math.isnan(cell.value) else repr(cell.value)
+def frame_of(table: Table) -> pd.DataFrame:
+    """The numbers of a table, and texts where there are none.
+
+    A column with intervals is followed by their ends, `NAME low` and `NAME high`.
+    """
+    columns: dict[str, list[float | str]] = {}
+    for heading, cells in zip(table.header, zip(*table.rows, strict=True), strict=True):
+        columns[heading] = [cell.text if math.isnan(cell.value) else cell.value for cell in cells]
+        if not all(math.isnan(cell.low) for cell in cells):
+            columns[f"{heading} low"] = [cell.low for cell in cells]
+            columns[f"{heading} high"] = [cell.high for cell in cells]
+    if any(table.caveats):
+        columns["caveats"] = list(table.caveats)
+    return pd.DataFrame(columns)
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """CSV with numbers in full, and texts that no spreadsheet computes."""
+    safe = frame.map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
+    return str(safe.rename(columns=csv_text).to_csv(index=False, lineterminator="\n"))
 
 
 def as_csv(table: Table) -> str:
     """A line for each row: numbers in full if a cell has one, texts elsewhere."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    has_caveats = any(table.caveats)
-    header = list(map(csv_text, table.header))
-    writer.writerow([*header, "caveats"] if has_caveats else header)
-    for index, row in enumerate(table.rows):
-        cells = list(map(_csv_cell, row))
-        writer.writerow([*cells, csv_text(table.caveats[index])] if has_caveats else cells)
-    return out.getvalue()
+    return csv_of(frame_of(table))

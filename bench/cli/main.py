@@ -556,6 +556,9 @@ def report(
     card: Annotated[
         bool, typer.Option("--model-card", help="A hub-ready README of the one model.")
     ] = False,
+    table: Annotated[
+        str | None, typer.Option(help="Benchmarks of the overview, in this order; else all.")
+    ] = None,
     data: MovedData = None,
     images: MovedImages = None,
     embed: Annotated[
@@ -573,7 +576,9 @@ def report(
         run.move(data, images)
         return _reopen(run)
 
-    files, remarks = write_report(runs, out, paper, card, reopen, embed)
+    files, remarks = write_report(
+        runs, out, paper, card, reopen, embed, table.split(",") if table else ()
+    )
     for remark in remarks:
         terminal.note(f"warning: {remark}")
     for file in files:

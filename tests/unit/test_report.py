@@ -7,13 +7,16 @@ import csv
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from bench import registry
+from bench.errors import BenchError
 from bench.runs.run import read_runs
+from leaderboards.compare import compare_runs
 from leaderboards.published import measured_by, read_published
 from reports.report import ReportError, write_report
-from reports.results import paper_tables
+from reports.results import benchmark_tables, difference_table, overview_table, paper_tables
 from reports.tables import Cell, Table, as_csv, document, latex, markdown
 from tests.conftest import bench
 from tests.recorded_runs import metric_row, pope_run, record_of, write_run
@@ -91,7 +94,7 @@ def test_differences_stand_with_interval_p_and_power(runs, tmp_path):
     assert (row["first"], row["then"], row["samples"]) == ("86.0", "97.0", "400")
     assert float(row["difference"]) == pytest.approx(11.0)
     assert float(row["p"]) < 0.05
-    low, high = map(float, row["95 % interval"].split(" to "))
+    low, high = float(row["difference low"]), float(row["difference high"])
     assert (
         low < 11 < high and (high - low) / 2 < float(row["detectable"]) < high - low
     )  # 2.8 against 1.96 errors
@@ -126,6 +129,33 @@ def test_the_numbers_behind_the_table_are_in_the_csv(runs, tmp_path):
         ("precision", "mean"),
     }
     assert float(rows[0]["value"]) == 0.86
+    frame = pd.read_parquet(tmp_path / "out" / "metrics.parquet")
+    assert len(frame) == len(rows)
+    accuracy = frame.query("metric == 'accuracy' and subset == 'mean'")
+    assert list(accuracy["value"]) == [0.86, 0.97]
+    assert list(accuracy["low"]) == pytest.approx([0.85, 0.96])
+
+
+def test_the_overview_has_a_row_a_model_and_the_boards_figures(runs, tmp_path):
+    chair = record_of("llava", benchmark={"name": "chair", "version": "1"})
+    rows = [metric_row("chair_s", "all", 0.5), metric_row("length", "all", 0.2)]
+    write_run(tmp_path / "a" / "chair", chair, [], rows)
+    usable, _ = read_runs([tmp_path / "a", tmp_path / "b"])
+    table = overview_table(usable, ["chair", "pope"])
+    assert table.header[:2] == ["model", "CHAIRs"]
+    assert table.header[4] == "POPE accuracy"
+    assert "CHAIR words" not in table.header, "the board leaves it out"
+    assert table.headings[1] == "CHAIRs ↓"
+    # The aligned model was not asked for captions.
+    assert {row[0].text: row[1].text for row in table.rows} == {
+        "llava": "50.00 ±1.00",
+        "llava ffffffff": "–",
+    }
+    numbers = next(iter(csv.DictReader(as_csv(table).splitlines())))
+    ends = [float(numbers[f"POPE accuracy{end}"]) for end in ("", " low", " high")]
+    assert ends == pytest.approx([86, 85, 87])
+    with pytest.raises(BenchError, match="no run of 'mmhal'"):
+        overview_table(usable, ["mmhal"])
 
 
 def test_a_damaged_run_is_told_and_the_others_are_reported(runs, tmp_path):
@@ -212,8 +242,18 @@ def test_pdflatex_takes_the_tables(runs, tmp_path):
 
     if not shutil.which("pdflatex"):
         pytest.skip("no pdflatex here")
-    table = Table("t", "Names", ["model", "x"], [[Cell(NASTY), Cell("1.0", 1.0, bold=True)]])
-    (tmp_path / "t.tex").write_text(document([table, *paper_tables(read_runs(runs)[0])]))
+    usable, _ = read_runs(runs)
+    rows = [
+        [Cell(NASTY), Cell("1.0", 1.0, bold=True), Cell("-12.25"), Cell("90.00 ±1.00")],
+        [Cell("x"), Cell("–"), Cell("+3.5"), Cell("99.00 [97.10, 99.60]", bold=True)],
+    ]
+    table = Table(
+        "t", "Names", ["model", "x", "y", "z"], rows, (), (), [*["neither"] * 3, "higher"]
+    )
+    tables = [table, overview_table(usable), *benchmark_tables(usable), *paper_tables(usable)]
+    names = {run.folder: run.label for run in usable}
+    tables.append(difference_table(compare_runs([usable[0]], [[usable[1]]]), names))
+    (tmp_path / "t.tex").write_text(document(tables))
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
         cwd=tmp_path,
