@@ -86,11 +86,12 @@ def write_report(
         tables.append(difference_table(comparisons, names))
     if paper:
         tables += paper_tables(runs)
+    metrics = metrics_frame(runs)
     # All texts are made before the first file is written, so that a failure leaves none behind.
     texts = {
         "report.md": "\n".join(map(markdown, tables)),
         "report.tex": document(tables),
-        "metrics.csv": csv_of(metrics_frame(runs)),
+        "metrics.csv": csv_of(metrics),
     }
     if card:
         texts["README.md"] = model_card(runs)
@@ -99,7 +100,7 @@ def write_report(
         for name, text in texts.items():
             replace_file(out / name, text)
             files.append(out / name)
-        replace_file(out / "metrics.parquet", metrics_frame(runs).to_parquet(index=False))
+        replace_file(out / "metrics.parquet", metrics.to_parquet(index=False))
         files.append(out / "metrics.parquet")
         files += _write_plots(runs, comparisons, out / "figures")
         # A run whose data is gone stands in the tables only.

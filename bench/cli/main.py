@@ -238,6 +238,7 @@ def run(
         check_jobs,
         execute,
         judge_for,
+        limits_of,
         load_model,
         prepare,
         usual_folder,
@@ -261,14 +262,7 @@ def run(
         raise BenchError(
             "--suite names no benchmark.", f"It is {suite!r}.", "`bench list suites` shows all."
         )
-    # A name of several benchmarks stands for them; a benchmark that is named itself counts first.
-    limit_of: dict[str, int | float | None] = {}
-    for word in names:
-        if word not in registry.SUITES:
-            limit_of[word] = limit
-    for word in names:
-        for member, usual_limit in registry.SUITES.get(word, {}).items():
-            limit_of.setdefault(member, usual_limit if limit is None else limit)
+    limit_of = limits_of(names, limit)
     missing: dict[str, DataError] = {}
     benchmarks: dict[str, Benchmark] = {}
     for word in limit_of:

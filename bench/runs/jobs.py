@@ -68,6 +68,25 @@ class Prepared:
     store: RunFolder
 
 
+def limits_of(names: Sequence[str], limit: int | float | None) -> dict[str, int | float | None]:
+    """The benchmarks that the names stand for, each with its limit of samples.
+
+    Args:
+        names: Names of benchmarks and of several of them (`registry.SUITES`), which have limits of
+            their own.
+        limit: The limit that was asked for, None for the usual one.
+    """
+    limits: dict[str, int | float | None] = {}
+    # A benchmark that is named itself counts first.
+    for name in names:
+        if name not in registry.SUITES:
+            limits[name] = limit
+    for name in names:
+        for member, usual_limit in registry.SUITES.get(name, {}).items():
+            limits.setdefault(member, usual_limit if limit is None else limit)
+    return limits
+
+
 def load_model(spec: str, options: Mapping[str, Any]) -> Model:
     """The adapter for a --model text: KIND:REST of a registered kind, else an `hf` model.
 

@@ -117,8 +117,8 @@ def test_the_benchmark_is_gated_by_its_own_margin(outside, runs, tmp_path):
 
 
 def test_the_benchmark_has_its_column_on_the_board(outside, runs):
-    header, _, *lines = outside("board", runs / "red").stdout.splitlines()
-    assert "  Colours" in header
+    header, _, *lines = outside("board", runs / "red", "--columns", "colours").stdout.splitlines()
+    assert header.split() == ["colours", "Colours"]
     assert any(line.startswith("always-red") and "60.00" in line for line in lines)
 
 

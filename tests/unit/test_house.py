@@ -17,7 +17,7 @@ PACKAGES = ("bench", "alignment", "leaderboards", "reports")
 # Rooms by floor, from the top. A room imports from itself and from lower floors.
 FLOORS = (
     ("bench/__main__.py",),
-    ("bench/cli/",),
+    ("bench/cli/", "bench/api.py"),
     ("bench/integrations/", "bench/judges/", "alignment/", "reports/"),
     ("leaderboards/", "bench/scenes/", "bench/grounding/"),
     ("bench/runs/",),
@@ -42,7 +42,8 @@ FLOORS = (
     ),
 )
 # The built-in world is a source of data like the hub, and is opened where the hub is.
-UPWARD = {("bench/runs/sources.py", "bench/scenes/data.py")}
+# `from bench import run` is the API, which is read on demand.
+UPWARD = {("bench/runs/sources.py", "bench/scenes/data.py"), ("bench/__init__.py", "bench/api.py")}
 STANDARD_LIBRARY_ONLY = ("bench/types.py", "bench/errors.py", "bench/registry.py")
 WITHOUT_TORCH = ("bench/metrics/", "bench/language/", "bench/runs/", "leaderboards/", "reports/")
 FILES = sorted(
