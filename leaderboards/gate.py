@@ -10,25 +10,27 @@ cannot tell is no gate.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
-from xml.etree import ElementTree
+from typing import Any, Literal, NamedTuple
 
+import junitparser
 import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import registry
 from bench.errors import BenchError, os_reason
+from bench.escaping import markdown_text, visible, visible_line
 from bench.files import indented, parse_json, write_json
 from bench.metrics.paired import Paired, change_of, paired
 from bench.runs.caveats import decoding_of
 from bench.runs.run import Results, Run, by_benchmark, figures_of, find_runs
 from bench.runs.store import build_metric, build_score
 from bench.stats import NORMAL_QUANTILE, detectable
+from bench.text_tables import output_width, text_table
 from bench.types import CAVEAT, Figure, Metric, Score, caveats_of, scale_of
 from bench.yaml_text import parse_yaml
 from leaderboards.compare import COMPARED, differing
@@ -36,6 +38,7 @@ from leaderboards.compare import COMPARED, differing
 FORMAT = 1
 RECORD_PARTS = (*COMPARED, "model", "environment", "limit", "subsets", "source", "created")
 WORST = 10  # samples that are named
+SHOWN_ANSWER = 160  # characters of an answer
 LARGEST_MARGIN = 0.15  # of a figure's range, however few samples there are
 
 
@@ -62,12 +65,27 @@ class Margins(BaseModel):
 
 @dataclass(frozen=True)
 class Reference:
-    """One benchmark's recorded run: what was run, metrics, scores by sample, answers by key."""
+    """One benchmark's recorded run: what was run, metrics, scores by sample, answers by key.
+
+    `seconds` are what all answers took, 0 if they were not timed.
+    """
 
     record: Mapping[str, Any]
     metrics: Sequence[Metric]
     scores: Mapping[str, Score]
     texts: Mapping[str, str]
+    seconds: float = 0.0
+
+
+class Asked(NamedTuple):
+    """What a sample was asked: its answer's key, the question and the picture's file."""
+
+    key: str
+    question: str
+    picture: str
+
+
+AskedOf = Callable[[str], Mapping[str, Asked]]  # a benchmark's samples by id
 
 
 Verdict = Literal["passed", "failed", "inconclusive"]
@@ -76,12 +94,13 @@ MARKS: dict[Verdict, str] = {"failed": "FAIL", "inconclusive": "????", "passed":
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked; `worst` are the samples that lost most."""
+    """One thing that was checked of a benchmark; `worst` are the samples that lost most."""
 
     name: str
     verdict: Verdict
     detail: str
     worst: Sequence[str] = field(default_factory=tuple)
+    benchmark: str = ""
 
 
 def read_margins(file: Path | None, references: Mapping[str, Results]) -> Margins:
@@ -175,8 +194,10 @@ def _reference(run: Run) -> Reference:
             "The run is not finished.",
             "Finish it, or score it.",
         )
-    texts = {key: recorded_answer.answer.text for key, recorded_answer in run.answers.items()}
-    return Reference(run.record, run.metrics, scores, texts)
+    answers = {key: recorded_answer.answer for key, recorded_answer in run.answers.items()}
+    texts = {key: answer.text for key, answer in answers.items()}
+    seconds = sum(answer.seconds for answer in answers.values())
+    return Reference(run.record, run.metrics, scores, texts, seconds)
 
 
 def save(path: Path, file: Path) -> int:
@@ -238,14 +259,26 @@ def _checked_score(row: Mapping[str, Any]) -> Score:
 
 
 def check(
-    run: Mapping[str, Reference], against: Mapping[str, Reference], margins: Margins
+    run: Mapping[str, Reference],
+    against: Mapping[str, Reference],
+    margins: Margins,
+    asked_of: AskedOf = lambda benchmark: {},
 ) -> list[Check]:
     """All checks of the benchmarks that the reference has.
 
-    Raises GateError if the run lacks one or was run differently.
+    Args:
+        run: What is checked.
+        against: The reference.
+        margins: The margins.
+        asked_of: Gives what the samples were asked, to show those that lost; empty if the data is
+            not at hand.
+
+    Raises:
+        GateError: The run lacks a benchmark or was run differently.
     """
-    checks: list[Check] = []
+    all_checks: list[Check] = []
     for name, reference in against.items():
+        checks: list[Check] = []
         if name not in run:
             raise GateError(
                 f"The run lacks {name}.",
@@ -263,7 +296,7 @@ def check(
             )
         comparisons = _comparisons(name, reference, run[name])
         for item in comparisons:
-            checks += _figure_checks(item, reference.scores, run[name].scores, margins)
+            checks += _figure_checks(item, reference, run[name], margins, asked_of)
         checks += _lacking_checks(reference, comparisons, margins)
         checks.append(_missing_check(name, reference.scores, run[name].scores, margins))
         caveats = [f"the run: {text}" for text in caveats_of(run[name].metrics)]
@@ -271,7 +304,8 @@ def check(
         if caveats:
             checks.append(Check(f"{name}, {CAVEAT}", "passed", "; ".join(caveats)))
         checks.append(_drift_check(name, reference.texts, run[name].texts, margins))
-    return checks
+        all_checks += [replace(item, benchmark=name) for item in checks]
+    return all_checks
 
 
 def _other_decoding(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -332,7 +366,7 @@ def _comparisons(name: str, reference: Reference, run: Reference) -> list[Paired
 
 
 def _figure_checks(
-    item: Paired, first: Mapping[str, Score], second: Mapping[str, Score], margins: Margins
+    item: Paired, first: Reference, second: Reference, margins: Margins, asked_of: AskedOf
 ) -> list[Check]:
     figure, scale = item.figure, scale_of(item.figure.unit)
     checks = []
@@ -342,7 +376,7 @@ def _figure_checks(
         detail = f"{change_of(item)}, margin {scale * margin:.3g}{why}"
         if verdict == "inconclusive":
             detail += f"; {item.samples} samples cannot show on which side of the margin it lies"
-        worst = [] if verdict == "passed" else _worst(figure, first, second)
+        worst = [] if verdict == "passed" else _worst(figure, first, second, asked_of)
         checks.append(Check(figure.title, verdict, detail, worst))
     # A floor holds whatever the reference says, so that a slow decline is seen.
     floor = margins.floors.get(figure.title)
@@ -412,23 +446,43 @@ def _missing_check(
     return Check(f"{name}, coverage", _of(passed), detail, [] if passed else missing[:WORST])
 
 
-def _worst(figure: Figure, first: Mapping[str, Score], second: Mapping[str, Score]) -> list[str]:
-    """The samples that lost most, the largest loss first, by the figure of each sample alone."""
+def _worst(figure: Figure, first: Reference, second: Reference, asked_of: AskedOf) -> list[str]:
+    """The samples that lost most, by the figure of each sample alone.
+
+    Of equal losses those come first of which the model was surest.
+    """
     names = []
-    for name, score in first.items():
-        if name in second and figure.over(score.values) and figure.over(second[name].values):
+    for name, score in first.scores.items():
+        after = second.scores.get(name)
+        if after is not None and figure.over(score.values) and figure.over(after.values):
             names.append(name)
-    before = figure.statistic.alone([first[name] for name in names])
-    after = figure.statistic.alone([second[name] for name in names])
-    sign = -1 if figure.better == "lower" else 1
-    losses = sign * (after - before)
+    before = figure.statistic.alone([first.scores[name] for name in names])
+    now = figure.statistic.alone([second.scores[name] for name in names])
+    losses = (-1 if figure.better == "lower" else 1) * (now - before)
+    sureness = np.array([_sureness(second.scores[name]) for name in names])
+    indices = [index for index in np.lexsort((-sureness, losses))[:WORST] if losses[index] < 0]
+    if not indices:
+        return []
+    asked = asked_of(str(second.record["benchmark"]["name"]))
     worst = []
-    for index in np.argsort(losses, kind="stable")[:WORST]:
-        if losses[index] < 0:  # False for NaN, which is sorted to the end
-            name = names[index]
-            change = f"{before[index]:g} → {after[index]:g}"
-            worst.append(f"{name} ({first[name].subset}): {change}")
+    for index in indices:
+        name = names[index]
+        lines = [f"{name} ({first.scores[name].subset}): {before[index]:g} → {now[index]:g}"]
+        if name in asked:
+            key, question, picture = asked[name]
+            lines.append(f"  {' '.join(question.split())} · {picture}")
+            for side, reference in (("before", first), ("now", second)):
+                if key in reference.texts:
+                    text = textwrap.shorten(reference.texts[key], SHOWN_ANSWER, placeholder=" …")
+                    lines.append(f"  {side}: {text}")
+        worst += lines
     return worst
+
+
+def _sureness(score: Score) -> float:
+    """How far P(yes) is from a toss; 0 if it is not known."""
+    p_yes = score.values.get("p_yes")
+    return abs(p_yes - 0.5) if isinstance(p_yes, float) else 0.0
 
 
 def _drift_check(
@@ -470,33 +524,120 @@ def outcome(checks: Sequence[Check]) -> Verdict:
     return "inconclusive" if "inconclusive" in verdicts else "passed"
 
 
-def write_junit(checks: Sequence[Check], file: Path) -> None:
-    """The checks as a JUnit report, inconclusive ones as errors.
+def write_junit(checks: Sequence[Check], run: Mapping[str, Reference], file: Path) -> None:
+    """The checks as a JUnit report: a suite a benchmark, inconclusive checks as errors.
 
-    Raises GateError if it cannot be written.
+    Args:
+        checks: The checks.
+        run: What was checked; its model and versions are the suites' properties.
+        file: The report.
+
+    Raises:
+        GateError: It cannot be written.
     """
-    counts = Counter(item.verdict for item in checks)
-    suite = ElementTree.Element(
-        "testsuite",
-        name="bench check",
-        tests=str(len(checks)),
-        failures=str(counts["failed"]),
-        errors=str(counts["inconclusive"]),
-    )
-    for item in checks:
-        case = ElementTree.SubElement(suite, "testcase", classname="bench.check", name=item.name)
-        if item.verdict == "passed":
-            ElementTree.SubElement(case, "system-out").text = item.detail
-        else:
-            kind = "failure" if item.verdict == "failed" else "error"
-            failure = ElementTree.SubElement(case, kind, message=item.detail)
-            failure.text = "\n".join(item.worst)
+    report = junitparser.JUnitXml("bench check")
+    for name in dict.fromkeys(item.benchmark for item in checks):
+        suite = junitparser.TestSuite(visible_line(name))
+        if name in run:
+            for key, value in _properties(run[name].record).items():
+                suite.add_property(key, visible_line(str(value)))
+        for item in checks:
+            if item.benchmark == name:
+                suite.add_testcase(_case(item))
+        # One model answered for all cases of a suite.
+        suite.time = run[name].seconds if name in run else 0.0
+        report.add_testsuite(suite)
     try:
-        ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
+        report.write(str(file))
     except OSError as error:
         raise GateError(
             f"{file} cannot be written.", f"{os_reason(error)}.", "Check --junit."
         ) from error
+
+
+def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What was checked, as far as the record tells."""
+    model = record["model"]
+    properties = {"model": model.get("name")}
+    for key in ("weights_sha256", "adapter_sha256", "dtype", "device"):
+        properties[key] = model.get(key)
+    packages = (record.get("environment") or {}).get("packages") or {}
+    for package in ("synth-align", "torch", "transformers"):
+        properties[package] = packages.get(package)
+    return {key: value for key, value in properties.items() if value}
+
+
+def _case(check: Check) -> junitparser.TestCase:
+    case = junitparser.TestCase(visible_line(check.name), classname=f"bench.{check.benchmark}")
+    if check.verdict == "passed":
+        case.system_out = visible(check.detail)
+        return case
+    kind = junitparser.Failure if check.verdict == "failed" else junitparser.Error
+    result = kind(visible_line(check.detail))
+    result.text = visible("\n".join(check.worst))
+    case.result = [result]
+    return case
+
+
+def as_github(checks: Sequence[Check]) -> str:
+    """Workflow commands: an annotation for each check that did not pass."""
+    lines = []
+    for item in checks:
+        if item.verdict != "passed":
+            kind = "error" if item.verdict == "failed" else "warning"
+            text = "\n".join([item.detail, *item.worst])
+            title = _github_property(f"{item.benchmark}: {item.name}")
+            lines.append(f"::{kind} title={title}::{_github_data(text)}")
+    return "\n".join(lines)
+
+
+def github_summary(checks: Sequence[Check]) -> str:
+    """Markdown for the summary of a job."""
+    lines = [f"### bench check: {outcome(checks)}", "", "| | check | |", "|---|---|---|"]
+    for item in checks:
+        cells = [MARKS[item.verdict], item.name, item.detail]
+        lines.append(f"| {' | '.join(map(markdown_text, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _github_data(text: str) -> str:
+    """As GitHub's toolkit escapes the text of a command: a new line would begin another one."""
+    for character, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
+        text = text.replace(character, code)
+    return text
+
+
+def _github_property(text: str) -> str:
+    return _github_data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def plan(references: Mapping[str, Reference], margins: Margins, points: float | None) -> str:
+    """For each gated figure how many samples its margin needs.
+
+    A candidate that is as good, its answers about half like the reference's, then passes in four
+    cases of five.
+
+    Args:
+        references: What candidates will be held against.
+        margins: The margins; a figure without one has its benchmark's.
+        points: One margin for all fractions, in percentage points; None for each figure's own.
+    """
+    rows = [["figure", "margin", "shown by", "samples there are"]]
+    for reference in references.values():
+        for figure in figures_of(reference):
+            item = paired(figure, reference.scores, reference.scores)
+            margin = margins.margins.get(figure.title, figure.margin)
+            if points is not None and figure.unit == "fraction" and margin is not None:
+                margin = points / 100
+            if item is None or not margin:
+                continue
+            error = (item.first.high - item.first.low) / (2 * NORMAL_QUANTILE)
+            # The error falls with the square root of the number of samples.
+            needed = item.samples * (detectable(error) / margin) ** 2
+            shown_by = f"{math.ceil(needed):,}" if math.isfinite(needed) else "–"
+            shown_margin = f"{scale_of(figure.unit) * margin:g}"
+            rows.append([figure.title, shown_margin, shown_by, f"{item.samples:,}"])
+    return "\n".join(text_table(rows, output_width()))
 
 
 def as_json(checks: Sequence[Check]) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from bench.runs.run import Run
     from bench.runs.runner import Outcome
     from bench.types import Benchmark
+    from leaderboards.gate import Asked
     from reports.page_data import RunSamples
 
 app = typer.Typer(
@@ -588,8 +590,18 @@ def check(
     ] = None,
     margins: Annotated[Path | None, typer.Option(help="YAML of margins, floors and drift.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit report too.")] = None,
+    github: Annotated[
+        bool, typer.Option(help="Annotations and a job summary for GitHub Actions.")
+    ] = False,
     save: Annotated[
         Path | None, typer.Option(help="Write the runs as a reference file, and check nothing.")
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option(help="PATH is a reference: how many samples its margins need; check nothing."),
+    ] = False,
+    margin: Annotated[
+        float | None, typer.Option(min=0.01, help="With --plan: one margin, in percentage points.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -603,18 +615,35 @@ def check(
     if save is not None:
         show(f"{gate.save(path, save)} benchmarks in {save}")
         return
+    if plan:
+        planned = gate.read_reference(path)
+        show(gate.plan(planned, gate.read_margins(margins, planned), margin))
+        return
     if against is None:
         raise BenchError(
             "There is nothing to check against.",
             "--against is missing.",
             "Name one, or --save one.",
         )
+    if margin is not None:
+        raise BenchError(
+            "--margin does nothing without --plan.",
+            "A check's margins are the benchmarks', or those of --margins.",
+            "Write a file for --margins.",
+        )
     references = gate.read_reference(against)
     chosen_margins = gate.read_margins(margins, references)
-    checks = gate.check(gate.recorded(path), references, chosen_margins)
+    run = gate.recorded(path)
+    checks = gate.check(run, references, chosen_margins, _asked_in(path))
     show(gate.as_json(checks) if json else gate.as_text(checks))
     if junit is not None:
-        gate.write_junit(checks, junit)
+        gate.write_junit(checks, run, junit)
+    if github:
+        show(gate.as_github(checks))
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(gate.github_summary(checks))
     verdict = gate.outcome(checks)
     if verdict != "passed":
         raise typer.Exit(REGRESSION if verdict == "failed" else INCOMPLETE)
@@ -822,6 +851,29 @@ def _judged_runs(path: Path) -> list[Run]:
         if registry.benchmark(run.benchmark).judged:
             judged.append(run)
     return judged or runs[:1]
+
+
+def _asked_in(path: Path) -> Callable[[str], dict[str, Asked]]:
+    """What the samples of the runs in a folder were asked; nothing if their data is gone."""
+    from bench import registry
+    from bench.runs.jobs import recorded_questions
+    from bench.runs.run import by_benchmark, find_runs
+    from leaderboards.gate import Asked
+
+    def asked_of(benchmark: str) -> dict[str, Asked]:
+        run = by_benchmark(find_runs(path))[benchmark]
+        try:
+            questions = recorded_questions(run, registry.benchmark(benchmark))
+        except (BenchError, KeyError, TypeError):  # or a record of another version
+            return {}
+        picture_of = {request.key: str(request.path or "") for request in questions.requests}
+        asked = {}
+        for sample in questions.samples:
+            key = questions.key_of.get(sample.id, "")
+            asked[sample.id] = Asked(key, sample.question, picture_of.get(key, ""))
+        return asked
+
+    return asked_of
 
 
 def _reopen(run: Run) -> RunSamples | None:

@@ -437,6 +437,7 @@ def run_suite(
     limit: int | None,
     out: Path,
     subsets: Sequence[str] | None = None,
+    images: Path | None = None,
 ) -> dict[str, Outcome]:
     """One model on benchmarks by name, each in its folder under `out`.
 
@@ -446,7 +447,7 @@ def run_suite(
     outcomes = {}
     for name in names:
         parts = None if subsets is None else tuple(subsets)
-        job = Job(registry.benchmark(name), model, judge, data, None, limit, out, parts)
+        job = Job(registry.benchmark(name), model, judge, data, images, limit, out, parts)
         outcomes[job.benchmark.name] = execute(prepare(job, [], now))
     return outcomes
 

@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench.files import read_lines
 from bench.models.checkpoints import locate
 from tests.conftest import bench
 
@@ -95,6 +97,51 @@ def test_without_a_model_the_test_is_skipped(project):
 
 
 def test_a_missing_reference_is_told(project):
-    assert "--bench-model needs --bench-ref" in gated(project, "--bench-model", "llava-tiny").stdout
+    for words in (("--bench-model", "llava-tiny"), ("--bench-ref", "reference.json")):
+        assert "--bench-model and --bench-ref belong together" in gated(project, *words).stdout
     lost = gated(project, "--bench-model", "llava-tiny", "--bench-ref", "lost.json").stdout
     assert "lost.json cannot be read" in lost
+
+
+def test_a_project_with_a_folder_bench_of_its_own_keeps_its_pytest(tmp_path):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__init__.py").write_text("")
+    (tmp_path / "test_own.py").write_text(
+        "import bench\ndef test_own():\n    assert bench.__file__\n"
+    )
+    done = gated(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "test_gate.py").write_text(TEST)
+    (tmp_path / "reference.json").write_text("{}")
+    hidden = gated(tmp_path, "--bench-model", "llava-tiny", "--bench-ref", "reference.json")
+    assert hidden.returncode != 0
+    assert "1 passed" in hidden.stdout
+
+
+def test_the_options_of_the_model_reach_it(project):
+    """Another decoding than the reference's is refused by the gate."""
+    words = ("--bench-model", "llava-tiny", "--bench-ref", "reference.json")
+    done = gated(project, *words, "--bench-decoding", "beam:2")
+    assert "decoding" in done.stdout and "differ" in done.stdout
+
+
+def test_samples_that_lost_stand_with_question_picture_and_both_answers(project, tmp_path):
+    words = ("run", "--model", project / "noisy", "--suite", "pope", "--data", "scenes")
+    assert bench(*words, "--limit", "300", "--out", tmp_path / "noisy").returncode == 0
+    done = bench("check", tmp_path / "noisy", "--against", project / "reference.json")
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("FAIL  POPE acc"))
+    sample, asked, before, now = (line.strip() for line in lines[start + 1 : start + 5])
+    name = re.match(r"(\w+/\d+) \(\w+\): 1 → 0$", sample)[1]
+    question, picture = asked.split(" · ")
+    assert re.fullmatch(r"Is there an? .+ in the image\?", question)
+    assert picture.endswith(".png") and Path(picture).is_file()
+    assert {before, now} in ({"before: Yes", "now: No"}, {"before: No", "now: Yes"})
+    # The surest mistakes first.
+    scores = {
+        row["sample"]: row for row in read_lines(tmp_path / "noisy" / "pope" / "scores.jsonl")
+    }
+    shown = re.findall(r"^ +(\w+/\d+) \(\w+\): 1 → 0$", done.stdout, re.MULTILINE)[:10]
+    sureness = [abs(scores[name]["values"]["p_yes"] - 0.5) for name in shown]
+    assert shown[0] == name and sureness == sorted(sureness, reverse=True)

@@ -108,11 +108,42 @@ def test_the_command_saves_checks_fails_and_reports(good, tmp_path):
     done = bench("check", worse, "--against", reference, "--junit", junit)
     assert done.returncode == 1
     assert done.stdout.startswith("FAIL  POPE accuracy")
-    suite = ElementTree.parse(junit).getroot()
+    (suite,) = ElementTree.parse(junit).getroot()
+    assert suite.get("name") == "pope"
+    properties = {item.get("name"): item.get("value") for item in suite.find("properties")}
+    assert properties["model"] == "m"
     counts = (suite.get("tests"), suite.get("failures"), suite.get("errors"))
     assert counts == ("3", "1", "0")
     outcome = json.loads(bench("check", worse, "--against", reference, "--json").stdout)
     assert outcome["passed"] is False
+
+
+def test_github_is_told_what_did_not_pass(good, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    worse = pope_run(tmp_path / "worse", [n % 5 != 0 for n in range(2000)])
+    done = bench("check", worse, "--against", good, "--github")
+    commands = [line for line in done.stdout.splitlines() if line.startswith("::")]
+    (command,) = commands
+    assert command.startswith("::error title=pope%3A POPE accuracy::")
+    assert "→" in command and "%0A" in command, "samples stand on lines of their own"
+    assert "| FAIL | POPE accuracy |" in (tmp_path / "summary.md").read_text()
+
+
+def test_a_plan_says_how_many_samples_a_margin_needs(tmp_path):
+    """Of independent samples the error is sqrt(p (1 - p) / n): solved for n by hand."""
+    right = list(np.random.default_rng(0).random(2000) < 0.8)
+    run = pope_run(tmp_path / "independent", right)
+
+    def needed(margin):
+        done = bench("check", run, "--plan", "--margin", margin)
+        row = next(line for line in done.stdout.splitlines() if line.startswith("POPE accuracy"))
+        assert row.split()[2] == str(margin) and row.split()[4] == "2,000"
+        return float(row.split()[3].replace(",", ""))
+
+    share = np.mean(right)
+    by_hand = share * (1 - share) * ((1.96 + 0.84) / 0.02) ** 2
+    assert needed(2) == pytest.approx(by_hand, rel=0.1)
+    assert needed(1) == pytest.approx(4 * needed(2), rel=0.01)
 
 
 def test_a_reference_carries_its_environment_and_what_was_run(good, tmp_path):

@@ -3,7 +3,9 @@
     def test_the_checkpoint_is_no_worse(bench_gate):
         assert bench_gate.passed, bench_gate.report
 
-Tests that use the fixture are skipped if no model is named.
+Tests that use the fixture are skipped if neither option is given. Nothing of the package is
+imported before the fixture is used, so that projects that do not use it, or have a folder `bench`
+of their own, pay nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ import pytest
 
 if TYPE_CHECKING:
     from leaderboards.gate import Check
+
+
+MODEL_OPTIONS = ("protocol", "decoding", "device", "dtype")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--bench-margins", type=Path, help="YAML of margins, floors and drift")
     group.addoption("--bench-judge", help="judge, if the reference's benchmarks need one")
+    group.addoption("--bench-data", help="hub, scenes or a folder; default: the reference's")
+    group.addoption("--bench-images", type=Path, help="images, if not under the data's images/")
+    for name in MODEL_OPTIONS:
+        group.addoption(f"--bench-{name}", help=f"as --{name} of `bench run`")
     group.addoption(
         "--bench-out", type=Path, help="folder of the run, to resume it; default: a temporary one"
     )
@@ -50,28 +59,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def bench_gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Gate:
     """Runs --bench-model on the benchmarks of --bench-ref and checks it against that."""
     option = request.config.getoption
-    if not option("--bench-model"):
-        pytest.skip("no --bench-model")
-    if not option("--bench-ref"):
+    model, reference_file = option("--bench-model"), option("--bench-ref")
+    if not model and not reference_file:
+        pytest.skip("no --bench-model and no --bench-ref")
+    if not model or not reference_file:
         raise pytest.UsageError(
-            "--bench-model needs --bench-ref, made by `bench check RUN --save FILE`"
+            "--bench-model and --bench-ref belong together; `bench check RUN --save FILE` makes a "
+            "reference"
         )
-    # A project that only has the package installed must not pay for importing it.
+    try:
+        from leaderboards import gate
+    except ImportError as error:
+        raise pytest.UsageError(
+            f"synth-align cannot be imported: {error}. A folder `bench` or `leaderboards` of this "
+            "project may hide it: run pytest without `python -m`, or rename the folder."
+        ) from error
     from bench.errors import BenchError
     from bench.runs.jobs import judge_for, load_model, run_suite
-    from leaderboards import gate
 
     try:
-        references = gate.read_reference(option("--bench-ref"))
+        references = gate.read_reference(reference_file)
         margins = gate.read_margins(option("--bench-margins"), references)
         out = option("--bench-out") or tmp_path_factory.mktemp("bench")
-        model = load_model(option("--bench-model"), {})
+        adapter = load_model(model, {name: option(f"--bench-{name}") for name in MODEL_OPTIONS})
         # Data and limit are the reference's, or the comparison would be refused.
         for name, reference in references.items():
-            data, limit = reference.record["source"]["data"], reference.record["limit"]
+            record = reference.record
+            data = option("--bench-data") or record["source"]["data"]
             judge = judge_for(option("--bench-judge"), data)
-            subsets = reference.record.get("subsets")
-            run_suite([name], model, judge, data, limit, out, subsets)
+            images = option("--bench-images")
+            run_suite(
+                [name], adapter, judge, data, record["limit"], out, record.get("subsets"), images
+            )
         checks = gate.check(gate.recorded(out), references, margins)
     except BenchError as error:
         raise pytest.UsageError(str(error)) from error
