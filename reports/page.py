@@ -75,10 +75,11 @@ def write_page(
             data["pictures"] = list(pictures)
         else:
             data["pictures"] = list(pool.map(_embedded, images.values()))
-    replace_file(file, _html(data))
+    replace_file(file, page_html(data))
 
 
-def _html(data: Mapping[str, Any]) -> str:
+def page_html(data: Mapping[str, Any]) -> str:
+    """The page of some data, `pictures` included."""
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     # The policy names the one script that may run; what a model wrote cannot.
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -104,36 +105,44 @@ def _beside(index: int, path: Path, folder: Path) -> list[str] | None:
 
     None if the file is no image.
     """
-    image = _opened(path, WHOLE)
+    image = opened(path)
     if image is None:
         return None
     # Named by number: an image's own name may be any text.
     name = f"{index}.jpg"
-    (folder / name).write_bytes(_jpeg(image))
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    return [_data_url(image), f"{BESIDE}/{name}"]
+    (folder / name).write_bytes(jpeg(image))
+    return [thumbnail(image), f"{BESIDE}/{name}"]
 
 
 def _embedded(path: Path) -> list[str] | None:
     """The whole picture for the page; None if the file is no image."""
-    image = _opened(path, WHOLE)
+    image = opened(path)
     return None if image is None else [_data_url(image)]
 
 
-def _opened(path: Path, side: int) -> Image.Image | None:
+def opened(path: Path) -> Image.Image | None:
+    """A picture no larger than the page shows it; None if the file is no image."""
     try:
         image = read_image(path)
     except DataError:
         return None
-    image.thumbnail((side, side))
+    image.thumbnail((WHOLE, WHOLE))
     return image
 
 
+def thumbnail(image: Image.Image) -> str:
+    """The picture as small as it stands beside a question, as a data URL."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return _data_url(small)
+
+
 def _data_url(image: Image.Image) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(_jpeg(image)).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg(image)).decode()}"
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def jpeg(image: Image.Image) -> bytes:
+    """The picture's file."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()

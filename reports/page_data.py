@@ -37,6 +37,15 @@ DETAILS = (
 LEFT_OUT = ("model.files", "model.software")  # in environment.packages too
 
 
+class Progress(NamedTuple):
+    """How far a run is that goes on."""
+
+    benchmark: str
+    model: str
+    answered: int
+    questions: int
+
+
 class RunSamples(NamedTuple):
     """What a run asked.
 
@@ -60,6 +69,7 @@ def page_data(
     comparisons: Sequence[Comparison],
     tables: Sequence[Table],
     image_names: Sequence[str],
+    progress: Sequence[Progress] = (),
 ) -> dict[str, Any]:
     """Everything but the pictures; see `reports.page.write_page`."""
     # A picture stands in the page once, however many samples ask about it.
@@ -76,6 +86,7 @@ def page_data(
         "tables": list(map(_table_object, tables)),
         "runs": list(map(_run_object, runs)),
         "samples": samples,
+        "progress": [item._asdict() for item in progress],
     }
 
 

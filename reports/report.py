@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.errors import BenchError, os_reason
 from bench.files import replace_file
@@ -63,20 +64,14 @@ def write_report(
     Raises:
         ReportError: No run can be used.
     """
-    groups: list[list[Run]] = []  # the usable runs of each folder
-    runs: list[Run] = []
-    remarks: list[str] = []
-    for folder in folders:
-        runs_of_folder, folder_remarks = read_runs([folder])
-        groups.append(runs_of_folder)
-        runs += runs_of_folder
-        remarks += folder_remarks
+    gathered = gather(folders)
+    runs, comparisons = gathered.runs, gathered.comparisons
     if not runs:
         raise ReportError(
-            "There is no run to report.", " ".join(remarks), "Name folders of finished runs."
+            "There is no run to report.",
+            " ".join(gathered.remarks),
+            "Name folders of finished runs.",
         )
-    give_labels(runs)
-    comparisons, comparison_remarks = _compare(folders, groups)
     tables = [overview_table(runs, table), *benchmark_tables(runs)]
     relabelled = relabelled_table(runs)
     if relabelled is not None:
@@ -118,7 +113,36 @@ def write_report(
             f"{os_reason(error)}.",
             "Free space, or name another.",
         ) from error
-    return files, [*remarks, *comparison_remarks]
+    return files, gathered.remarks
+
+
+class Gathered(NamedTuple):
+    """What stands in some folders.
+
+    Args:
+        runs: The finished runs, labelled.
+        comparisons: Each other folder's runs against the first one's.
+        remarks: On runs that were left out or could not be compared.
+    """
+
+    runs: list[Run]
+    comparisons: list[Comparison]
+    remarks: list[str]
+
+
+def gather(folders: Sequence[Path]) -> Gathered:
+    """Reads the runs in the folders and compares them with the first folder's."""
+    groups: list[list[Run]] = []  # the usable runs of each folder
+    runs: list[Run] = []
+    remarks: list[str] = []
+    for folder in folders:
+        runs_of_folder, folder_remarks = read_runs([folder])
+        groups.append(runs_of_folder)
+        runs += runs_of_folder
+        remarks += folder_remarks
+    give_labels(runs)
+    comparisons, comparison_remarks = _compare(folders, groups)
+    return Gathered(runs, comparisons, [*remarks, *comparison_remarks])
 
 
 def _compare(

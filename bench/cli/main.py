@@ -583,6 +583,33 @@ def report(
 
 @app.command()
 @reports_errors
+def view(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Runs, or folders of runs; the first is compared with the others."),
+    ],
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 for a free one.")] = 0,
+    data: MovedData = None,
+    images: MovedImages = None,
+) -> None:
+    """Serve the report's page from run folders, also while a run goes on. Ctrl-C ends it."""
+    from reports.live import View, server_of
+
+    def reopen(run: Run) -> RunSamples | None:
+        run.move(data, images)
+        return _reopen(run)
+
+    server, address = server_of(View(runs, reopen), port)
+    show(address)
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return
+
+
+@app.command()
+@reports_errors
 def check(
     path: RunPath,
     against: Annotated[

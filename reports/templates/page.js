@@ -34,6 +34,11 @@ function headRow(headings, optional) {
 /* Verdict: differences from the first model, drawn so that right is better. */
 function verdictView() {
   const view = $("view-verdict");
+  for (const { benchmark, model, answered, questions } of data.progress) {
+    const line = make("p", `${benchmark} · ${model}: ${answered.toLocaleString("en")} of ${questions.toLocaleString("en")} answered `, { class: "progress" });
+    line.append(make("progress", undefined, { value: answered, max: questions, "aria-label": `${benchmark}, ${model}` }));
+    view.append(line);
+  }
   for (const verdict of data.verdicts) view.append(...oneVerdict(verdict));
   if (!data.verdicts.length) view.append(...figuresOnly());
   const examples = firstExamples();
@@ -481,3 +486,14 @@ document.addEventListener("keydown", (event) => {
 });
 window.addEventListener("hashchange", route);
 route();
+
+/* Served by `bench view`: told when files have changed. */
+if (data.live) {
+  setInterval(async () => {
+    try {
+      const answer = await fetch("state");
+      if (answer.ok) $("changed").hidden = (await answer.text()) === data.live;
+    } catch { /* the server has ended; the page stays */ }
+  }, 3000);
+  $("reload").addEventListener("click", () => location.reload());
+}
