@@ -1,28 +1,22 @@
-"""Two images of a run with right and wrong answers: the first look at what the numbers mean."""
+"""Images of a run with right and wrong answers: the first look at what the numbers mean."""
 
 from __future__ import annotations
 
 import io
-import textwrap
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
-
-from bench.data.images import read_image, stack_images
+from bench.data.images import read_image
+from bench.data.picture_sheet import BAD, GOOD, INK, QUIET, Panel, Paragraph, picture_sheet
 from bench.errors import DataError
 from bench.files import replace_file
 from bench.runs.run import Run
 from bench.types import Request, Sample
 
-IMAGES, PER_MARK = 2, 3  # images, and right and wrong answers of each
-SIDE, MARGIN, LINE = 384, 16, 21  # pixels
-COLUMNS = 76  # characters
-# Told apart by colour-blind readers too, and by their words.
-RIGHT, WRONG = (0, 96, 160), (190, 60, 0)
-Colour = tuple[int, int, int] | str
+IMAGES, PER_MARK = 4, 2  # images, and right and wrong answers of each
 
 
 @dataclass(frozen=True)
@@ -33,6 +27,7 @@ class ShownAnswer:
     answer: str
     reference: str
     correct: bool
+    hallucinated: Sequence[str] = ()  # what it names and the image does not show
 
 
 def write_examples(run: Run, samples: Sequence[Sample], requests: Sequence[Request]) -> Path | None:
@@ -44,18 +39,31 @@ def write_examples(run: Run, samples: Sequence[Sample], requests: Sequence[Reque
     by_image = _answers_by_image(run, samples, requests)
     # An image with only right, or only wrong, answers shows one side of the model.
     balanced_first = sorted(by_image, key=lambda path: _balance(by_image[path]), reverse=True)
-    panels = []
-    for path in balanced_first[:IMAGES]:
-        panel = _panel(path, by_image[path])
-        if panel is not None:
-            panels.append(panel)
-    if not panels:
+    paths = list(itertools.islice(filter(_is_readable, balanced_first), IMAGES))
+    if not paths:
         return None
+    answers = [item for shown in by_image.values() for item in shown]
+    wrong = sum(not item.correct for item in answers)
+    number = "one of" if len(paths) == 1 else f"{len(paths)} of"
+    subtitle = (
+        f"{number} {len(by_image):,} pictures; {wrong:,} of {len(answers):,} distinct answers are "
+        "wrong; wrong ones first"
+    )
+    panels = [_panel(path, by_image[path]) for path in paths]
+    sheet = picture_sheet(f"{run.benchmark} · {run.label}", subtitle, panels)
     file = run.folder / "examples.png"
     content = io.BytesIO()
-    stack_images(panels).save(content, "PNG")
+    sheet.save(content, "PNG")
     replace_file(file, content.getvalue())
     return file
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_image(path)
+    except DataError:
+        return False
+    return True
 
 
 def _answers_by_image(
@@ -72,7 +80,9 @@ def _answers_by_image(
         if "correct" in score.values:
             text = run.answers[request.key].answer.text
             reference = _reference_text(sample.reference)
-            shown = ShownAnswer(sample.question, text, reference, bool(score.values["correct"]))
+            false = tuple(score.values.get("hallucinated") or ())
+            is_right = bool(score.values["correct"])
+            shown = ShownAnswer(sample.question, text, reference, is_right, false)
             by_image.setdefault(request.path, []).append(shown)
     return by_image
 
@@ -89,43 +99,17 @@ def _reference_text(reference: Any) -> str:
     return reference if isinstance(reference, str) else ", ".join(map(str, reference))
 
 
-def _panel(path: Path, shown: Sequence[ShownAnswer]) -> Image.Image | None:
-    """An image with its answers beside it; None if it cannot be read."""
-    try:
-        image = read_image(path)
-    except DataError:
-        return None
-    scale = SIDE / max(image.size)
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    lines = _lines(shown)
-    font = ImageFont.load_default(15)
-    text_width = max((font.getlength(line) for line, _ in lines), default=0)
-    height = max(image.height, LINE * len(lines)) + 2 * MARGIN
-    panel = Image.new("RGB", (SIDE + round(text_width) + 3 * MARGIN, height), "white")
-    panel.paste(image, (MARGIN, MARGIN))
-    draw = ImageDraw.Draw(panel)
-    for number, (line, colour) in enumerate(lines):
-        corner = (SIDE + 2 * MARGIN, MARGIN + LINE * number)
-        draw.text(corner, line, fill=colour, font=font)
-    return panel
-
-
-def _lines(shown: Sequence[ShownAnswer]) -> list[tuple[str, Colour]]:
-    """Lines of text with their colours, wrong answers first."""
+def _panel(path: Path, shown: Sequence[ShownAnswer]) -> Panel:
+    """An image with its answers beside it, wrong ones first."""
     wrong = [item for item in shown if not item.correct][:PER_MARK]
     right = [item for item in shown if item.correct][:PER_MARK]
-    lines: list[tuple[str, Colour]] = []
-
-    def add(text: str, colour: Colour, most: int | None = None) -> None:
-        for line in textwrap.wrap(text, COLUMNS)[:most]:
-            lines.append((line, colour))
-
+    paragraphs = []
     for item in wrong + right:
-        add(" ".join(item.question.split()), "black")
-        mark = "right: " if item.correct else "wrong: "
-        answer = textwrap.shorten(f"{mark}{item.answer}", 3 * COLUMNS, placeholder=" …")
-        add(answer, RIGHT if item.correct else WRONG)
+        paragraphs.append(Paragraph(item.question, QUIET, apart=True))
+        answer = f"{'right' if item.correct else 'wrong'}: {item.answer}"
+        # Where false words are known they are marked, and the rest is read as it is.
+        plain = GOOD if item.correct else INK if item.hallucinated else BAD
+        paragraphs.append(Paragraph(answer, plain, item.hallucinated))
         if not item.correct:
-            add(f"it should be: {item.reference}", "gray", most=2)
-        lines.append(("", "black"))
-    return lines[:-1]
+            paragraphs.append(Paragraph(f"it should be: {item.reference}", QUIET))
+    return Panel(path, paragraphs)

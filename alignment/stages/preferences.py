@@ -102,7 +102,7 @@ def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int)
     file_of = {row["id"]: row["file"] for row in read_lines(inputs["images"] / "images.jsonl")}
     rows = [_row(pair, file_of) for pair in chosen]
     replace_lines(out / "pairs.jsonl", rows)
-    write_sheet(rows[:SHOWN], inputs["images"], out / "pairs.png")
+    write_sheet(rows[:SHOWN], len(rows), inputs["images"], out / "pairs.png")
     margins = []
     for pair in chosen:
         margins.append(pair.better["reward"] - pair.worse["reward"])

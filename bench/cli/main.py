@@ -396,7 +396,7 @@ def _tell(item: Prepared, outcome: Outcome, prices: tuple[float, float] | None) 
     try:
         file = write_examples(Run(item.store.path), item.questions.samples, item.questions.requests)
         if file is not None:
-            terminal.note(f"{name}: two pictures with answers: {file}")
+            terminal.note(f"{name}: pictures with answers: {file}")
     except BenchError as error:  # the figures are worth more
         terminal.note(f"{name}: no pictures: {error.fact} {error.reason}")
     if outcome.recorded_before is not None:

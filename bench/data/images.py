@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,19 +44,6 @@ def link_image(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:  # another file system
         target.write_bytes(source.read_bytes())
-
-
-def stack_images(panels: Sequence[Image.Image]) -> Image.Image:
-    """Images below each other on white, as wide as the widest."""
-    sizes = [panel.size for panel in panels]
-    width = max(width for width, _ in sizes)
-    height = sum(height for _, height in sizes)
-    sheet = Image.new("RGB", (width, height), "white")
-    top = 0
-    for panel in panels:
-        sheet.paste(panel, (0, top))
-        top += panel.height
-    return sheet
 
 
 def read_image(path: Path, upright: bool = True) -> Image.Image:

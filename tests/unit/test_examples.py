@@ -1,14 +1,16 @@
-"""examples.png: two pictures with answers, the most telling ones, whatever the answers hold."""
+"""examples.png: pictures with answers, the most telling ones, whatever the answers hold."""
 
 from __future__ import annotations
 
 from PIL import Image
 
+from bench.data.picture_sheet import GAP, PANEL_WIDTH
 from bench.runs.run import Run
 from bench.runs.store import RunFolder
 from bench.types import Answer, Request, Sample, Score
-from reports.examples import MARGIN, write_examples
+from reports.examples import write_examples
 from tests.conftest import bench, draw
+from tests.recorded_runs import RECORD
 
 
 def run_with(tmp_path, answers_by_image):
@@ -26,7 +28,7 @@ def run_with(tmp_path, answers_by_image):
                 requests.append(Request(name, path.name, path, "?", "?", 8, False, (name,)))
                 scores.append(Score(name, "all", path.name, {"correct": correct}))
                 store.append_answers([(requests[-1], Answer(text), None)])
-        store.begin({"judge": None})
+        store.begin(RECORD)
         store.write_results(store.record(), scores, [])
     return Run(store.path), samples, requests
 
@@ -40,12 +42,32 @@ def colour_of(path):
 def test_pictures_with_both_right_and_wrong_answers_come_first(tmp_path):
     both, right = [("x", True), ("y", False)], [("x", True), ("y", True)]
     file = write_examples(*run_with(tmp_path, [right, both, right, both]))
+    colours = [colour_of(tmp_path / f"{number}.png") for number in (1, 3, 0, 2)]
     with Image.open(file) as sheet:
-        column = [sheet.getpixel((MARGIN + 2, y)) for y in range(sheet.height)]
-    first, second = colour_of(tmp_path / "1.png"), colour_of(tmp_path / "3.png")
-    assert column.index(first) < column.index(second)
-    assert colour_of(tmp_path / "0.png") not in column
-    assert colour_of(tmp_path / "2.png") not in column
+        assert sheet.width == 2 * PANEL_WIDTH
+        columns = []
+        for left in (0, PANEL_WIDTH):
+            columns.append([sheet.getpixel((left + GAP + 2, y)) for y in range(sheet.height)])
+    assert colours[0] in columns[0] and colours[1] in columns[1], "two columns, in the first row"
+    assert columns[0].index(colours[0]) < columns[0].index(colours[2])
+    assert columns[1].index(colours[1]) < columns[1].index(colours[3])
+
+
+def test_only_the_false_part_of_an_answer_is_marked(tmp_path):
+    """A line of the colour for what is false, as long as the word, and no other."""
+    from bench.data.picture_sheet import BAD, Panel, Paragraph, picture_sheet
+
+    picture = draw(tmp_path / "a.png", 0)
+    marked = Paragraph("A dog and two forks.", marked=["fork"])
+    sheet = picture_sheet("t", "s", [Panel(picture, [marked])])
+    plain = picture_sheet("t", "s", [Panel(picture, [Paragraph("A dog and two forks.")])])
+    of_the_mark = [x for x in range(sheet.width) if BAD in column_of(sheet, x)]
+    assert 20 < of_the_mark[-1] - of_the_mark[0] < 60, "one word of five letters"
+    assert not any(BAD in column_of(plain, x) for x in range(plain.width))
+
+
+def column_of(image, x):
+    return {image.getpixel((x, y)) for y in range(image.height)}
 
 
 def test_long_hostile_and_strange_answers_are_drawn(tmp_path):
