@@ -610,6 +610,36 @@ def view(
 
 @app.command()
 @reports_errors
+def export(
+    path: RunPath,
+    form: Annotated[
+        Literal["csv", "parquet", "lmms-eval", "inspect"],
+        typer.Option("--format", help="For spreadsheets and pandas, lmms-eval, or inspect_ai."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the files.")],
+    data: MovedData = None,
+    images: MovedImages = None,
+) -> None:
+    """Write a run's samples, with questions, answers and scores, for other tools."""
+    from bench.runs.run import find_runs
+    from reports.export import ExportError
+    from reports.export import export as export_run
+
+    for run in find_runs(path):
+        run.move(data, images)
+        asked = _reopen(run)
+        if asked is None:
+            raise ExportError(
+                f"{run.folder} cannot be exported.",
+                "What it asked cannot be read.",
+                "Name the folder of its data with --data.",
+            )
+        for file in export_run(asked, form, out):
+            show(str(file))
+
+
+@app.command()
+@reports_errors
 def check(
     path: RunPath,
     against: Annotated[
