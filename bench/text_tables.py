@@ -34,14 +34,19 @@ def text_table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines: list[str] = []
     for columns in _fitting(widths, width):
-        if lines:
-            lines.append("")
         block = [[row[0], *(row[index] for index in columns)] for row in rows]
-        header, *others = block
-        shown = [row for row in others if any(cell.strip() not in EMPTY for cell in row[1:])]
-        head, *body = _aligned([header, *shown])
-        lines += [head, "─" * len(head), *body]
+        shown = [block[0]]
+        for row, part in zip(rows[1:], block[1:], strict=True):
+            # What is empty in all tables stands in the first one.
+            if _has_something(part) or (not lines and not _has_something(row)):
+                shown.append(part)
+        head, *body = _aligned(shown)
+        lines += [*([""] if lines else []), head, "─" * len(head), *body]
     return lines
+
+
+def _has_something(row: Sequence[str]) -> bool:
+    return any(cell.strip() not in EMPTY for cell in row[1:])
 
 
 def remark(text: str, indent: str = "  ") -> list[str]:

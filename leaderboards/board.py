@@ -196,7 +196,9 @@ def as_text(table: Board, remarks: Sequence[str]) -> str:
         columns = [column for column in table.columns if _benchmark_of(column) == benchmark]
         rows = [[benchmark, *(column.heading for column in columns)]]
         for line in table.lines:
-            rows.append([line.model, *(cell_text(line.cells.get(column.id)) for column in columns)])
+            if any(column.id in line.cells for column in columns):
+                cells = [cell_text(line.cells.get(column.id)) for column in columns]
+                rows.append([line.model, *cells])
         text += [*text_table(rows, width), ""]
     notes = [
         "* derived from accuracy and precision on as many yes as no questions; "

@@ -45,7 +45,7 @@ class UnfinishedRun(Run):
         return {}
 
 
-class View:
+class LiveView:
     """The page of some folders, made anew when their files have changed.
 
     Args:
@@ -131,7 +131,7 @@ class View:
         return None if small is None else [small, f"{BESIDE}/{number}.jpg"]
 
 
-def server_of(view: View, port: int) -> tuple[ThreadingHTTPServer, str]:
+def server_of(view: LiveView, port: int) -> tuple[ThreadingHTTPServer, str]:
     """A server that is not started yet, and its address.
 
     Args:
@@ -154,7 +154,7 @@ def server_of(view: View, port: int) -> tuple[ThreadingHTTPServer, str]:
     return server, f"http://{HOST}:{server.server_address[1]}/{token}/"
 
 
-def _handler(view: View, token: str) -> type[BaseHTTPRequestHandler]:
+def _handler(view: LiveView, token: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             head, _, rest = self.path.removeprefix("/").partition("/")

@@ -47,6 +47,7 @@ def model_card(
 base_model: {base}
 library_name: peft
 pipeline_tag: image-text-to-text
+tags: [lora, {settings.loss}, preference-optimisation, hallucination]
 ---
 
 # {base}, aligned

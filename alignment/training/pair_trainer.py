@@ -29,6 +29,9 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     mean_sizes: torch.Tensor | None = None  # pairs and chosen tokens of a batch of this update
     set_weights: tuple[float, ...] | None = None  # of the losses, as they were asked for
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: the adapter's card is ours, trl's knows neither base nor data."""
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:

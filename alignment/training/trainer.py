@@ -108,11 +108,14 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
     if is_first:
         adapter = out / "adapter"
         network = trainer.accelerator.unwrap_model(trainer.model)
+        name = model.describe()["name"]
+        # A path of this machine means nothing where the adapter goes.
+        for config in network.peft_config.values():
+            config.base_model_name_or_path = name
         network.save_pretrained(adapter, state_dict=tensors)
         write_curves(steps, read_lines(out / MEASURED), out)
         manifest = inputs["preferences"] / "manifest.json"
         preferences = read_json(manifest) if manifest.exists() else {}
-        name = model.describe()["name"]
         replace_file(adapter / "README.md", model_card(settings, seed, name, steps, preferences))
         write_json(out / TRAINED, counts)
         _leave_artifact(settings, out)

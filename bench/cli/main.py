@@ -218,6 +218,10 @@ def run(
             help="IN,OUT per million prompt and generated tokens, to see what openai:… cost."
         ),
     ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(help="tensorboard, wandb, trackio or mlflow, with commas between several."),
+    ] = None,
     model_args: Annotated[
         str | None, typer.Option("--model_args", help="As in lmms-eval: pretrained=…,dtype=….")
     ] = None,
@@ -248,6 +252,11 @@ def run(
     )
 
     terminal.set_verbosity(verbose - quiet)
+    trackers = _words(track) if track is not None else []
+    if trackers:
+        from reports.tracking import check_trackers
+
+        check_trackers(trackers)
     if model_args is not None:
         given = model_options(model_args)
         model, dtype = given.get("model", model), given.get("dtype", dtype)
@@ -351,6 +360,8 @@ def run(
             fault = error
             break
         _tell(item, outcomes[-1][1], prices)
+        if trackers:
+            _track(item.store.path, trackers)
         # A suite takes hours: what is done can be read meanwhile.
         if not json:
             _show(outcomes[-1:], False)
@@ -363,6 +374,16 @@ def run(
         terminal.note(_what_shows(outcomes))
     if missing or any(outcome.unscored for _, outcome, _ in outcomes):
         raise typer.Exit(INCOMPLETE)
+
+
+def _track(folder: Path, trackers: Sequence[str]) -> None:
+    """Sends a finished run to trackers, which cost no figures if they fail."""
+    from bench import terminal
+    from bench.runs.run import Run
+    from reports.tracking import track
+
+    for remark in track(Run(folder), trackers):
+        terminal.note(f"warning: {remark}")
 
 
 def _show_baseline(folder: Path) -> None:
@@ -593,13 +614,13 @@ def view(
     images: MovedImages = None,
 ) -> None:
     """Serve the report's page from run folders, also while a run goes on. Ctrl-C ends it."""
-    from reports.live import View, server_of
+    from reports.live import LiveView, server_of
 
     def reopen(run: Run) -> RunSamples | None:
         run.move(data, images)
         return _reopen(run)
 
-    server, address = server_of(View(runs, reopen), port)
+    server, address = server_of(LiveView(runs, reopen), port)
     show(address)
     with server:
         try:

@@ -14,7 +14,7 @@ from tests.conftest import bench, metrics
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     words = ("run", "--model", "llava-tiny", "--suite", "pope,mmhal,chair", "--data", "scenes")
-    assert bench(*words, "--limit", "60", "--out", folder).returncode == 0
+    assert bench(*words, "--limit", "30", "--out", folder).returncode == 0
     return folder
 
 
@@ -50,7 +50,7 @@ def test_tables_have_a_row_a_sample(runs, tmp_path):
     for form in ("csv", "parquet"):
         assert bench("export", runs, "--format", form, "--out", tmp_path).returncode == 0
     pope = pd.read_parquet(tmp_path / "pope.parquet")
-    assert len(pope) == 60
+    assert len(pope) == 30
     accuracy = metrics(runs / "pope")["accuracy", "all"]["value"]
     assert pope["score.correct"].mean() == pytest.approx(accuracy)
     chair = pd.read_csv(tmp_path / "chair.csv")
@@ -63,9 +63,9 @@ def test_inspect_ai_reads_its_log(runs, tmp_path):
     log = pytest.importorskip("inspect_ai.log")
     assert bench("export", runs / "pope", "--format", "inspect", "--out", tmp_path).returncode == 0
     read = log.read_eval_log(str(tmp_path / "pope.eval"))
-    assert read.status == "success" and len(read.samples) == 60
+    assert read.status == "success" and len(read.samples) == 30
     right = [sample.scores["pope"].value == "C" for sample in read.samples]
-    assert sum(right) / 60 == pytest.approx(metrics(runs / "pope")["accuracy", "all"]["value"])
+    assert sum(right) / 30 == pytest.approx(metrics(runs / "pope")["accuracy", "all"]["value"])
     (score,) = read.results.scores
     assert score.metrics["accuracy"].value == metrics(runs / "pope")["accuracy", "mean"]["value"]
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bench.cli.main import _reopen
 from bench.files import read_lines, replace_lines
-from reports.live import View, ViewError, server_of
+from reports.live import LiveView, ViewError, server_of
 from tests.conftest import bench
 
 
@@ -32,7 +32,9 @@ def served(tmp_path_factory):
     for file in ("metrics.json", "scores.jsonl"):
         shutil.move(going_on / file, folder / file)
     replace_lines(going_on / "answers.jsonl", rows[:12])
-    server, address = server_of(View([folder / "llava-tiny", folder / "llava-tiny-b"], _reopen), 0)
+    server, address = server_of(
+        LiveView([folder / "llava-tiny", folder / "llava-tiny-b"], _reopen), 0
+    )
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield folder, going_on, rows, address
@@ -98,4 +100,4 @@ def test_a_port_that_is_taken_is_told(served):
     *_, address = served
     port = int(re.search(r":(\d+)/", address)[1])
     with pytest.raises(ViewError, match="cannot be used"):
-        server_of(View([], _reopen), port)
+        server_of(LiveView([], _reopen), port)

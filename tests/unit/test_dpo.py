@@ -207,6 +207,9 @@ def test_training_leaves_an_adapter_that_answers_and_curves(checkpoint, inputs, 
     card = (tmp_path / "adapter" / "README.md").read_text()
     assert f"base_model: {checkpoint.name}" in card
     assert "| beta | 0.1 |" in card
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == checkpoint.name, "no path of this machine"
+    assert not (tmp_path / "README.md").exists(), "trl's card would say it is made from nothing"
     adapted = HFModel(f"{checkpoint}+{tmp_path / 'adapter'}", {})
     merged = HFModel(str(tmp_path / "merged"), {})
     tokens = torch.arange(10, 40)[None]

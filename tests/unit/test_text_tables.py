@@ -43,6 +43,7 @@ def test_decimal_points_stand_below_each_other_and_marks_hang():
         "a    3.50 ±0.2",
         "b  100.00‡",
         "c   12",
+        "d    –",
         "e   -1.25",
     ]
 
