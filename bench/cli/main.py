@@ -254,7 +254,7 @@ def run(
     terminal.set_verbosity(verbose - quiet)
     trackers = _words(track) if track is not None else []
     if trackers:
-        from reports.tracking import check_trackers
+        from bench.integrations.trackers import check_trackers
 
         check_trackers(trackers)
     if model_args is not None:
@@ -379,8 +379,8 @@ def run(
 def _track(folder: Path, trackers: Sequence[str]) -> None:
     """Sends a finished run to trackers, which cost no figures if they fail."""
     from bench import terminal
+    from bench.integrations.trackers import track
     from bench.runs.run import Run
-    from reports.tracking import track
 
     for remark in track(Run(folder), trackers):
         terminal.note(f"warning: {remark}")

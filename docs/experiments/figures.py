@@ -3,9 +3,9 @@
     bench align recipe.yaml --seeds 3 --variants … --out out --json > results.json
     python docs/experiments/figures.py docs/experiments/results.json docs/experiments
 
-`rates.png`: hallucination against recall, a dot for each seed in the ellipse of its intervals over
-images. `forest.png`: differences from the base, a line for each seed. `scaling.png`, where the
-conditions are there: rates by pairs and by candidates.
+It prints the table of results.md. `rates.png`: hallucination against recall, a dot for each seed
+in the ellipse of its intervals over images. `forest.png`: differences from the base, a line for
+each seed. `scaling.png`, where the conditions are there: rates by pairs and by candidates.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from matplotlib.patches import Ellipse
 RATES = ("MMHal hallucination rate", "CHAIRs")
 RECALL = "CHAIR recall"
 FOREST = (*RATES, "CHAIRi, objects once", RECALL, "POPE AUC", "AMBER Cover")
+TABLE = (*FOREST, "POPE accuracy", "CHAIR words")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#777777", "#990099")
+MARKERS = "osD^vP*X"
 MAIN = "grounding"
 Rows = Mapping[str, Mapping[str, Any]]  # of one training, by figure
 
@@ -44,6 +46,27 @@ def percent(row: Mapping[str, Any], side: str) -> tuple[float, float, float]:
     return value, low, high
 
 
+def style(number: int) -> tuple[str, str]:
+    """Colour and marker of a condition: no two of 64 are alike."""
+    return COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
+
+
+def table(conditions: Mapping[str, Sequence[Rows]]) -> str:
+    """Means over the seeds, each seed's value behind, as Markdown."""
+    base = next(iter(conditions.values()))[0]
+    header = ["", "base", *(f"`{name}`" for name in conditions)]
+    lines = [f"| {' | '.join(header)} |", f"|---|{'---:|' * (len(header) - 1)}"]
+    for figure in TABLE:
+        scale = 100 if base[figure]["unit"] == "fraction" else 1
+        cells = [figure, f"{scale * base[figure]['base'][0]:.1f}"]
+        for seeds in conditions.values():
+            values = [scale * rows[figure]["aligned"][0] for rows in seeds]
+            each = ", ".join(f"{value:.1f}" for value in values)
+            cells.append(f"{statistics.fmean(values):.1f} ({each})")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def rates(conditions: Mapping[str, Sequence[Rows]]) -> Figure:
     """Hallucination against recall; better is to the right and below."""
     plot = Figure(figsize=(10, 4.6), layout="constrained")
@@ -51,7 +74,8 @@ def rates(conditions: Mapping[str, Sequence[Rows]]) -> Figure:
         base = next(iter(conditions.values()))[0]
         x, y = percent(base[RECALL], "base")[0], percent(base[figure], "base")[0]
         axes.plot(x, y, "kX", markersize=9, label="base")
-        for (name, seeds), colour in zip(conditions.items(), COLOURS, strict=False):
+        for number, (name, seeds) in enumerate(conditions.items()):
+            colour, marker = style(number)
             points = []
             for rows in seeds:
                 recall = percent(rows[RECALL], "aligned")
@@ -59,7 +83,7 @@ def rates(conditions: Mapping[str, Sequence[Rows]]) -> Figure:
                 points.append((recall[0], rate[0]))
                 size = (recall[2] - recall[1], rate[2] - rate[1])
                 axes.add_patch(Ellipse(points[-1], *size, facecolor=colour, alpha=0.15))
-            axes.plot(*zip(*points, strict=True), "o", color=colour, label=name)
+            axes.plot(*zip(*points, strict=True), marker, color=colour, label=name)
         axes.set(xlabel="CHAIR recall, %", ylabel=f"{figure}, %")
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -70,7 +94,8 @@ def forest(conditions: Mapping[str, Sequence[Rows]]) -> Figure:
     """Differences from the base in points, with each seed's interval over images."""
     plot = Figure(figsize=(12, 1.2 + 0.45 * len(conditions)), layout="constrained")
     for axes, figure in zip(plot.subplots(1, len(FOREST), sharey=True), FOREST, strict=True):
-        for place, (seeds, colour) in enumerate(zip(conditions.values(), COLOURS, strict=False)):
+        for place, seeds in enumerate(conditions.values()):
+            colour, _ = style(place)
             for number, rows in enumerate(seeds):
                 value, low, high = percent(rows[figure], "difference")
                 y = place + 0.18 * (number - (len(seeds) - 1) / 2)
@@ -123,6 +148,7 @@ def main() -> None:
     for name, seeds in conditions.items():
         if not name.startswith(("pairs-", "samples-")) and "-beta-" not in name:
             main_ones[name] = seeds
+    print(table(main_ones))
     plots = {"rates": rates(main_ones), "forest": forest(main_ones), "scaling": scaling(conditions)}
     for name, plot in plots.items():
         if plot is not None:

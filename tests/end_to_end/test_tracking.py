@@ -8,8 +8,8 @@ import sqlite3
 
 import pytest
 
+from bench.integrations.trackers import figures_of_run, track
 from bench.runs.run import Run
-from reports.tracking import figures_of_run, track
 from tests.conftest import bench, metrics
 
 
