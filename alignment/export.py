@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -73,18 +74,25 @@ def write_released(pairs: Sequence[PairRow], file: Path) -> None:
 def write_trl(pairs: Sequence[PairRow], folder: Path, file: Path) -> None:
     """Pairs as parquet with the columns that trl's DPOTrainer takes for vision data.
 
-    The images are those of `folder`.
+    The images are those of `folder`; the file holds them, not their paths.
     """
     from datasets import Dataset, Features, Image, List, Value
 
-    columns: dict[str, list[object]] = {"images": [], "prompt": [], "chosen": [], "rejected": []}
-    for pair in pairs:
-        columns["images"].append([str(folder / pair["image"])])
-        columns["prompt"].append([{"role": "user", "content": pair["instruction"]}])
-        columns["chosen"].append([{"role": "assistant", "content": pair["chosen"]}])
-        columns["rejected"].append([{"role": "assistant", "content": pair["rejected"]}])
+    def rows() -> Iterator[dict[str, object]]:
+        for pair in pairs:
+            image = folder / pair["image"]
+            yield {
+                "images": [{"bytes": image.read_bytes(), "path": image.name}],
+                "prompt": [{"role": "user", "content": pair["instruction"]}],
+                "chosen": [{"role": "assistant", "content": pair["chosen"]}],
+                "rejected": [{"role": "assistant", "content": pair["rejected"]}],
+            }
+
     messages = List({"role": Value("string"), "content": Value("string")})
     features = Features(
         {"images": List(Image()), "prompt": messages, "chosen": messages, "rejected": messages}
     )
-    Dataset.from_dict(columns, features=features).to_parquet(str(file))
+    # By way of the disk: thousands of images need not fit into memory.
+    with tempfile.TemporaryDirectory(dir=file.parent) as cache:
+        dataset = Dataset.from_generator(rows, features=features, cache_dir=cache)
+        dataset.to_parquet(str(file))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ COPIED = 0.98  # of the rows; from then on a field repeats another one
 DELIMITERS = ",\t;"
 QUESTION_FILES = ("questions.jsonl", "llava_pope_test.jsonl")
 MAGIC = (
-    (b"PK\x03\x04", "a zip archive or an Excel file"),
+    (b"PK\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"PAR1", "a parquet file"),
     (b"\x80\x04", "a pickle"),
@@ -67,6 +68,7 @@ MAGIC = (
     (b"ARROW1", "an Arrow file"),
 )
 COCO_DIGITS = 12
+LARGEST_WORKBOOK = 2_000_000_000  # bytes when it is unpacked
 WRAPPERS = re.compile(r"<image>|<\|image\|>|<img>.*?</img>|\[image\]", re.IGNORECASE)
 COCO_NAME = re.compile(
     r"(?:COCO_(?P<split>(?:train|val|test)20\d\d)_)?0*(\d+)(?:\.(?:jpe?g|png))?$", re.IGNORECASE
@@ -322,12 +324,14 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     """The items of the file. Raises ModelError naming what the file is if it has none."""
     try:
         head = path.open("rb").read(64)
+        if head.startswith(MAGIC[0][0]) and _is_workbook(path):
+            return _workbook_rows(path)
         for magic, kind in MAGIC:
             if head.startswith(magic):
                 raise ModelError(
                     f"{path} cannot be replayed.",
                     f"It is {kind}.",
-                    "Give the answers as JSON, JSON lines, or CSV with a header.",
+                    "Give the answers as JSON, JSON lines, Excel, or CSV with a header.",
                 )
         text = path.read_text(encoding="utf-8-sig")
         start = text.lstrip()[:1]
@@ -342,6 +346,51 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return read_rows(path, ())
     except (DataError, OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} cannot be replayed.", str(error), "Restore the file.") from error
+
+
+def _is_workbook(path: Path) -> bool:
+    """Whether a zip archive is an Excel file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "xl/workbook.xml" in archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+
+
+def _workbook_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of an Excel file's first sheet, as VLMEvalKit writes it."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    if size > LARGEST_WORKBOOK:
+        raise ModelError(
+            f"{path} cannot be replayed.",
+            f"It says that it holds {size / 1e9:.1f} GB, which no answers need.",
+            "Give the answers as CSV.",
+        )
+    import openpyxl
+
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        lines = book.worksheets[0].iter_rows(values_only=True)
+        header = next(lines, ())
+        rows = []
+        for line in lines:
+            row = {}
+            for name, value in zip(header, line, strict=False):
+                if name is not None:
+                    # An empty cell is an empty answer.
+                    row[str(name)] = "" if value is None else value
+            if any(value != "" for value in row.values()):
+                rows.append(row)
+    except Exception as error:  # openpyxl raises whatever a broken part makes it raise
+        raise ModelError(
+            f"{path} is a broken Excel file.",
+            f"{type(error).__name__}: {error}.",
+            "Restore the file.",
+        ) from error
+    if not rows:
+        raise ModelError(f"{path} is empty.", "It holds no answer.", "Restore the file.")
+    return rows
 
 
 def _rows_of_object(path: Path, text: str) -> list[dict[str, Any]] | None:

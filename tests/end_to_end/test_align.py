@@ -245,6 +245,7 @@ def test_pairs_are_exported_with_their_pictures(small, tmp_path):
     for name in ("pairs.json", "pairs.parquet"):
         done = bench("data", "pairs", folder, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
+    assert str(out).encode() not in (tmp_path / "pairs.parquet").read_bytes(), "no paths"
     rows = read_lines(folder / "pairs.jsonl")
     assert [pair.chosen for pair in read_pairs(tmp_path / "pairs.json")] == [
         row["chosen"] for row in rows

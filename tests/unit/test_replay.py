@@ -245,6 +245,40 @@ def test_a_table_with_a_header_is_read(tmp_path):
     assert given == {"random/1": 'No, "a, b"\nat all', "random/2": "Yes"}
 
 
+def test_vlmevalkits_excel_file_is_read(tmp_path):
+    import pandas as pd
+
+    rows = LAYOUTS["VLMEvalKit predictions"]
+    rows = [rows[0] | {"prediction": "=No"}, rows[1]]
+    pd.DataFrame(rows).to_excel(tmp_path / "a.xlsx", index=False)
+    given, _, summary = match(tmp_path / "a.xlsx", SPLITS[:2])
+    assert summary["layout"] == "VLMEvalKit predictions"
+    # An answer that looks like a formula is a formula to Excel; it has no value and is no answer.
+    assert given["random/2"] == "Yes"
+    assert given["random/1"] == ""
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "no sheet", "huge"])
+def test_a_broken_excel_file_is_one_clear_error(tmp_path, damage, monkeypatch):
+    import pandas as pd
+
+    from bench.data import answer_files
+
+    file = tmp_path / "a.xlsx"
+    rows = LAYOUTS["VLMEvalKit predictions"]
+    pd.DataFrame([] if damage == "empty" else rows).to_excel(file, index=False)
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-400])
+    if damage == "no sheet":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("xl/workbook.xml", "<a>")
+    if damage == "huge":
+        monkeypatch.setattr(answer_files, "LARGEST_WORKBOOK", 1000)
+    with pytest.raises(ModelError) as refused:
+        match(file, SPLITS[:2])
+    assert "a.xlsx" in str(refused.value)
+
+
 def test_popes_own_answers_are_in_the_order_of_its_questions(tmp_path):
     rows = [{"question": OX, "answer": "No"}, {"question": DOG, "answer": "No"}]
     with pytest.raises(ModelError, match="belongs to this benchmark"):
@@ -379,10 +413,10 @@ def test_bad_files_are_clear_errors(tmp_path, content, words):
 
 def test_files_of_other_kinds_are_called_what_they_are(tmp_path):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps([1], protocol=4))
-    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as archive:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("sheet", "")
     (tmp_path / "a.parquet").write_bytes(b"PAR1" + bytes(20))
-    for name, words in (("a.pkl", "pickle"), ("a.xlsx", "Excel"), ("a.parquet", "parquet")):
+    for name, words in (("a.pkl", "pickle"), ("a.zip", "zip archive"), ("a.parquet", "parquet")):
         with pytest.raises(ModelError, match=words):
             ReplayModel(str(tmp_path / name), {})
     with pytest.raises(ModelError, match="There is no file"):
