@@ -1,10 +1,10 @@
-"""`bench export`: a run's samples for other tools.
+"""`bench export`: a run's samples for other tools, NAME being the run's folder.
 
 | format | files |
 |---|---|
 | csv, parquet | a row for each sample: question, answer, what the rule made of it |
-| lmms-eval | TASK_results.json and TASK_samples_TASK.jsonl, as its `--log_samples` writes them |
-| inspect | TASK.eval, a log of inspect_ai, which has to be installed |
+| lmms-eval | NAME_results.json and NAME_samples_TASK.jsonl, as its `--log_samples` writes them |
+| inspect | NAME.eval, a log of inspect_ai, which has to be installed |
 """
 
 from __future__ import annotations
@@ -44,16 +44,18 @@ def export(asked: RunSamples, form: str, folder: Path) -> list[Path]:
         ExportError: A library is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # Two runs of a benchmark lie in two folders, and must not become one file.
+    name = asked.run.folder.resolve().name
     task = asked.run.benchmark.replace(":", "-")
     if form == "inspect":
-        return [_write_inspect(asked, folder / f"{task}.eval")]
+        return [_write_inspect(asked, folder / f"{name}.eval")]
     if form == "lmms-eval":
-        results, samples = folder / f"{task}_results.json", folder / f"{task}_samples_{task}.jsonl"
+        results, samples = folder / f"{name}_results.json", folder / f"{name}_samples_{task}.jsonl"
         replace_file(results, json.dumps(_lmms_results(asked.run, task), indent=2) + "\n")
         replace_file(samples, "".join(f"{dump(row)}\n" for row in _lmms_samples(asked)))
         return [results, samples]
     frame = samples_frame(asked)
-    file = folder / f"{task}.{form}"
+    file = folder / f"{name}.{form}"
     is_csv = form == "csv"
     replace_file(file, csv_of(frame) if is_csv else frame.to_parquet(index=False))
     return [file]

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -589,13 +590,9 @@ def report(
     from bench import terminal
     from reports.report import write_report
 
-    def reopen(run: Run) -> RunSamples | None:
-        run.move(data, images)
-        return _reopen(run)
-
-    files, remarks = write_report(
-        runs, out, paper, card, reopen, embed, table.split(",") if table else ()
-    )
+    benchmarks = _words(table) if table else ()
+    reopen = partial(_reopen, data=data, images=images)
+    files, remarks = write_report(runs, out, paper, card, reopen, embed, benchmarks)
     for remark in remarks:
         terminal.note(f"warning: {remark}")
     for file in files:
@@ -616,10 +613,7 @@ def view(
     """Serve the report's page from run folders, also while a run goes on. Ctrl-C ends it."""
     from reports.live import LiveView, server_of
 
-    def reopen(run: Run) -> RunSamples | None:
-        run.move(data, images)
-        return _reopen(run)
-
+    reopen = partial(_reopen, data=data, images=images)
     server, address = server_of(LiveView(runs, reopen), port)
     show(address)
     with server:
@@ -647,15 +641,16 @@ def export(
     from reports.export import export as export_run
 
     for run in find_runs(path):
-        run.move(data, images)
-        asked = _reopen(run)
+        asked = _reopen(run, data, images)
         if asked is None:
             raise ExportError(
                 f"{run.folder} cannot be exported.",
                 "What it asked cannot be read.",
                 "Name the folder of its data with --data.",
             )
-        for file in export_run(asked, form, out):
+        # As deep below OUT as the run lies below PATH.
+        beside = out / run.folder.relative_to(path).parent
+        for file in export_run(asked, form, beside):
             show(str(file))
 
 
@@ -954,23 +949,30 @@ def _asked_in(path: Path) -> Callable[[str], dict[str, Asked]]:
     return asked_of
 
 
-def _reopen(run: Run) -> RunSamples | None:
-    """What a run asked, for the report's page; None with a warning if its data is gone."""
+def _reopen(run: Run, data: str | None = None, images: Path | None = None) -> RunSamples | None:
+    """What a run asked; None with a warning if its data is gone.
+
+    Args:
+        run: The run.
+        data: Where its data lies now, None if it has not moved.
+        images: Where its images lie now.
+    """
     from bench import registry, terminal
     from bench.runs.jobs import recorded_questions
     from reports.page_data import RunSamples
 
+    run.move(data, images)
     try:
         questions = recorded_questions(run, registry.benchmark(run.benchmark))
     except (BenchError, KeyError, TypeError) as error:  # or a record of another version
         reason = " ".join(str(error).split())
         terminal.note(f"warning: {run.folder}: no samples on the page. {reason}")
         return None
-    images = {}
+    path_of = {}
     for request in questions.requests:
         if request.path:
-            images[request.image] = request.path
-    return RunSamples(run, questions.samples, questions.key_of, images)
+            path_of[request.image] = request.path
+    return RunSamples(run, questions.samples, questions.key_of, path_of)
 
 
 def _what_shows(outcomes: Sequence[tuple[Benchmark, Outcome, str]]) -> str:

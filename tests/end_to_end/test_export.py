@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -57,6 +58,17 @@ def test_tables_have_a_row_a_sample(runs, tmp_path):
     false = chair["score.hallucinated"].map(json.loads)
     assert (false.map(len) > 0).mean() == metrics(runs / "chair")["chair_s", "all"]["value"]
     assert chair["question"].str.contains("describe", case=False).all()
+
+
+def test_two_runs_of_a_benchmark_become_two_files(runs, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(runs / "pope", tmp_path / "runs" / name / "pope")
+    done = bench("export", tmp_path / "runs", "--format", "csv", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    files = {
+        file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.csv")
+    }
+    assert files == {"a/pope.csv", "b/pope.csv"}
 
 
 def test_inspect_ai_reads_its_log(runs, tmp_path):
