@@ -814,6 +814,8 @@ def align(
                 show(over_seeds)
         replace_file(folder / "results.md", text)
         terminal.note(f"table: {folder / 'results.md'}")
+        first, second = (run.folder.parent for run in measured[-1].runs[0])
+        terminal.note(f"to look: bench report {first} {second} --out {folder / 'report'}")
 
 
 @app.command()

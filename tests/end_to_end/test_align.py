@@ -63,6 +63,10 @@ def small(tmp_path_factory):
     )
     done = bench("align", file, "--out", folder / "out", "--json")
     assert done.returncode == 0, done.stderr
+    # What it says is next can be typed.
+    (look,) = [line for line in done.stderr.splitlines() if line.startswith("to look: bench ")]
+    assert bench(*look.split()[3:]).returncode == 0
+    assert (folder / "out" / "report" / "index.html").is_file()
     return file, folder / "out", json.loads(done.stdout)
 
 
