@@ -796,6 +796,7 @@ def align(
                     "pairs": result.pairs,
                     "updates": result.updates,
                     "figures": result.rows,
+                    "runs": [[str(run.folder) for run in pair] for pair in result.runs],
                 }
             )
         show(indented({"aligned": aligned}))

@@ -28,6 +28,7 @@ from alignment.stages import evaluate
 from alignment.stages.pair_formats import read_pairs
 from bench.errors import StoreError
 from bench.files import read_lines
+from bench.runs.run import Run
 from tests.conftest import BENCH, ROOT, bench
 from tests.loopback_chat import chat_server, completion
 from tests.loopback_hub import client_of, hub_server
@@ -79,6 +80,9 @@ def test_it_ends_in_a_paired_comparison(small):
         if None not in row["difference"]:
             assert row["difference"][0] == pytest.approx(row["aligned"][0] - row["base"][0])
             assert row["difference"][1] <= row["difference"][0] <= row["difference"][2]
+    (base, aligned), *_ = summary["aligned"][0]["runs"]
+    assert Run(Path(base)).model == "llava-tiny on scenes"
+    assert Run(Path(aligned)).record["model"]["adapter_sha256"]
     table = (small[1] / "results.md").read_text()
     assert (
         f"| CHAIRs | {100 * figures['CHAIRs']['base'][0]:.1f} | {100 * figures['CHAIRs']['aligned'][0]:.1f} ("
