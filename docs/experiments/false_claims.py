@@ -4,7 +4,7 @@
 
 Prints the share of answers with a false object, a false number, and a false place, size or
 position; and how many numbers above one an answer names. `results.json` is what
-`bench align --json` printed, in the folder in which it did; the judge's words name each false claim.
+`bench align --json` printed, and is read where it was; the judge's words name each false claim.
 """
 
 from __future__ import annotations
