@@ -67,7 +67,7 @@ def write_page(
     data = page_data(board, runs, run_samples, comparisons, tables, list(images))
     # Decoding and encoding leave Python's lock.
     with ThreadPoolExecutor() as pool:
-        if embed == "thumbnails":
+        if embed == "thumbnails" and images:
             beside = file.parent / BESIDE
             beside.mkdir(exist_ok=True)
             numbers = range(len(images))

@@ -55,8 +55,8 @@ def write_report(
         paper: Whether to add the paper's tables.
         card: Whether to add README.md, a model card.
         reopen: Gives what a run asked, None if its data is not at hand.
-        table: The benchmarks of the overview; empty for all.
         embed: Which pictures the page holds; see `reports.page.write_page`.
+        table: The benchmarks of the overview; empty for all.
 
     Returns:
         The files, and remarks on runs that were left out.
