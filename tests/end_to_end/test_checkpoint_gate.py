@@ -118,6 +118,7 @@ def test_a_project_with_a_folder_bench_of_its_own_keeps_its_pytest(tmp_path):
     assert "1 passed" in hidden.stdout
 
 
+@pytest.mark.slow
 def test_the_options_of_the_model_reach_it(project):
     words = ("--bench-model", "llava-tiny", "--bench-ref", "reference.json")
     done = gated(project, *words, "--bench-decoding", "wild")

@@ -28,7 +28,7 @@ def values_of(run):
     return values
 
 
-@pytest.mark.parametrize("task", ["pope", "mmhal", "chair"])
+@pytest.mark.parametrize("task", ["pope", "mmhal", pytest.param("chair", marks=pytest.mark.slow)])
 def test_lmms_evals_samples_are_replayed_to_the_same_figures(runs, tmp_path, task):
     done = bench("export", runs / task, "--format", "lmms-eval", "--out", tmp_path / "lmms")
     assert done.returncode == 0, done.stderr
