@@ -293,7 +293,7 @@ def test_mmhal_is_unpacked_into_its_layout_alone(mmhal_files, mmhal_arguments, t
     assert bench("data", "check", layout, "--suite", "mmhal").returncode == 0
 
 
-@pytest.mark.parametrize("damage", ["cut", "scratched"])
+@pytest.mark.parametrize("damage", ["cut", pytest.param("scratched", marks=pytest.mark.slow)])
 def test_a_corrupt_zip_is_one_clear_error_whose_remedy_works(
     mmhal_files, mmhal_arguments, tmp_path, damage
 ):

@@ -268,7 +268,7 @@ def test_after_a_stop_what_is_under_way_is_handed_over():
     assert sorted(results) == sorted(begun) and len(begun) <= 8
 
 
-@pytest.mark.parametrize("asks", ["model", "judge"])
+@pytest.mark.parametrize("asks", ["model", pytest.param("judge", marks=pytest.mark.slow)])
 def test_ctrl_c_does_not_wait_for_a_server_that_hangs(tmp_path, asks):
     """Three requests are answered and kept, the others hang for a minute."""
     release = threading.Event()

@@ -240,7 +240,7 @@ def test_ignoring_images_covers_far_less_than_it_claims():
 
 
 @pytest.mark.parametrize("name", simulations.STATISTICS)
-@pytest.mark.parametrize("images", [30, 200])
+@pytest.mark.parametrize("images", [30, pytest.param(200, marks=pytest.mark.slow)])
 def test_intervals_cover_the_truth_in_the_middle(name, images):
     """Few data sets; the slow test has all shares, sizes and more data sets."""
     assert 0.92 <= simulations.coverage(name, 0.9, images, 400) <= 0.98
