@@ -29,7 +29,9 @@ def text_table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """
     columns_of_cells = []
     for number, (heading, *cells) in enumerate(zip(*rows, strict=True)):
-        columns_of_cells.append([heading, *(_decimals_aligned(cells) if number else cells)])
+        # The first column names the rows.
+        shaped = _decimals_aligned(cells) if number else cells
+        columns_of_cells.append([heading, *shaped])
     rows = list(zip(*columns_of_cells, strict=True))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines: list[str] = []
@@ -41,7 +43,9 @@ def text_table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
             if _has_something(part) or (not lines and not _has_something(row)):
                 shown.append(part)
         head, *body = _aligned(shown)
-        lines += [*([""] if lines else []), head, "─" * len(head), *body]
+        if lines:
+            lines.append("")
+        lines += [head, "─" * len(head), *body]
     return lines
 
 

@@ -304,6 +304,14 @@ def verdict(row: Row) -> Verdict:
     return "better" if is_higher == (better == "higher") else "worse"
 
 
+def gain(row: Row) -> tuple[float, float, float]:
+    """The difference as shown, its value, low and high turned so that above 0 is better."""
+    figure = row.paired.figure
+    scale = scale_of(figure.unit)
+    value, low, high = (scale * end for end in row.paired.difference[:3])
+    return (-value, -high, -low) if figure.better == "lower" else (value, low, high)
+
+
 def as_text(comparisons: Sequence[Comparison]) -> str:
     """Tables for a terminal."""
     return "\n\n".join(map(_comparison_text, comparisons))

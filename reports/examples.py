@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.data.images import read_image
+from bench.data.images import is_image
 from bench.data.picture_sheet import BAD, GOOD, INK, QUIET, Panel, Paragraph, picture_sheet
-from bench.errors import DataError
 from bench.files import replace_file
 from bench.runs.run import Run
 from bench.types import Request, Sample
@@ -39,7 +38,7 @@ def write_examples(run: Run, samples: Sequence[Sample], requests: Sequence[Reque
     by_image = _answers_by_image(run, samples, requests)
     # An image with only right, or only wrong, answers shows one side of the model.
     balanced_first = sorted(by_image, key=lambda path: _balance(by_image[path]), reverse=True)
-    paths = list(itertools.islice(filter(_is_readable, balanced_first), IMAGES))
+    paths = list(itertools.islice(filter(is_image, balanced_first), IMAGES))
     if not paths:
         return None
     answers = [item for shown in by_image.values() for item in shown]
@@ -56,14 +55,6 @@ def write_examples(run: Run, samples: Sequence[Sample], requests: Sequence[Reque
     sheet.save(content, "PNG")
     replace_file(file, content.getvalue())
     return file
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        read_image(path)
-    except DataError:
-        return False
-    return True
 
 
 def _answers_by_image(

@@ -174,7 +174,7 @@ def _write_inspect(asked: RunSamples, file: Path) -> Path:
                 name=metric_name, value=metric.value, metadata=known
             )
     scores = [log.EvalScore(name=run.benchmark, scorer=run.benchmark, metrics=metrics)]
-    made = log.EvalLog(
+    eval_log = log.EvalLog(
         status="success",
         eval=log.EvalSpec(
             created=str(record["created"]),
@@ -189,7 +189,7 @@ def _write_inspect(asked: RunSamples, file: Path) -> Path:
         ),
         samples=samples,
     )
-    log.write_eval_log(made, str(file), format="eval")
+    log.write_eval_log(eval_log, str(file), format="eval")
     return file
 
 

@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.escaping import markdown_text, visible
 from bench.runs.run import Run
 from bench.types import Metric, scale_of
-from reports.results import benchmark_tables
+from reports.results import benchmark_tables, best_runs
 from reports.tables import markdown
 
 
@@ -63,7 +63,7 @@ def model_card(runs: Sequence[Run]) -> str:
         **adapter,
     )
     tables = []
-    for table in benchmark_tables(runs):
+    for table in benchmark_tables(runs, best_runs(runs)):
         tables.append(markdown(table._replace(caption=table.name)))
     commands = dict.fromkeys(_command(run) for run in runs)
     protocol = (model.get("protocol") or {}).get("name", "recorded answers")

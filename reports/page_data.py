@@ -15,9 +15,9 @@ from bench.metrics.paired import change_of
 from bench.runs.caveats import is_loop
 from bench.runs.run import Run
 from bench.runs.store import flatten
-from bench.types import CAVEAT, Sample, Values, caveats_of, format_value, scale_of
+from bench.types import CAVEAT, Sample, Values, caveats_of, format_value
 from leaderboards.board import Board, BoardCell, cell_text
-from leaderboards.compare import Comparison, Row, verdict
+from leaderboards.compare import Comparison, Row, gain, verdict
 from reports.tables import Table
 
 # Of run.json: what a reader asks about a number. Digests of single files stay in the record.
@@ -122,11 +122,7 @@ def _verdicts(
 def _row_object(row: Row) -> dict[str, Any]:
     item = row.paired
     change = change_of(item, row.p_holm)
-    scale = scale_of(item.figure.unit)
-    ends = [scale * end for end in item.difference[:3]]
-    # To the right is better.
-    if item.figure.better == "lower":
-        ends = [-ends[0], -ends[2], -ends[1]]
+    ends = gain(row)
     is_drawn = item.figure.better != "neither" and all(map(math.isfinite, ends))
     return {
         "figure": item.figure.title,
@@ -138,7 +134,7 @@ def _row_object(row: Row) -> dict[str, Any]:
         "interval": change.interval,
         "p": change.p,
         "verdict": verdict(row),
-        "drawn": ends if is_drawn else None,
+        "drawn": list(ends) if is_drawn else None,
     }
 
 

@@ -22,7 +22,7 @@ from bench.metrics.paired import change_of
 from bench.runs.run import Run, group_by_benchmark
 from bench.stats import Floats
 from bench.types import CAVEAT, Figure, Metric, caveats_of, scale_of
-from leaderboards.compare import Comparison, Row, verdict
+from leaderboards.compare import Comparison, Row, gain, verdict
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 GREY = "#777777"
@@ -81,14 +81,6 @@ class Effect(NamedTuple):
     row: Row
 
     @property
-    def ends(self) -> tuple[float, float, float]:
-        """Value, low and high as shown, turned so that a higher one is better."""
-        figure = self.row.paired.figure
-        scale = scale_of(figure.unit)
-        value, low, high = (scale * end for end in self.row.paired.difference[:3])
-        return (-value, -high, -low) if figure.better == "lower" else (value, low, high)
-
-    @property
     def text(self) -> str:
         """The change and its interval, with their signs."""
         change = change_of(self.row.paired, self.row.p_holm)
@@ -134,7 +126,7 @@ def forest(comparisons: Sequence[Comparison], names: Mapping[Path, str]) -> Plot
 def _draw_panel(axes: Axes, unit: str, effects: Sequence[Effect]) -> None:
     """The effects of one unit, from above to below, their numbers on the right."""
     for y, effect in enumerate(effects):
-        value, low, high = effect.ends
+        value, low, high = gain(effect.row)
         said = verdict(effect.row)
         colour = {"better": COLOURS[0], "worse": COLOURS[1]}.get(said, GREY)
         axes.plot([low, high], [y, y], color=colour, linewidth=1.6)
@@ -156,7 +148,7 @@ def _draw_panel(axes: Axes, unit: str, effects: Sequence[Effect]) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(effects)), [effect.name for effect in effects], fontsize=9)
     axes.set_ylim(len(effects) - 0.4, -0.6)  # the axis counts from below
-    end = 1.08 * max(abs(edge) for effect in effects for edge in effect.ends)
+    end = 1.08 * max(abs(edge) for effect in effects for edge in gain(effect.row))
     axes.set_xlim(-end or -1, end or 1)
     # A difference for the worse stands on the left, whatever its sign.
     axes.xaxis.set_major_formatter(lambda x, _: f"{abs(x):g}")
@@ -327,7 +319,7 @@ def roc_and_reliability(runs: Sequence[Run]) -> Plot | None:
             true_positives,
             where="post",
             color=style["color"],
-            label=f"{_legend(run)}, AUC {100 * _area(false_positives, true_positives):.2f}",
+            label=f"{_legend(run)}{_auc(run)}",
         )
         said_yes = probabilities >= YES
         false_alarms, hits = said_yes[truth == 0].mean(), said_yes[truth == 1].mean()
@@ -365,8 +357,12 @@ class Zoom(NamedTuple):
         return Zoom(min(1.0, max(self.right, 1.1 * right)), min(self.bottom, bottom))
 
 
-def _area(false_positives: Floats, true_positives: Floats) -> float:
-    return float(np.trapezoid(true_positives, false_positives))
+def _auc(run: Run) -> str:
+    """The recorded AUC; nothing where P(yes) ranks nothing, and none is given."""
+    metric = run.whole().get("auc")
+    if metric is None or math.isnan(metric.value):
+        return ""
+    return f", AUC {scale_of(metric.unit) * metric.value:.2f}"
 
 
 def _roc(probabilities: Floats, truth: Floats) -> tuple[Floats, Floats]:

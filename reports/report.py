@@ -18,6 +18,7 @@ from reports.page import Embed, write_page
 from reports.page_data import RunSamples
 from reports.results import (
     benchmark_tables,
+    best_runs,
     difference_table,
     metrics_frame,
     overview_table,
@@ -72,7 +73,8 @@ def write_report(
             " ".join(gathered.remarks),
             "Name folders of finished runs.",
         )
-    tables = [overview_table(runs, table), *benchmark_tables(runs)]
+    best = best_runs(runs)
+    tables = [overview_table(runs, best, table), *benchmark_tables(runs, best)]
     relabelled = relabelled_table(runs)
     if relabelled is not None:
         tables.append(relabelled)

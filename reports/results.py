@@ -24,27 +24,31 @@ BASE = "LLaVA-1.5-7B"
 OURS = ("LLaVA-1.5-7B + PDS-DPO", "LLaVA-1.5-7B + PDS-DPO-9K")
 PAPERS = ("table 1", "table 2", "table 3")
 EMPTY = Cell("–")
+Best = Mapping[str, Mapping[str, Run]]  # benchmark → metric → run
 INTERVALS = "± half of the 95 % interval, or [low, high], clustered by image"
 
 
-def benchmark_tables(runs: Sequence[Run]) -> list[Table]:
-    """A table for each benchmark, a row for each model.
+def best_runs(runs: Sequence[Run]) -> Best:
+    """For each benchmark and metric the run that is better than every other by more than noise.
 
-    The best value is bold if it is better than noise: against every other model, paired on the same
-    samples, p below 0.05 after Holm over the table.
+    Paired on the same samples, p below 0.05 after Holm over the benchmark.
     """
+    return {name: _best(members) for name, members in group_by_benchmark(runs).items()}
+
+
+def benchmark_tables(runs: Sequence[Run], best: Best) -> list[Table]:
+    """A table for each benchmark, a row for each model; the best value is bold (`best_runs`)."""
     tables = []
     for benchmark, members in group_by_benchmark(runs).items():
-        tables.append(_benchmark_table(benchmark, members))
+        tables.append(_benchmark_table(benchmark, members, best[benchmark]))
     return tables
 
 
-def _benchmark_table(benchmark: str, runs: Sequence[Run]) -> Table:
+def _benchmark_table(benchmark: str, runs: Sequence[Run], best: Mapping[str, Run]) -> Table:
     metrics = list(map(shown_metrics, runs))
     names: dict[str, None] = {}
     for by_name in metrics:
         names |= dict.fromkeys(by_name)
-    best = _best(runs)
     rows = []
     for run, by_name in zip(runs, metrics, strict=True):
         cells = [Cell(run.label)]
@@ -63,11 +67,12 @@ def _benchmark_table(benchmark: str, runs: Sequence[Run]) -> Table:
     return Table(benchmark, caption, ["model", *names], rows, notes, caveats, better)
 
 
-def overview_table(runs: Sequence[Run], benchmarks: Sequence[str] = ()) -> Table:
+def overview_table(runs: Sequence[Run], best: Best, benchmarks: Sequence[str] = ()) -> Table:
     """The figures of the board, a row for each model: what a paper's main table shows.
 
     Args:
         runs: The runs.
+        best: Of `best_runs`.
         benchmarks: Whose figures, in this order; empty for all that the runs are of.
 
     Raises:
@@ -87,19 +92,18 @@ def overview_table(runs: Sequence[Run], benchmarks: Sequence[str] = ()) -> Table
     caveats: dict[str, list[str]] = {run.label: [] for run in runs}
     for benchmark in benchmarks or groups:
         members = groups[benchmark]
-        best = _best(members)
+        whole_of = {run.folder: run.whole() for run in members}
         for figure in members[0].figures:
             if not figure.heading:
                 continue
             header.append(figure.title)
             better.append(figure.better)
             for run in members:
-                metric = run.whole().get(figure.metric)
-                cells_of[run.label][figure.title] = _metric_cell(
-                    metric, best.get(figure.metric) is run
-                )
+                metric = whole_of[run.folder].get(figure.metric)
+                is_best = best[benchmark].get(figure.metric) is run
+                cells_of[run.label][figure.title] = _metric_cell(metric, is_best)
         for run in members:
-            known = caveats_of(run.whole().values())
+            known = caveats_of(whole_of[run.folder].values())
             caveats[run.label] += [f"{benchmark}: {caveat}" for caveat in known]
         notes += [f"{note} ({benchmark})" for note in caveat_notes(members)]
     rows, row_caveats = [], []

@@ -18,8 +18,7 @@ from alignment.settings import Beside, RecipeError, Settings
 from alignment.stages.pair_formats import SUFFIXES, ReleasedPair, pair_files, read_pairs
 from bench.data.folder import SUFFIXES as IMAGE_SUFFIXES
 from bench.data.hub import download
-from bench.data.images import link_image, read_image
-from bench.errors import DataError
+from bench.data.images import is_image, link_image
 from bench.files import replace_lines
 from bench.models.checkpoints import digest_of
 
@@ -117,19 +116,11 @@ def _take_image(pair: ReleasedPair, number: int, folder: Path, images: Path) -> 
     if pair.content is not None:
         name = f"{number:06}-{Path(pair.images[0]).name}" if pair.images else f"{number:06}.png"
         (images / name).write_bytes(pair.content)
-        return name if _is_image(images / name) else None
+        return name if is_image(images / name) else None
     for path in pair.images:
         source = folder / path
-        if _is_image(source):
+        if is_image(source):
             name = f"{number:06}-{source.name}"
             link_image(source, images / name)
             return name
     return None
-
-
-def _is_image(file: Path) -> bool:
-    try:
-        read_image(file)
-    except DataError:
-        return False
-    return True

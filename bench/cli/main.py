@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -789,6 +789,9 @@ def align(
     if json:
         aligned = []
         for result in results:
+            run_folders = []
+            for pair in result.runs:
+                run_folders.append([str(pair.base.folder), str(pair.aligned.folder)])
             aligned.append(
                 {
                     "recipe": result.recipe,
@@ -796,7 +799,7 @@ def align(
                     "pairs": result.pairs,
                     "updates": result.updates,
                     "figures": result.rows,
-                    "runs": [[str(run.folder) for run in pair] for pair in result.runs],
+                    "runs": run_folders,
                 }
             )
         show(indented({"aligned": aligned}))
@@ -936,6 +939,7 @@ def _asked_in(path: Path) -> Callable[[str], dict[str, Asked]]:
     from bench.runs.run import by_benchmark, find_runs
     from leaderboards.gate import Asked
 
+    @cache  # several figures of a benchmark may fail
     def asked_of(benchmark: str) -> dict[str, Asked]:
         run = by_benchmark(find_runs(path))[benchmark]
         try:

@@ -46,6 +46,15 @@ def link_image(source: Path, target: Path) -> None:
         target.write_bytes(source.read_bytes())
 
 
+def is_image(path: Path) -> bool:
+    """Whether `read_image` can read it."""
+    try:
+        read_image(path)
+    except DataError:
+        return False
+    return True
+
+
 def read_image(path: Path, upright: bool = True) -> Image.Image:
     """The image in RGB with 8 bits a channel, fully decoded.
 

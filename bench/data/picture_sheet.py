@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -54,9 +55,9 @@ def picture_sheet(title: str, subtitle: str, panels: Sequence[Panel]) -> Image.I
     width = PANEL_WIDTH * min(COLUMNS, max(1, len(drawn)))
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), _fitting(title, width, 20), INK, ImageFont.load_default(20))
+    draw.text((GAP, GAP), _fitting(title, width, 20), INK, _font(20))
     below = (GAP, GAP + LINE + 6)
-    draw.text(below, _fitting(subtitle, width, 15), QUIET, ImageFont.load_default(15))
+    draw.text(below, _fitting(subtitle, width, 15), QUIET, _font(15))
     for row in rows:
         for column, panel in enumerate(row):
             sheet.paste(panel, (column * PANEL_WIDTH, top))
@@ -64,9 +65,15 @@ def picture_sheet(title: str, subtitle: str, panels: Sequence[Panel]) -> Image.I
     return sheet
 
 
+@cache
+def _font(size: int) -> Any:
+    """Pillow's own font, decoded once."""
+    return ImageFont.load_default(size)
+
+
 def _fitting(text: str, width: int, size: int) -> str:
     """As much of a line as fits."""
-    text, font = visible_line(text), ImageFont.load_default(size)
+    text, font = visible_line(text), _font(size)
     if font.getlength(text) <= width - 2 * GAP:
         return text
     while text and font.getlength(f"{text} …") > width - 2 * GAP:
@@ -82,7 +89,7 @@ def _panel(panel: Panel) -> Image.Image:
         picture = picture.resize((size[0], size[1]))
     except DataError:
         picture = Image.new("RGB", (SIDE, SIDE), "lightgray")
-    lines = sum(MOST_LINES + 1 for _ in panel.paragraphs)
+    lines = (MOST_LINES + 1) * len(panel.paragraphs)
     image = Image.new("RGB", (PANEL_WIDTH, max(SIDE, lines * LINE) + 2 * GAP), "white")
     image.paste(picture, (GAP, 0))
     draw = ImageDraw.Draw(image)
@@ -97,7 +104,7 @@ def _panel(panel: Panel) -> Image.Image:
 
 def _draw_paragraph(draw: ImageDraw.ImageDraw, top: int, paragraph: Paragraph) -> int:
     """Draws the words in lines and returns where the next line begins."""
-    font = ImageFont.load_default(15)
+    font = _font(15)
     # By word and by prefix, so that plurals and names of two words are marked too.
     marked = tuple({part.lower() for name in paragraph.marked for part in name.split()})
     left = SIDE + 2 * GAP

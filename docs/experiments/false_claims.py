@@ -39,7 +39,7 @@ def shares(run: Path) -> list[float]:
         kinds_of.append(set(CLAIM.findall(false)))
     values = []
     for kinds in KINDS.values():
-        values.append(100 * statistics.fmean(bool(kinds & found) for found in kinds_of))
+        values.append(100 * statistics.fmean(bool(kinds & false_kinds) for false_kinds in kinds_of))
     texts = [str(row["text"]) for row in rows(run / "answers.jsonl")]
     values.append(statistics.fmean(len(NUMBERS.findall(text)) for text in texts))
     return values

@@ -16,7 +16,13 @@ from bench.runs.run import read_runs
 from leaderboards.compare import compare_runs
 from leaderboards.published import measured_by, read_published
 from reports.report import ReportError, write_report
-from reports.results import benchmark_tables, difference_table, overview_table, paper_tables
+from reports.results import (
+    benchmark_tables,
+    best_runs,
+    difference_table,
+    overview_table,
+    paper_tables,
+)
 from reports.tables import Cell, Table, as_csv, document, latex, markdown
 from tests.conftest import bench
 from tests.recorded_runs import metric_row, pope_run, record_of, write_run
@@ -141,7 +147,7 @@ def test_the_overview_has_a_row_a_model_and_the_boards_figures(runs, tmp_path):
     rows = [metric_row("chair_s", "all", 0.5), metric_row("length", "all", 0.2)]
     write_run(tmp_path / "a" / "chair", chair, [], rows)
     usable, _ = read_runs([tmp_path / "a", tmp_path / "b"])
-    table = overview_table(usable, ["chair", "pope"])
+    table = overview_table(usable, best_runs(usable), ["chair", "pope"])
     assert table.header[:2] == ["model", "CHAIRs"]
     assert table.header[4] == "POPE accuracy"
     assert "CHAIR words" not in table.header, "the board leaves it out"
@@ -155,7 +161,7 @@ def test_the_overview_has_a_row_a_model_and_the_boards_figures(runs, tmp_path):
     ends = [float(numbers[f"POPE accuracy{end}"]) for end in ("", " low", " high")]
     assert ends == pytest.approx([86, 85, 87])
     with pytest.raises(BenchError, match="no run of 'mmhal'"):
-        overview_table(usable, ["mmhal"])
+        overview_table(usable, best_runs(usable), ["mmhal"])
 
 
 def test_a_damaged_run_is_told_and_the_others_are_reported(runs, tmp_path):
@@ -250,7 +256,12 @@ def test_pdflatex_takes_the_tables(runs, tmp_path):
     table = Table(
         "t", "Names", ["model", "x", "y", "z"], rows, (), (), [*["neither"] * 3, "higher"]
     )
-    tables = [table, overview_table(usable), *benchmark_tables(usable), *paper_tables(usable)]
+    tables = [
+        table,
+        overview_table(usable, best_runs(usable)),
+        *benchmark_tables(usable, best_runs(usable)),
+        *paper_tables(usable),
+    ]
     names = {run.folder: run.label for run in usable}
     tables.append(difference_table(compare_runs([usable[0]], [[usable[1]]]), names))
     (tmp_path / "t.tex").write_text(document(tables))
