@@ -5,6 +5,7 @@
 | csv, parquet | a row for each sample: question, answer, what the rule made of it |
 | lmms-eval | NAME_results.json and NAME_samples_TASK.jsonl, as its `--log_samples` writes them |
 | inspect | NAME.eval, a log of inspect_ai, which has to be installed |
+| every-eval-ever | NAME.json: the figures with their intervals, no samples |
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,9 @@ from bench.files import dump, replace_file
 from bench.runs.run import Run
 from bench.runs.store import Recorded
 from bench.types import Sample, Score
+from reports.every_eval_ever import every_eval_ever
 from reports.page_data import RunSamples
 from reports.tables import csv_of
-
-FORMATS = ("csv", "parquet", "lmms-eval", "inspect")
 
 
 class ExportError(BenchError):
@@ -37,7 +38,7 @@ def export(asked: RunSamples, form: str, folder: Path) -> list[Path]:
 
     Args:
         asked: The run and what it asked.
-        form: One of FORMATS.
+        form: One of the formats above.
         folder: Where the files go; it is made if it is not there.
 
     Raises:
@@ -49,6 +50,10 @@ def export(asked: RunSamples, form: str, folder: Path) -> list[Path]:
     task = asked.run.benchmark.replace(":", "-")
     if form == "inspect":
         return [_write_inspect(asked, folder / f"{name}.eval")]
+    if form == "every-eval-ever":
+        file = folder / f"{name}.json"
+        replace_file(file, json.dumps(every_eval_ever(asked.run), indent=2) + "\n")
+        return [file]
     if form == "lmms-eval":
         results, samples = folder / f"{name}_results.json", folder / f"{name}_samples_{task}.jsonl"
         replace_file(results, json.dumps(_lmms_results(asked.run, task), indent=2) + "\n")
@@ -174,6 +179,9 @@ def _write_inspect(asked: RunSamples, file: Path) -> Path:
                 name=metric_name, value=metric.value, metadata=known
             )
     scores = [log.EvalScore(name=run.benchmark, scorer=run.benchmark, metrics=metrics)]
+    # The viewer computes a duration from both ends; a run records the time of each answer.
+    start = datetime.fromisoformat(str(record["created"]))
+    seconds = sum(recorded.answer.seconds for recorded in run.answers.values())
     eval_log = log.EvalLog(
         status="success",
         eval=log.EvalSpec(
@@ -183,6 +191,10 @@ def _write_inspect(asked: RunSamples, file: Path) -> Path:
             model=name,
             config=log.EvalConfig(limit=record.get("limit")),
             metadata={"synth_align": {"judge": record.get("judge"), "prompt": record["prompt"]}},
+        ),
+        stats=log.EvalStats(
+            started_at=start.isoformat(),
+            completed_at=(start + timedelta(seconds=seconds)).isoformat(),
         ),
         results=log.EvalResults(
             total_samples=len(samples), completed_samples=len(run.answers), scores=scores

@@ -1,6 +1,6 @@
-"""A model's card for the hub.
+"""A model's card for the hub: its results as `model-index`, and the command that repeats them.
 
-Its results as `model-index`, with intervals, and the command that repeats them.
+Beside the card the hub reads results from `.eval_results/`, each under the data set it is of.
 """
 
 from __future__ import annotations
@@ -8,14 +8,21 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from bench.data.hub import REPOSITORIES
 from bench.errors import BenchError
 from bench.escaping import markdown_text, visible
 from bench.runs.run import Run
 from bench.types import Metric, scale_of
 from reports.results import benchmark_tables, best_runs
 from reports.tables import markdown
+
+EVAL_RESULTS = ".eval_results/synth-align.yaml"
+KEPT = ("license", "license_name", "license_link", "language", "base_model", "datasets", "tags")
 
 
 class CardError(BenchError):
@@ -51,16 +58,16 @@ def model_card(runs: Sequence[Run]) -> str:
             )
     record = runs[0].record
     model = record["model"]
-    adapter: dict[str, Any] = {}
+    known = _own_card(record["source"])
     if model.get("adapter_sha256"):
         # The hub shows an adapter below its base model.
-        base = visible(str(model["name"]).partition("+")[0])
-        adapter = {"base_model": base, "library_name": "peft"}
+        known["base_model"] = visible(str(model["name"]).partition("+")[0])
+        known["library_name"] = "peft"
     metadata = ModelCardData(
         model_name=visible(names[0]),
         eval_results=results,
         pipeline_tag="image-text-to-text",
-        **adapter,
+        **known,
     )
     tables = []
     for table in benchmark_tables(runs, best_runs(runs)):
@@ -84,6 +91,51 @@ Measured with synth-align {version}; protocol `{protocol}`, weights `{model.get(
 {chr(10).join(commands)}
 ```
 """
+
+
+def eval_results(runs: Sequence[Run]) -> str | None:
+    """The content of EVAL_RESULTS: each main figure of a run on a data set of the hub.
+
+    None if no run is of such data: the hub shows a result on its data set's page only.
+    """
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    entries = []
+    for run in runs:
+        repository = REPOSITORIES.get(run.benchmark)
+        headed = [figure for figure in run.figures if figure.heading]
+        metric = run.whole().get(headed[0].metric) if headed else None
+        if run.record["source"]["data"] != "hub" or repository is None or metric is None:
+            continue
+        notes = [f"{metric.name}, 95 % interval {_interval(metric)}", *metric.caveats]
+        entries.append(
+            EvalResultEntry(
+                dataset_id=repository,
+                task_id="default",
+                value=round(scale_of(metric.unit) * metric.value, 2),
+                date=str(run.record["created"]),
+                notes=visible("; ".join(notes)),
+            )
+        )
+    if not entries:
+        return None
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+
+
+def _own_card(source: dict[str, Any]) -> dict[str, Any]:
+    """What the card in the model's own folder says of licence, base, data sets and tags."""
+    from huggingface_hub import metadata_load
+
+    for folder in (source.get("adapter"), source.get("model")):
+        card = Path(folder or "") / "README.md"
+        if not folder or not card.is_file():
+            continue
+        try:
+            metadata = metadata_load(card) or {}
+        except (ValueError, OSError, yaml.YAMLError):
+            continue
+        return {name: metadata[name] for name in KEPT if name in metadata}
+    return {}
 
 
 def _interval(metric: Metric) -> str:

@@ -13,7 +13,7 @@ from bench.runs.run import Run, read_runs
 from leaderboards.board import board_of
 from leaderboards.compare import Comparison, compare_runs, corrected
 from reports import plots
-from reports.model_card import model_card
+from reports.model_card import EVAL_RESULTS, eval_results, model_card
 from reports.page import Embed, write_page
 from reports.page_data import RunSamples
 from reports.results import (
@@ -54,7 +54,7 @@ def write_report(
             with.
         out: The folder of the report.
         paper: Whether to add the paper's tables.
-        card: Whether to add README.md, a model card.
+        card: Whether to add README.md, a model card, and what the hub reads beside it.
         reopen: Gives what a run asked, None if its data is not at hand.
         embed: Which pictures the page holds; see `reports.page.write_page`.
         table: The benchmarks of the overview; empty for all.
@@ -92,11 +92,16 @@ def write_report(
     }
     if card:
         texts["README.md"] = model_card(runs)
+        results = eval_results(runs)
+        if results is not None:
+            texts[EVAL_RESULTS] = results
     try:
         files = _write_tables(tables, out / "tables")
         for name, text in texts.items():
-            replace_file(out / name, text)
-            files.append(out / name)
+            file = out / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(file, text)
+            files.append(file)
         replace_file(out / "metrics.parquet", metrics.to_parquet(index=False))
         files.append(out / "metrics.parquet")
         files += _write_plots(runs, comparisons, out / "figures")

@@ -157,6 +157,7 @@ def _metric_cell(metric: Metric | None, bold: bool) -> Cell:
         bold,
         scale * metric.low,
         scale * metric.high,
+        metric.n,
     )
 
 

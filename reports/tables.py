@@ -49,6 +49,7 @@ class Cell(NamedTuple):
         bold: Whether it stands out.
         low: The lower end of its 95 % interval, NaN if there is none.
         high: The upper end.
+        n: How many samples it is of, 0 if that is not said.
     """
 
     text: str
@@ -56,6 +57,7 @@ class Cell(NamedTuple):
     bold: bool = False
     low: float = math.nan
     high: float = math.nan
+    n: int = 0
 
 
 class Table(NamedTuple):
@@ -184,7 +186,8 @@ def document(tables: Sequence[Table]) -> str:
 def frame_of(table: Table) -> pd.DataFrame:
     """The numbers of a table, and texts where there are none.
 
-    A column with intervals is followed by their ends, `NAME low` and `NAME high`.
+    A column with intervals is followed by their ends, `NAME low` and `NAME high`, and one that says
+    of how many samples it is by `NAME n`.
     """
     columns: dict[str, list[float | str]] = {}
     for heading, cells in zip(table.header, zip(*table.rows, strict=True), strict=True):
@@ -192,6 +195,8 @@ def frame_of(table: Table) -> pd.DataFrame:
         if not all(math.isnan(cell.low) for cell in cells):
             columns[f"{heading} low"] = [cell.low for cell in cells]
             columns[f"{heading} high"] = [cell.high for cell in cells]
+        if any(cell.n for cell in cells):
+            columns[f"{heading} n"] = [cell.n for cell in cells]
     if any(table.caveats):
         columns["caveats"] = list(table.caveats)
     return pd.DataFrame(columns)

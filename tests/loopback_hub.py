@@ -5,6 +5,7 @@ As on the real hub, a branch is resolved to a commit, listings come in pages, an
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -16,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+import yaml
 
 from tests.loopback import serving
 
@@ -24,6 +26,8 @@ Files = Mapping[str, bytes]
 Fault = Literal["500", "html", "truncated", "flipped"]
 LARGE = (".parquet", ".zip", ".safetensors", ".bin", "_with_image.jsonl")
 PAGE = 3
+UPLOAD = re.compile(r"/api/(dataset|model)s/([^/]+/[^/]+)/(preupload|commit)/main")
+LFS = re.compile(r"/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 API = re.compile(
     r"/api/(dataset|model)s/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.+))?)?"
 )
@@ -56,6 +60,9 @@ class Hub:
         self.fault: Fault | None = None
         self.pinned: set[str] = set()  # commits that it has beside the newest, with the same files
         self.requests: list[str] = []
+        self.refused: set[str] = set()  # owners for whom nobody may write
+        self.visibility: dict[str, str] = {}  # of repositories that clients made
+        self._blobs: dict[str, bytes] = {}  # large files that came, by sha256
         self.port = 0
 
     @property
@@ -65,6 +72,18 @@ class Hub:
 
     def reply(self, method: str, target: str, form: bytes) -> Reply:
         """The answer to one request."""
+        path = unquote(urlsplit(target).path)
+        if path == "/api/repos/create":
+            return self._create(json.loads(form))
+        if path == "/api/validate-yaml":
+            return _json({"errors": [], "warnings": []})
+        if match := UPLOAD.fullmatch(path):
+            return self._upload(*match.groups(), form)
+        if match := LFS.fullmatch(path):
+            return self._lfs(json.loads(form)["objects"])
+        if method == "PUT":
+            self._blobs[_sha256(form)] = form
+            return Reply(200, {})
         self.requests.append(f"{method} {unquote(target)}")
         if self.fault == "500":
             return Reply(500, {}, b"Internal Server Error")
@@ -101,7 +120,7 @@ class Hub:
                     "id": name,
                     "sha": commit_of(files),
                     "private": False,
-                    "tags": [],
+                    "tags": _tags(files),
                     "siblings": siblings,
                 }
             )
@@ -120,6 +139,49 @@ class Hub:
                 content = content[:-1] + bytes([content[-1] ^ 1])
             return Reply(200, {}, content, is_file=True)
         return _missing("EntryNotFound")
+
+    def _create(self, asked: dict[str, Any]) -> Reply:
+        """A new repository, with the file that the hub puts into each."""
+        name = f"{asked['organization']}/{asked['name']}"
+        kind = asked["type"]
+        url = f"{self.url}/{kind}s/{name}"
+        if (kind, name) in self.repositories:
+            return _json({"error": "You already created this dataset repo", "url": url}, status=409)
+        if asked["organization"] in self.refused:
+            return _json({"error": "Forbidden: you cannot write here"}, status=403)
+        self.repositories[kind, name] = {".gitattributes": b""}
+        self.visibility[name] = asked["visibility"]
+        return _json({"url": url})
+
+    def _upload(self, kind: str, name: str, what: str, form: bytes) -> Reply:
+        if (kind, name) not in self.repositories:
+            return _missing("RepoNotFound")
+        if what == "preupload":
+            modes = []
+            for file in json.loads(form)["files"]:
+                mode = "lfs" if file["path"].endswith(LARGE) else "regular"
+                modes.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False})
+            return _json({"files": modes})
+        files = dict(self.repositories[kind, name])
+        for line in form.splitlines():
+            key, value = (entry := json.loads(line))["key"], entry["value"]
+            if key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "lfsFile":
+                files[value["path"]] = self._blobs[value["oid"]]
+            elif key == "deletedFile":
+                del files[value["path"]]
+        self.repositories[kind, name] = files
+        commit = commit_of(files)
+        url = f"{self.url}/{kind}s/{name}/commit/{commit}"
+        return _json({"commitUrl": url, "commitOid": commit, "success": True})
+
+    def _lfs(self, objects: list[dict[str, Any]]) -> Reply:
+        """Where each large file goes: to another host, as on the real hub."""
+        for item in objects:
+            href = f"http://localhost:{self.port}/upload/{item['oid']}"
+            item["actions"] = {"upload": {"href": href}}
+        return _json({"transfer": "basic", "objects": objects})
 
     def _files(self, kind: str, name: str, revision: str | None) -> Files | Reply:
         if (kind, name) not in self.repositories:
@@ -196,7 +258,7 @@ def hub_server(repositories: Mapping[tuple[str, str], Files]) -> Iterator[Hub]:
         protocol_version = "HTTP/1.1"
 
         def _serve(self) -> None:
-            form = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            form = _body(self)
             status, headers, body, is_file = hub.reply(self.command, self.path, form)
             requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
             if is_file and requested and body:
@@ -211,13 +273,31 @@ def hub_server(repositories: Mapping[tuple[str, str], Files]) -> Iterator[Hub]:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        do_GET = do_HEAD = do_POST = _serve  # noqa: N815
+        do_GET = do_HEAD = do_POST = do_PUT = _serve  # noqa: N815
 
         def log_message(self, *_: Any) -> None: ...
 
     with serving(Handler) as port:
         hub.port = port
         yield hub
+
+
+def _body(handler: BaseHTTPRequestHandler) -> bytes:
+    """What came with a request, whole or in chunks."""
+    if handler.headers.get("Transfer-Encoding") != "chunked":
+        return handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+    body = b""
+    while size := int(handler.rfile.readline(), 16):
+        body += handler.rfile.read(size)
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return body
+
+
+def _tags(files: Files) -> list[str]:
+    """Those of the card, as the hub reads them."""
+    front = re.match(r"---\n(.*?)\n---", files.get("README.md", b"").decode(), re.DOTALL)
+    return (yaml.safe_load(front[1]) or {}).get("tags", []) if front else []
 
 
 def _entries(files: Files) -> list[dict[str, Any]]:

@@ -12,14 +12,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench import __version__
 from bench.cli.data import app as data_app
+from bench.cli.options import Json, MovedData, MovedImages, RunPath, words_of
+from bench.cli.outgoing import app as outgoing_app
 from bench.errors import BenchError, DataError, ModelError
 from bench.language.thoughts import Tags
 from bench.terminal import USUAL, reports_errors, set_verbosity, show
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from bench.runs.runner import Outcome
     from bench.types import Benchmark
     from leaderboards.gate import Asked
-    from reports.page_data import RunSamples
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Measure how much a vision-language model hallucinates: POPE, MMHal-Bench, CHAIR, AMBER.",
 )
+app.add_typer(outgoing_app)
 app.add_typer(data_app, name="data")
 
 INCOMPLETE = 3
@@ -50,7 +52,6 @@ JUDGES = (
     "openai:MODEL[@URL], hf:MODEL, grounding:MODEL[+MODEL] (checks claims at the image), "
     "replay:FILE, or scene (for --data scenes)."
 )
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 JudgeSpec = Annotated[str | None, typer.Option(help=JUDGES)]
 JudgeTemplate = Annotated[
     Path | None,
@@ -67,16 +68,9 @@ JudgeClaims = Annotated[
         "noun-phrases, openai:MODEL[@URL] or hf:MODEL."
     ),
 ]
-MovedData = Annotated[
-    str | None, typer.Option("--data", help="Where the data lies now, if it has moved.")
-]
-MovedImages = Annotated[
-    Path | None, typer.Option("--images", help="Where the images lie now, if they have moved.")
-]
 JudgeMaxTokens = Annotated[
     int | None, typer.Option(min=1, help="Upper bound of a review. Default: 1024.")
 ]
-RunPath = Annotated[Path, typer.Argument(help="A run, or a folder of runs.", show_default=False)]
 
 
 @reports_errors
@@ -253,7 +247,7 @@ def run(
     )
 
     terminal.set_verbosity(verbose - quiet)
-    trackers = _words(track) if track is not None else []
+    trackers = words_of(track) if track is not None else []
     if trackers:
         from bench.integrations.trackers import check_trackers
 
@@ -269,7 +263,7 @@ def run(
     if limit is not None and limit == int(limit):
         limit = int(limit)
     tags = _tags(reasoning_tags)
-    names = _words(suite)
+    names = words_of(suite)
     if not names:
         raise BenchError(
             "--suite names no benchmark.", f"It is {suite!r}.", "`bench list suites` shows all."
@@ -294,7 +288,7 @@ def run(
             "Only openai:… and litellm:… count what they cost.",
             "Leave it out.",
         )
-    subsets = tuple(_words(subset)) if subset is not None else None
+    subsets = tuple(words_of(subset)) if subset is not None else None
     options = {
         "protocol": protocol,
         "decoding": decoding,
@@ -537,121 +531,6 @@ def compare(
 
     comparisons = compare_folders(first, others, force)
     show(as_json(comparisons) if json else as_text(comparisons))
-
-
-@app.command()
-@reports_errors
-def board(
-    runs: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders of runs, to set beside them.")
-    ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="Only these: benchmarks (pope) or columns (pope.f1).")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Show published figures with their sources, and runs beside them."""
-    from leaderboards.board import as_json, as_text, chosen_columns
-    from leaderboards.board import board as make_board
-
-    table, remarks = make_board(runs or [])
-    if columns is not None:
-        table = chosen_columns(table, [name.strip() for name in columns.split(",")])
-    show(as_json(table, remarks) if json else as_text(table, remarks))
-
-
-@app.command()
-@reports_errors
-def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(help="Runs, or folders of runs; the first is compared with the others."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the report.")],
-    paper: Annotated[
-        bool, typer.Option("--paper", help="The paper's tables, published beside measured.")
-    ] = False,
-    card: Annotated[
-        bool, typer.Option("--model-card", help="A hub-ready README of the one model.")
-    ] = False,
-    table: Annotated[
-        str | None, typer.Option(help="Benchmarks of the overview, in this order; else all.")
-    ] = None,
-    data: MovedData = None,
-    images: MovedImages = None,
-    embed: Annotated[
-        Literal["thumbnails", "full", "none"],
-        typer.Option(
-            help="Pictures on the page: thumbnails (whole ones in a folder beside it), full, none."
-        ),
-    ] = "thumbnails",
-) -> None:
-    """Write tables (Markdown, LaTeX, CSV), figures (SVG, PNG) and a page to look at."""
-    from bench import terminal
-    from reports.report import write_report
-
-    benchmarks = _words(table) if table else ()
-    reopen = partial(_reopen, data=data, images=images)
-    files, remarks = write_report(runs, out, paper, card, reopen, embed, benchmarks)
-    for remark in remarks:
-        terminal.note(f"warning: {remark}")
-    for file in files:
-        show(str(file))
-
-
-@app.command()
-@reports_errors
-def view(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(help="Runs, or folders of runs; the first is compared with the others."),
-    ],
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 for a free one.")] = 0,
-    data: MovedData = None,
-    images: MovedImages = None,
-) -> None:
-    """Serve the report's page from run folders, also while a run goes on. Ctrl-C ends it."""
-    from reports.live import LiveView, server_of
-
-    reopen = partial(_reopen, data=data, images=images)
-    server, address = server_of(LiveView(runs, reopen), port)
-    show(address)
-    with server:
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return
-
-
-@app.command()
-@reports_errors
-def export(
-    path: RunPath,
-    form: Annotated[
-        Literal["csv", "parquet", "lmms-eval", "inspect"],
-        typer.Option("--format", help="For spreadsheets and pandas, lmms-eval, or inspect_ai."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the files.")],
-    data: MovedData = None,
-    images: MovedImages = None,
-) -> None:
-    """Write a run's samples, with questions, answers and scores, for other tools."""
-    from bench.runs.run import find_runs
-    from reports.export import ExportError
-    from reports.export import export as export_run
-
-    for run in find_runs(path):
-        asked = _reopen(run, data, images)
-        if asked is None:
-            raise ExportError(
-                f"{run.folder} cannot be exported.",
-                "What it asked cannot be read.",
-                "Name the folder of its data with --data.",
-            )
-        # As deep below OUT as the run lies below PATH.
-        beside = out / run.folder.relative_to(path).parent
-        for file in export_run(asked, form, beside):
-            show(str(file))
 
 
 @app.command()
@@ -905,12 +784,6 @@ def _bill(tokens: tuple[int, int], prices: tuple[float, float] | None) -> str:
     return f"{text}: {cost:.2f}"
 
 
-def _words(text: str) -> list[str]:
-    """The distinct parts of "a,b", without empty ones."""
-    parts = dict.fromkeys(part.strip() for part in text.split(","))
-    return [part for part in parts if part]
-
-
 def _model_of(run: Run) -> str:
     """The model as `bench run` was given it, as far as the record tells."""
     return str(run.record["model"].get("name", "?"))
@@ -954,32 +827,6 @@ def _asked_in(path: Path) -> Callable[[str], dict[str, Asked]]:
         return asked
 
     return asked_of
-
-
-def _reopen(run: Run, data: str | None = None, images: Path | None = None) -> RunSamples | None:
-    """What a run asked; None with a warning if its data is gone.
-
-    Args:
-        run: The run.
-        data: Where its data lies now, None if it has not moved.
-        images: Where its images lie now.
-    """
-    from bench import registry, terminal
-    from bench.runs.jobs import recorded_questions
-    from reports.page_data import RunSamples
-
-    run.move(data, images)
-    try:
-        questions = recorded_questions(run, registry.benchmark(run.benchmark))
-    except (BenchError, KeyError, TypeError) as error:  # or a record of another version
-        reason = " ".join(str(error).split())
-        terminal.note(f"warning: {run.folder}: no samples on the page. {reason}")
-        return None
-    path_of = {}
-    for request in questions.requests:
-        if request.path:
-            path_of[request.image] = request.path
-    return RunSamples(run, questions.samples, questions.key_of, path_of)
 
 
 def _what_shows(outcomes: Sequence[tuple[Benchmark, Outcome, str]]) -> str:

@@ -4,18 +4,15 @@ text."""
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from html import unescape
 
 import pytest
 
 from bench.files import read_lines, replace_lines
+from tests.chromium import BROWSER, chromium
 from tests.conftest import bench
 
-BROWSER = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"></script> & </li>"
 
 
@@ -69,15 +66,7 @@ def dom(page, view):
 @pytest.fixture
 def browser(page):
     """Chromium on the page, driven by its own driver."""
-    driver = shutil.which("chromedriver")
-    if BROWSER is None or driver is None:
-        pytest.skip("no Chromium with its driver here")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
-        options.add_argument(word)
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as opened:
+    with chromium() as opened:
         opened.get(f"file://{page}")
         yield opened
 

@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 from PIL import Image
 
-from bench.cli.main import _reopen
+from bench.cli.outgoing import reopen
 from bench.files import read_lines, replace_lines
 from reports.live import LiveView, ViewError, server_of
 from tests.conftest import bench
@@ -33,7 +33,7 @@ def served(tmp_path_factory):
         shutil.move(going_on / file, folder / file)
     replace_lines(going_on / "answers.jsonl", rows[:12])
     server, address = server_of(
-        LiveView([folder / "llava-tiny", folder / "llava-tiny-b"], _reopen), 0
+        LiveView([folder / "llava-tiny", folder / "llava-tiny-b"], reopen), 0
     )
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -100,4 +100,4 @@ def test_a_port_that_is_taken_is_told(served):
     *_, address = served
     port = int(re.search(r":(\d+)/", address)[1])
     with pytest.raises(ViewError, match="cannot be used"):
-        server_of(LiveView([], _reopen), port)
+        server_of(LiveView([], reopen), port)
