@@ -24,7 +24,7 @@ from alignment.stages.released_pairs import Pairs
 from alignment.stages.responses import Responses
 from bench import registry
 from bench.errors import BenchError
-from bench.files import read_json
+from bench.files import read_json, read_text
 from bench.models import checkpoints
 
 LINE_BYTES = 400  # of a response's line
@@ -179,7 +179,7 @@ def _before_pairs(recipe: Recipe) -> tuple[list[Planned], float]:
     count: float
     if isinstance(prompts, FilePrompts):
         is_there = prompts.path.is_file()
-        count = len(prompts.path.read_text().splitlines()) if is_there else UNKNOWN
+        count = len(read_text(prompts.path).splitlines()) if is_there else UNKNOWN
     else:
         count = prompts.count
     instructions = count * prompts.per_prompt

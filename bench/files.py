@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bench.errors import DataError, StoreError, os_reason
+from bench.errors import DataError, StoreError, one_line, os_reason
 
 RESTORE = "Restore the file from its source."
 TAIL_BLOCK = 65536  # bytes that are read at a time to find the last line end
@@ -29,21 +29,36 @@ def dump(value: Any) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, constant: Callable[[str], Any] | None = None) -> Any:
     """The content of a JSON text.
 
-    Raises ValueError for what is no JSON, or is nested more deeply than Python can follow.
+    Args:
+        text: The text.
+        constant: Gets NaN, Infinity and -Infinity, which are no JSON and which some write all the
+            same; None takes them as Python does.
+
+    Raises:
+        ValueError: It is no JSON, or nested more deeply than Python can follow.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=constant)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
 def read_json(file: Path) -> Any:
     """The content of one of our JSON files. Raises StoreError if it is not JSON."""
+    return json_of(file.read_bytes(), file)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"it holds {name}")
+
+
+def json_of(data: bytes, file: Path) -> Any:
+    """As `read_json`, of a content that was read already."""
     try:
-        return parse_json(file.read_text(encoding="utf-8"))
+        return parse_json(data.decode(), _refuse_constant)
     except ValueError as error:
         raise StoreError(
             f"{file} is not readable.",
@@ -58,9 +73,12 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     A torn last line (no line end, from a kill in the middle of a write) is dropped with a warning.
     Raises StoreError if any other line is corrupt.
     """
-    if not file.exists():
-        return []
-    body, _, torn = file.read_bytes().rpartition(b"\n")
+    return lines_of(file.read_bytes(), file) if file.exists() else []
+
+
+def lines_of(data: bytes, file: Path) -> list[dict[str, Any]]:
+    """As `read_lines`, of a content that was read already."""
+    body, _, torn = data.rpartition(b"\n")
     if torn:
         warnings.warn(f"{file}: dropped a torn last line of {len(torn)} bytes", stacklevel=2)
     rows: list[dict[str, Any]] = []
@@ -69,7 +87,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     # Only "\n" ends a line: splitlines() would also cut at U+2028 and kin inside a model's answer.
     for number, line in enumerate(body.split(b"\n"), start=1):
         try:
-            row = parse_json(line)
+            row = parse_json(line, _refuse_constant)
         except ValueError:
             row = None
         if not isinstance(row, dict):
@@ -212,24 +230,30 @@ def cannot_write(path: Path, error: OSError) -> StoreError:
     )
 
 
-def read_rows(
-    file: Path, required: Sequence[str], texts: Sequence[str] = ()
-) -> list[dict[str, Any]]:
+def read_text(file: Path) -> str:
+    """Somebody's text. Raises DataError if it cannot be read or is not UTF-8."""
+    try:
+        # Editors on Windows put a mark in front.
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = os_reason(error) if isinstance(error, OSError) else one_line(error)
+        raise DataError(f"{file} cannot be read.", f"{reason}.", RESTORE) from error
+
+
+def read_rows(file: Path, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The objects of somebody's JSON array or JSON-lines file, whichever it is.
 
     Args:
         file: The file.
-        required: Fields that every row must have.
-        texts: Those of them that must be texts.
+        fields: What every row must have, and of which type; it may have more.
 
     Raises:
-        DataError: Names the line or item that is truncated, is not JSON, or lacks a field.
+        DataError: Names the line or item that is truncated, is not JSON, lacks a field or has
+            another type there.
     """
-    try:
-        # Editors on Windows put a mark in front.
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read.", f"{error}.", RESTORE) from error
+    from pydantic import ConfigDict, create_model
+
+    text = read_text(file)
     # The suffix says little: POPE's .json files are JSON lines.
     rows = _array(file, text) if text.lstrip().startswith("[") else _lines(file, text)
     if not rows:
@@ -239,21 +263,40 @@ def read_rows(
             raise DataError(
                 f"{file}: item {number} is not a JSON object.", f"It is {row!r:.60}.", RESTORE
             )
-        missing = [name for name in required if row.get(name) is None]
+        missing = [name for name in fields if row.get(name) is None]
         if missing:
             raise DataError(
                 f"{file}: item {number} has no {', '.join(missing)}.",
-                f"Every item needs {', '.join(required)}.",
+                f"Every item needs {', '.join(fields)}.",
                 "Complete the item or restore the file from its source.",
             )
-        for name in texts:
-            if not isinstance(row[name], str):
-                raise DataError(
-                    f"{file}: {name} of item {number} is no text.",
-                    f"It is {row[name]!r:.60}.",
-                    "Write it as the source does, or restore the file from there.",
-                )
+    kinds = {name: (kind, ...) for name, kind in fields.items()}
+    strict = ConfigDict(strict=True)
+    check_types(list[create_model("Item", __config__=strict, **kinds)], rows, file)  # type: ignore[call-overload, misc]
     return rows
+
+
+def check_types(kind: Any, content: Any, file: Path) -> None:
+    """Raises DataError if the content of somebody's file is of another type, naming the place.
+
+    Args:
+        kind: A type, as `dict[str, list[int]]`.
+        content: What was parsed.
+        file: The file.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(kind).validate_python(content, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        numbers = [place + 1 if isinstance(place, int) else place for place in fault["loc"]]
+        where = " of ".join(str(place) for place in reversed(numbers)) or "the whole"
+        raise DataError(
+            f"{file} is not as published.",
+            f"{fault['msg']}: {where} is {fault['input']!r:.60}.",
+            "Write it as the source does, or restore the file from there.",
+        ) from error
 
 
 def _array(file: Path, text: str) -> list[Any]:

@@ -9,6 +9,7 @@ cannot tell is no gate.
 
 from __future__ import annotations
 
+import json
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from bench.files import indented, parse_json, write_json
 from bench.metrics.paired import Paired, change_of, paired
 from bench.runs.caveats import decoding_of
 from bench.runs.run import Results, Run, by_benchmark, figures_of, find_runs
+from bench.runs.seal import has_digest, with_digest
 from bench.runs.store import build_metric, build_score
 from bench.stats import NORMAL_QUANTILE, detectable
 from bench.text_tables import output_width, text_table
@@ -213,7 +215,8 @@ def save(path: Path, file: Path) -> int:
             "scores": list(map(asdict, reference.scores.values())),
             "answers": reference.texts,
         }
-    write_json(file, {"format": FORMAT, "benchmarks": benchmarks})
+    content = json.loads(indented({"format": FORMAT, "benchmarks": benchmarks}))
+    write_json(file, with_digest(content))
     return len(references)
 
 
@@ -228,11 +231,12 @@ def read_reference(path: Path) -> dict[str, Reference]:
         content = parse_json(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']} is not {FORMAT}")
+        if not has_digest(content):
+            raise ValueError("it is not as it was saved: its digest is of other content")
         references = {}
         for name, part in content["benchmarks"].items():
-            scores = {row["sample"]: _checked_score(row) for row in part["scores"]}
-            # An earlier version wrote none; only benchmarks without figures of their own need them.
-            metrics = list(map(build_metric, part.get("metrics", [])))
+            scores = {row["sample"]: build_score(row, path) for row in part["scores"]}
+            metrics = [build_metric(row, path) for row in part["metrics"]]
             references[name] = Reference(part["record"], metrics, scores, dict(part["answers"]))
             if not scores:
                 raise ValueError(f"it has no scores of {name}")
@@ -250,12 +254,6 @@ def read_reference(path: Path) -> dict[str, Reference]:
             f"{type(error).__name__}: {error}.",
             "Make one: `bench check RUN --save FILE`.",
         ) from error
-
-
-def _checked_score(row: Mapping[str, Any]) -> Score:
-    if not isinstance(row["cluster"], str) or not isinstance(row["values"], dict):
-        raise TypeError(f"sample {row['sample']} lacks its cluster or values")
-    return build_score(row)
 
 
 def check(

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.files import read_lines
 from bench.metrics.paired import change_of
 from bench.runs.caveats import is_loop
 from bench.runs.run import Run
@@ -255,7 +254,7 @@ def _answers(run_samples: RunSamples) -> dict[str, dict[str, Any]]:
     """
     run = run_samples.run
     verdicts = {}
-    for row in read_lines(run.store.verdicts_file):
+    for row in run.store.all_verdicts():
         verdicts[row["sample"]] = row["text"]  # the last judge's word counts
     entries = {}
     for sample in run_samples.samples:

@@ -13,12 +13,13 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, one_line
 from bench.escaping import markdown_text
+from bench.files import indented
 from bench.runs.run import Run
+from bench.runs.seal import contents_of, seal
 from bench.runs.store import RECORD
 from reports.export import samples_frame
 from reports.page_data import RunSamples
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
 TAG = "synth-align-runs"
-FILES = ("answers.jsonl", "verdicts.jsonl", "scores.jsonl", "metrics.json")
 FOLDERS = re.compile(r"(?<![\w/.:])/(?:[^/\"']+/)+")  # of an absolute path, up to its name
 
 
@@ -96,16 +96,16 @@ def push(asked: Sequence[tuple[str, RunSamples]], repository: str, public: bool)
 def _additions(asked: Sequence[tuple[str, RunSamples]]) -> list[CommitOperationAdd]:
     from huggingface_hub import CommitOperationAdd
 
-    files: dict[str, bytes | Path] = {"README.md": _card(asked).encode()}
+    files = {"README.md": _card(asked).encode()}
     for name, item in asked:
         samples = io.BytesIO()
         samples_frame(item).to_parquet(samples, index=False)
         files[f"samples/{name}.parquet"] = samples.getvalue()
-        record = _without_folders(item.run.record)
-        files[f"runs/{name}/{RECORD}"] = f"{json.dumps(record, indent=2)}\n".encode()
-        for file in FILES:
-            if (item.run.folder / file).is_file():
-                files[f"runs/{name}/{file}"] = item.run.folder / file
+        contents = contents_of(item.run.folder)
+        contents[RECORD] = f"{json.dumps(_without_folders(item.run.record), indent=2)}\n".encode()
+        metrics = indented(seal(contents, item.run.store.metric_rows()))
+        for file, content in {**contents, "metrics.json": metrics.encode()}.items():
+            files[f"runs/{name}/{file}"] = content
     additions = []
     for path, content in files.items():
         additions.append(CommitOperationAdd(path_in_repo=path, path_or_fileobj=content))

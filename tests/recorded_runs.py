@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.files import append_lines, write_json
+from bench.runs.seal import contents_of, seal
 
 RECORD: dict[str, Any] = {
     "format": 1,
@@ -69,11 +71,23 @@ def write_run(
     folder.mkdir(parents=True)
     write_json(folder / "run.json", dict(record))
     append_lines(folder / "scores.jsonl", scores)
-    write_json(folder / "metrics.json", {"metrics": list(metrics)})
     rows = []
     for key, text in (answers or {}).items():
         rows.append({"key": key, "image": f"{key}.png", "text": text})
     append_lines(folder / "answers.jsonl", rows)
+    sealed(folder, metrics)
+    return folder
+
+
+def sealed(folder: Path, metrics: Sequence[Mapping[str, Any]] | None = None) -> Path:
+    """A run whose files a test has written, as if its figures were made from them.
+
+    `metrics` replace those that it has.
+    """
+    file = folder / "metrics.json"
+    if metrics is None:
+        metrics = json.loads(file.read_text())["metrics"]
+    write_json(file, seal(contents_of(folder), json.loads(json.dumps(metrics))))
     return folder
 
 

@@ -32,7 +32,7 @@ from pydantic import Field
 from alignment.rewards.reward import Reward, Rewarded
 from alignment.rows import ImageFile, ResponseRow
 from alignment.settings import Beside, RecipeError, Settings
-from bench.files import append_lines, read_json, read_lines, write_json
+from bench.files import append_lines, read_json, read_lines, read_text, write_json
 from bench.grounding.panel import ImageQuestion, Probabilities, as_number, ask, mean_over
 from bench.grounding.readers import CocoReader, ModelReader, Reader, Response, reader_of
 from bench.grounding.threshold import AgreedClaim, choose_threshold
@@ -63,7 +63,7 @@ class CocoClaims(Settings):
         if self.synonyms is None:
             return reader_of("coco", RecipeError)
         try:
-            return CocoReader(read_synonyms(self.synonyms.read_text(encoding="utf-8")))
+            return CocoReader(read_synonyms(read_text(self.synonyms)))
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(
                 f"The list of synonyms {self.synonyms} cannot be read.",

@@ -17,7 +17,7 @@ from alignment.rows import PromptRow
 from alignment.settings import Beside, RecipeError, Settings
 from alignment.stages.prompt_categories import LIGHTS, SUBJECTS_OF, VIEWS
 from alignment.stages.prompt_writer import writer, written
-from bench.files import append_lines, parse_json, read_lines, replace_lines
+from bench.files import append_lines, parse_json, read_lines, read_text, replace_lines
 from bench.language.english import article, listed, plural
 from bench.scenes.facts import place
 from bench.scenes.world import CATEGORIES, CONTEXTS
@@ -85,7 +85,7 @@ Draft = dict[str, Any]  # a PromptRow that has no id yet
 def identity(settings: Prompts) -> Any:
     """A prompt file's text, or the language model that writes."""
     if isinstance(settings, FilePrompts):
-        return settings.path.read_text(encoding="utf-8")
+        return read_text(settings.path)
     return writer(settings.writer).describe() if settings.writer else None
 
 
@@ -198,7 +198,7 @@ def _from_categories(settings: CategoryPrompts, rng: random.Random) -> list[Draf
 
 def _from_file(settings: FilePrompts, rng: random.Random) -> list[Draft]:
     rows: list[Draft] = []
-    lines = settings.path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(settings.path).splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -31,7 +31,7 @@ from bench.benchmarks.scoring import (
     values_of,
 )
 from bench.errors import DataError
-from bench.files import parse_json, read_rows
+from bench.files import check_types, parse_json, read_rows, read_text
 from bench.language import nltk_words
 from bench.language.object_mentions import nouns
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
@@ -39,6 +39,8 @@ from bench.metrics.yes_no import confusion_terms, first_word, yes_probability
 from bench.stats import Floats, estimates_of_sums, ratio, ratios
 from bench.types import Answer, Better, Data, Figure, Metric, Sample, Score, Values, Verdict
 
+QUERY = {"id": str | int, "image": str, "query": str}
+ANNOTATION = {"id": str | int, "type": str, "truth": str | list[str]}
 KINDS = {  # the annotations' types of questions, and our subsets
     "discriminative-hallucination": "existence",
     "discriminative-attribute-state": "state",
@@ -143,10 +145,9 @@ class Amber:
         """
         annotations_file = data.file("amber/annotations.json")
         annotations = {}
-        for row in read_rows(annotations_file, ("id", "type", "truth")):
+        for row in read_rows(annotations_file, ANNOTATION):
             annotations[row["id"]] = row
-        texts = ("image", "query")
-        queries = read_rows(data.file("amber/query_all.json"), ("id", *texts), texts)
+        queries = read_rows(data.file("amber/query_all.json"), QUERY)
         unmatched = {row["id"] for row in queries} ^ annotations.keys()
         if unmatched:
             raise DataError(
@@ -170,7 +171,13 @@ class Amber:
     def _description(
         self, row: Mapping[str, Any], annotation: Mapping[str, Any], words: Words
     ) -> Sample:
-        reference = {"truth": annotation["truth"], "hallu": annotation["hallu"]}
+        reference = {"truth": annotation["truth"], "hallu": annotation.get("hallu")}
+        if not all(isinstance(words, list) for words in reference.values()):
+            raise DataError(
+                f"AMBER annotation {row['id']} of a description has no lists of objects.",
+                "It needs the lists truth and hallu.",
+                "Restore amber/annotations.json from its source.",
+            )
         rule = self.naming().name
         subset = "generative" if rule == "official" else f"generative:{rule}"
         image = row["image"]
@@ -239,15 +246,16 @@ class Words:
     def __init__(self, data: Data) -> None:
         path = data.file("amber/relation.json")
         try:
-            self.relation: dict[str, list[str]] = dict(parse_json(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            self.relation: dict[str, list[str]] = parse_json(read_text(path))
+        except ValueError as error:
             raise DataError(
                 f"{path} is truncated or corrupt.",
                 f"{error}.",
                 "Restore the file from its source.",
             ) from error
+        check_types(dict[str, list[str]], self.relation, path)
         self.vocabulary = frozenset(self.relation).union(*self.relation.values())
-        safe_words = data.file("amber/safe_words.txt").read_text(encoding="utf-8")
+        safe_words = read_text(data.file("amber/safe_words.txt"))
         # Split as the script does, so an empty last line is a safe word too.
         self.safe = frozenset(safe_words.split("\n"))
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from bench.benchmarks.scoring import clusters_of, mean_of, metric, scored
 from bench.errors import DataError
-from bench.files import parse_json
+from bench.files import check_types, parse_json, read_text
 from bench.language import nltk_words
 from bench.language.object_mentions import categories_in, chair_words, read_synonyms
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
@@ -93,7 +93,7 @@ class Chair:
         Raises DataError if there is none.
         """
         objects_of = ground_truth(data)
-        metadata = {"synonyms": read_synonyms(data.file(SYNONYMS).read_text(encoding="utf-8"))}
+        metadata = {"synonyms": read_synonyms(read_text(data.file(SYNONYMS)))}
         samples = []
         for name in self._images_of(data):
             number = image_number(name)
@@ -221,18 +221,27 @@ def ground_truth(data: Data) -> dict[str, list[str]]:
     """
     path = data.file(GROUND_TRUTH)
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-        categories = content["categories"]
-        objects_of = {}
-        for image, indices in content["images"].items():
-            objects_of[image] = [categories[index] for index in indices]
-        return objects_of
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        content = parse_json(read_text(path))
+        parts = {name: content[name] for name in ("categories", "images")}
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is truncated or corrupt.",
             f"It needs 'categories' and 'images' ({type(error).__name__}: {error}).",
             "Restore the file from its source.",
         ) from error
+    categories, images = parts["categories"], parts["images"]
+    check_types(list[str], categories, path)
+    check_types(dict[str, list[int]], images, path)
+    objects_of = {}
+    for image, indices in images.items():
+        if not all(0 <= index < len(categories) for index in indices):
+            raise DataError(
+                f"{path} is corrupt.",
+                f"Image {image} has an object that is none of {len(categories)} categories.",
+                "Restore the file from its source.",
+            )
+        objects_of[image] = [categories[index] for index in indices]
+    return objects_of
 
 
 CHAIR_S = Figure(

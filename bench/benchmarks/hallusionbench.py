@@ -22,10 +22,16 @@ from bench.metrics.yes_no import yes_probability
 from bench.types import Answer, Data, Figure, Metric, Sample, Score, Verdict
 
 QUESTIONS = "hallusionbench/HallusionBench.json"
-FIELDS = (
-    "category", "subcategory", "visual_input", "set_id", "figure_id", "question_id", "question",
-    "gt_answer", "filename",
-)  # fmt: skip
+FIELDS = {
+    "category": str,
+    "subcategory": str,
+    "visual_input": str | int,
+    "set_id": str | int,
+    "figure_id": str | int,
+    "question_id": str | int,
+    "question": str,
+    "gt_answer": str | int,
+}
 CATEGORIES = {"VD": "visual dependent", "VS": "visual supplement"}
 LABELS = {"0": "no", "1": "yes"}
 RULE = ("by the words yes and no, not by GPT-4; questions without a figure are left out",)
@@ -56,10 +62,10 @@ class HallusionBench:
         path = data.file(QUESTIONS)
         samples = []
         # Questions without a figure have no file either.
-        for row in read_rows(path, FIELDS[:-1], ("question",)):
+        for row in read_rows(path, FIELDS):
             if str(row["visual_input"]) == "0":
                 continue
-            if not row.get("filename"):
+            if not isinstance(row.get("filename"), str):
                 raise DataError(
                     f"{path}: a question about a figure names none.",
                     "It needs the field filename.",

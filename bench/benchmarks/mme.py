@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.benchmarks.scoring import by_subset, mean_of, metric, scored, whole_groups
 from bench.errors import DataError
+from bench.files import read_text
 from bench.metrics.paired import WholeGroups, mean_of_value
 from bench.metrics.yes_no import yes_probability
 from bench.types import Answer, Data, Figure, Metric, Sample, Score, Verdict
@@ -63,7 +64,7 @@ class Mme:
 
     def _of_image(self, data: Data, task: str, stem: str) -> list[Sample]:
         relative = f"mme/{task}/{stem}.txt"
-        lines = data.file(relative).read_text(encoding="utf-8").splitlines()
+        lines = read_text(data.file(relative)).splitlines()
         rows = [line.rsplit("\t", 1) for line in lines if line.strip()]
         is_right = len(rows) == QUESTIONS and all(
             len(row) == 2 and row[1].strip().lower() in ("yes", "no") for row in rows

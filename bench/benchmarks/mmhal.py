@@ -38,8 +38,13 @@ TYPES = tuple(
     "attribute adversarial comparison counting relation environment holistic other".split()
 )
 TEMPLATE = "mmhal/mmhal-bench_answer_template.json"
-TEXTS = ("image_id", "image_src", "question", "gt_answer")
-FIELDS = (*TEXTS, "image_content")
+FIELDS = {
+    "image_id": str,
+    "image_src": str,
+    "question": str,
+    "gt_answer": str,
+    "image_content": list[str],
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class MMHal:
 
     def samples(self, data: Data) -> list[Sample]:
         """The items of the official template, in order, ids by image."""
-        rows = read_rows(data.file(TEMPLATE), FIELDS, TEXTS)
+        rows = read_rows(data.file(TEMPLATE), FIELDS)
         return [self._sample(index, row) for index, row in enumerate(rows)]
 
     def _sample(self, index: int, row: dict[str, Any]) -> Sample:

@@ -28,13 +28,14 @@ from bench.benchmarks.chair import (
 )
 from bench.benchmarks.scoring import clusters_of, mean_of, metric, scored, unjudged, unscored
 from bench.errors import DataError
-from bench.files import parse_json, read_rows
+from bench.files import parse_json, read_rows, read_text
 from bench.language.object_mentions import ANIMAL_PAIRS, categories_in, read_synonyms, read_words
 from bench.metrics.paired import FunctionOfSums, mean_of_value, quotient
 from bench.stats import Floats, complement, estimates_of_sums, ratios
 from bench.types import Answer, Data, Figure, JudgeTask, Metric, Sample, Score, Values, Verdict
 
 QUESTIONS = "objhal/obj_halbench_300_with_image.jsonl"
+FIELDS = {"image_id": str | int, "question": str}
 REFINED_SYNONYMS = "chair/synonyms_refine_RLHF-V.txt"
 MATCHING = ("objects matched by the built-in words, not by spaCy's",)
 SHORT = 3  # words up to which a response names no object
@@ -78,14 +79,14 @@ class ObjectHalBench:
         """The official questions. Raises DataError if an image has no ground truth."""
         objects_of = ground_truth(data)
         synonyms_file = REFINED_SYNONYMS if self.judged else SYNONYMS
-        text = data.file(synonyms_file).read_text(encoding="utf-8")
+        text = read_text(data.file(synonyms_file))
         synonyms = read_refined(text) if self.judged else read_synonyms(text)
         metadata: dict[str, Any] = {"synonyms": synonyms}
         if self.judged:
             metadata["judge_task"] = JudgeTask(REQUEST, fault_of)
         samples = []
-        for row in read_rows(data.file(QUESTIONS), ("image_id", "question"), ("question",)):
-            image = image_name(row["image_id"])
+        for row in read_rows(data.file(QUESTIONS), FIELDS):
+            image = image_name(str(row["image_id"]))
             objects = objects_of.get(image_number(image))
             if objects is None:
                 raise DataError(

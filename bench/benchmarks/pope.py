@@ -46,7 +46,7 @@ from bench.stats import NOTHING, Floats
 from bench.types import Answer, Better, Data, Figure, Metric, Sample, Score, Values, Verdict
 
 SUBSETS = ("random", "popular", "adversarial")
-FIELDS = ("question_id", "image", "text", "label")
+FIELDS = {"question_id": str | int, "image": str, "text": str, "label": str}
 COUNTS = ("tp", "fp", "tn", "fn")  # positive is yes
 Files = tuple[tuple[str, str], ...]
 
@@ -94,7 +94,7 @@ class Pope:
     def _subset(self, data: Data, subset: str, file: str) -> list[Sample]:
         path = data.file(file)
         samples = []
-        for row in read_rows(path, FIELDS, ("image", "text")):
+        for row in read_rows(path, FIELDS):
             if row["label"] not in ("yes", "no"):
                 raise DataError(
                     f"{path}: question {row['question_id']} has the label {row['label']!r}.",

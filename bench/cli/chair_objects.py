@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.benchmarks.chair import GROUND_TRUTH, SYNONYMS, installed_wording
 from bench.errors import DataError, os_reason
-from bench.files import parse_json, replace_file
+from bench.files import parse_json, read_text, replace_file
 from bench.language.object_mentions import categories_in, read_synonyms
 
 SPLITS = ("train", "val")
@@ -40,7 +40,7 @@ def build(coco: Path, out: Path) -> tuple[Path, int, str]:
             "Objects are told by CHAIR's list of synonyms.",
             f"bench data get chair --out {out}",
         )
-    synonyms = read_synonyms(list_file.read_text(encoding="utf-8"))
+    synonyms = read_synonyms(read_text(list_file))
     wording = installed_wording()
     objects_of: dict[int, set[str]] = {}
     for split in SPLITS:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import DataError, ModelError
+from bench.errors import DataError, ModelError, one_line
 from bench.files import parse_json, read_rows
 
 # The model's words, by the name of the field. `text` and `answer` are last, because questions and
@@ -343,9 +343,13 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         delimiter = max(DELIMITERS, key=header.count)
         if start not in ("{", "[") and delimiter in header and path.suffix != ".jsonl":
             return _csv_rows(path, text, delimiter)
-        return read_rows(path, ())
+        return read_rows(path, {})
     except (DataError, OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} cannot be replayed.", str(error), "Restore the file.") from error
+        raise ModelError(
+            f"{path} cannot be replayed.",
+            _without_remedy(error),
+            "Restore it from its source.",
+        ) from error
 
 
 def _is_workbook(path: Path) -> bool:
@@ -507,12 +511,18 @@ def _is_same_question(one: str, other: str) -> bool:
 
 def _by_id(file: Path) -> dict[str, dict[str, Any]]:
     try:
-        rows = read_rows(file, ("question_id", "image", "text"))
+        rows = read_rows(file, {"question_id": str | int, "image": str, "text": str})
     except DataError as error:
         raise ModelError(
-            f"The questions {file} cannot be read.", str(error), "Restore the file."
+            f"The questions {file} cannot be read.",
+            _without_remedy(error),
+            "Restore the file from its source.",
         ) from error
     return {str(row["question_id"]): row for row in rows}
+
+
+def _without_remedy(error: Exception) -> str:
+    return f"{error.fact} {error.reason}" if isinstance(error, DataError) else one_line(error)
 
 
 def image_key(image: str) -> str:

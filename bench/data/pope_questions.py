@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import DataError
-from bench.files import cannot_write, parse_json, read_rows, replace_file
+from bench.files import cannot_write, parse_json, read_rows, read_text, replace_file
 from bench.language.english import question_about
 
 PER_IMAGE = 3
@@ -36,7 +36,7 @@ def read_objects(file: Path) -> tuple[Images, int]:
     objects_of = _read(file)
     # With the official order, 1497 of POPE's 1500 adversarial negatives come out.
     for official in sorted(file.parent.glob("*_pope_popular.json")):
-        order = dict.fromkeys(row["image"] for row in read_rows(official, ("image",), ("image",)))
+        order = dict.fromkeys(row["image"] for row in read_rows(official, {"image": str}))
         if order.keys() == objects_of.keys():
             objects_of = {name: objects_of[name] for name in order}
     usable = []
@@ -59,7 +59,7 @@ def _read(file: Path) -> dict[str, list[str]]:
             "--objects needs the objects of every image.",
             "Check the path.",
         )
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file)
     try:
         whole = parse_json(text)
     except ValueError:  # JSON lines
@@ -68,7 +68,7 @@ def _read(file: Path) -> dict[str, list[str]]:
     if isinstance(whole, dict) and not {"image", "objects"} & whole.keys():
         items = list(whole.items())
     else:
-        rows = read_rows(file, ("image", "objects"), ("image",))
+        rows = read_rows(file, {"image": str, "objects": list})
         items = [(row["image"], row["objects"]) for row in rows]
     objects_of = {}
     for name, shown in items:

@@ -328,7 +328,7 @@ def read_config(folder: Path, remote_code: bool) -> Any:
         )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what is wrong in its files comes as dozens of types
         raise ModelError(
             f"{folder} is no checkpoint that transformers can load.",
             one_line(error),
@@ -397,7 +397,7 @@ def read_processor(folder: Path, config: Any, remote_code: bool) -> Any:
             one_line(error),
             "Install it: pip install torchvision, or what the reason names.",
         ) from error
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # tokenizers raises bare ones
         raise ModelError(
             f"The processor in {folder} cannot be loaded.",
             f"{type(error).__name__}: {one_line(error)}",

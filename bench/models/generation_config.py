@@ -99,7 +99,7 @@ def read_generation_config(folder: Path, config: Any) -> Any:
         return GenerationConfig.from_model_config(config)
     try:
         return GenerationConfig.from_pretrained(folder)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # it checks its values by their use
         raise ModelError(
             f"{file} cannot be read.",
             f"{type(error).__name__}: {one_line(error)}",

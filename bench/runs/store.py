@@ -4,7 +4,7 @@ run.json        what was asked, and everything that can move a number
 answers.jsonl   one line for each distinct (image, prompt), appended and flushed batch by batch
 verdicts.jsonl  one line for each judged sample, the judge's raw text kept
 scores.jsonl    one line for each sample
-metrics.json    every metric with value, interval, n, unscored
+metrics.json    every metric with value, interval, n, unscored; digests of what they were made from
 batches.jsonl   with --batch: the ids of the batches, and the requests in each
 """
 
@@ -15,21 +15,28 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
 from bench.errors import StoreError
 from bench.files import (
     append_lines,
     cannot_write,
     dump,
+    indented,
+    json_of,
+    lines_of,
     read_json,
-    read_lines,
-    replace_lines,
+    replace_file,
     write_json,
 )
+from bench.runs.seal import check_file, check_seal, contents_of, seal
 from bench.types import Answer, Metric, Request, Score, Verdict
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 FORMAT = 1
 RECORD = "run.json"
@@ -49,12 +56,23 @@ NOT_COMPARED = (
     "sessions",
     f"model.{SOFTWARE}",
 )
+# What every record has, by dotted name.
+RECORD_TYPES: dict[str, type] = {
+    "created": str,
+    "benchmark.name": str,
+    "benchmark.version": str,
+    "data.sha256": str,
+    "source.data": str,
+    "model.name": str,
+    "prompt": dict,
+}
 NOT_TOLD_BEFORE = ("prompt.max_tokens",)  # records of earlier versions do not have it
 SERVED = "model.served"  # what a server says of its model, if it does
 SHOWN_DIFFERENCES = 8
 BYTES_PER_ANSWER = 2000  # in answers.jsonl and scores.jsonl, with a long answer
 SPACE = 5_000_000  # bytes that a run may take beside its answers
 SHOWN_LENGTH = 48  # characters of a value in an error
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Answer, Verdict, Score, Metric)}
 T = TypeVar("T")
 
 
@@ -76,6 +94,7 @@ class RunFolder:
         self.batches_file = path / "batches.jsonl"
         self.scores_file = path / "scores.jsonl"
         self.metrics_file = path / "metrics.json"
+        self._seen: tuple[tuple[int, int, int], dict[str, Any]] | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -125,15 +144,25 @@ class RunFolder:
                 f"It holds no {RECORD}.",
                 "`bench list runs` shows the runs there are.",
             )
-        record = read_json(self.record_file)
+        record = json_of(self._content(self.record_file), self.record_file)
         version = record.get("format") if isinstance(record, dict) else None
-        if version != FORMAT:
+        if version != FORMAT or isinstance(version, bool):
             raise StoreError(
                 f"{self.record_file} has format {version!r}, and this version reads format "
                 f"{FORMAT}.",
                 "Another version of synth-align wrote it, or it is not a run's file.",
                 "Install the version that made it, or run again in a new folder.",
             )
+        for name, kind in RECORD_TYPES.items():
+            part: Any = record
+            for key in name.split("."):
+                part = part.get(key) if isinstance(part, dict) else None
+            if not isinstance(part, kind):
+                raise StoreError(
+                    f"{self.record_file} is corrupt.",
+                    f"Its {name} is {_short(part)!r}.",
+                    "Restore it, or run again in a new folder.",
+                )
         return dict(record)
 
     def begin(self, record: Mapping[str, Any], keys: Iterable[str] = ()) -> None:
@@ -160,6 +189,8 @@ class RunFolder:
             if not answered >= set(keys):
                 updated["sessions"] = _with_session(recorded, record, len(answered))
         if updated != recorded:
+            # The figures were made from the record as it was.
+            self.metrics_file.unlink(missing_ok=True)
             self.write_record(updated)
 
     def check_same(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,8 +213,9 @@ class RunFolder:
     def answers(self) -> dict[str, Recorded]:
         """Recorded answers by request key."""
         answers = {}
-        for row in read_lines(self.answers_file):
-            answers[row["key"]] = Recorded(_build(Answer, row), row.get("image_sha256"))
+        for row in self._rows(self.answers_file, ("key", "image")):
+            digest = row.get("image_sha256")
+            answers[row["key"]] = Recorded(_build(Answer, row, self.answers_file), digest)
         return answers
 
     def size_of_answers(self) -> int:
@@ -192,16 +224,17 @@ class RunFolder:
 
     def answered_images(self) -> list[str]:
         """The names of the images that have answers, in order of their first."""
-        return list(dict.fromkeys(row["image"] for row in read_lines(self.answers_file)))
+        rows = self._rows(self.answers_file, ("image",))
+        return list(dict.fromkeys(row["image"] for row in rows))
 
     def tokens(self) -> tuple[int, int] | None:
         """Prompt and generated tokens of all answers that a server was paid for, None if none."""
         prompt_tokens, tokens, is_paid = 0, 0, False
-        for row in read_lines(self.answers_file):
-            if row.get("prompt_tokens") is not None:
+        for answer, _ in self.answers().values():
+            if answer.prompt_tokens is not None:
                 is_paid = True
-                prompt_tokens += row["prompt_tokens"]
-                tokens += row["tokens"]
+                prompt_tokens += answer.prompt_tokens
+                tokens += answer.tokens
         return (prompt_tokens, tokens) if is_paid else None
 
     def append_answers(self, batch: Sequence[tuple[Request, Answer, str | None]]) -> None:
@@ -228,10 +261,14 @@ class RunFolder:
     def verdicts(self, judge: str) -> dict[str, Verdict]:
         """Verdicts by sample id, given by the judge whose digest is `judge`."""
         verdicts = {}
-        for row in read_lines(self.verdicts_file):
+        for row in self.all_verdicts():
             if row.get("judge") == judge:
-                verdicts[row["sample"]] = _build(Verdict, row)
+                verdicts[row["sample"]] = _build(Verdict, row, self.verdicts_file)
         return verdicts
+
+    def all_verdicts(self) -> list[dict[str, Any]]:
+        """The rows of verdicts.jsonl: sample, judge and text, in the order in which they came."""
+        return self._rows(self.verdicts_file, ("sample", "text"))
 
     def append_verdicts(self, batch: Sequence[tuple[str, Verdict]], judge: str) -> None:
         """Appends one batch of (sample id, verdict) and flushes it to the disk."""
@@ -245,7 +282,10 @@ class RunFolder:
 
     def scores(self) -> dict[str, Score]:
         """Recorded scores by sample, none if the run was never scored."""
-        return {row["sample"]: build_score(row) for row in read_lines(self.scores_file)}
+        scores = {}
+        for row in self._rows(self.scores_file, ("sample",)):
+            scores[row["sample"]] = build_score(row, self.scores_file)
+        return scores
 
     def metrics(self) -> list[Metric]:
         """The recorded metrics. Raises StoreError if the run was never scored."""
@@ -255,7 +295,11 @@ class RunFolder:
                 "The run is not finished.",
                 "Start the same `bench run` again.",
             )
-        return list(map(build_metric, read_json(self.metrics_file)["metrics"]))
+        return [build_metric(row, self.metrics_file) for row in self.metric_rows()]
+
+    def metric_rows(self) -> list[dict[str, Any]]:
+        """The recorded metrics as metrics.json, which must be there, has them."""
+        return list(self._sealed()["metrics"])
 
     def write_results(
         self, record: Mapping[str, Any], scores: Sequence[Score], metrics: Sequence[Metric]
@@ -265,24 +309,67 @@ class RunFolder:
         Nobody ever reads figures beside the record of others: until the new ones are there, the
         run has none.
         """
-        if json.loads(dump({"format": FORMAT, **record})) != self.record():
+        is_same_record = json.loads(dump({"format": FORMAT, **record})) == self.record()
+        text = "".join(f"{dump(asdict(score))}\n" for score in scores)
+        is_same = is_same_record and _holds(self.scores_file, text)
+        if not is_same:
             self.metrics_file.unlink(missing_ok=True)
+        if not is_same_record:
             self.write_record(record)
-        replace_lines(self.scores_file, map(asdict, scores))
-        write_json(self.metrics_file, {"metrics": list(map(asdict, metrics))})
+        if not is_same:
+            replace_file(self.scores_file, text)
+        rows = json.loads(indented(list(map(asdict, metrics))))
+        write_json(self.metrics_file, seal(contents_of(self.path), rows))
+
+    def _rows(self, file: Path, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of one of the files, each of which must have these texts."""
+        rows = lines_of(self._content(file), file)
+        for number, row in enumerate(rows, start=1):
+            for name in texts:
+                if not isinstance(row.get(name), str):
+                    raise StoreError(
+                        f"{file} is corrupt in line {number}.",
+                        f"Its {name} is {_short(row.get(name))!r}.",
+                        "Delete that line: what it holds is made again at the next start.",
+                    )
+        return rows
+
+    def _content(self, file: Path) -> bytes:
+        """What a file holds, nothing if it is not there.
+
+        Raises StoreError if that is not what a finished run's figures were made from.
+        """
+        data = file.read_bytes() if file.exists() else b""
+        if self.metrics_file.is_file():
+            check_file(file, data, self._sealed())
+        return data
+
+    def _sealed(self) -> dict[str, Any]:
+        """The content of metrics.json, read again only if it has changed."""
+        state = self.metrics_file.stat()
+        seen = (state.st_ino, state.st_mtime_ns, state.st_size)
+        if self._seen is None or self._seen[0] != seen:
+            content = check_seal(self.metrics_file, read_json(self.metrics_file))
+            self._seen = (seen, content)
+        return self._seen[1]
 
 
-def build_metric(row: Mapping[str, Any]) -> Metric:
-    """A metric from its JSON object."""
+def _holds(file: Path, text: str) -> bool:
+    return file.is_file() and file.read_bytes() == text.encode()
+
+
+def build_metric(row: Mapping[str, Any], file: Path) -> Metric:
+    """A metric from its JSON object in a file. Raises StoreError for what is none."""
     values = {name: math.nan if value is None else value for name, value in row.items()}
-    values["caveats"] = tuple(row.get("caveats") or ())
-    values["by_seed"] = tuple(row.get("by_seed") or ())
-    return _build(Metric, values)
+    for name in ("caveats", "by_seed"):
+        if isinstance(row.get(name), list):
+            values[name] = tuple(row[name])
+    return _build(Metric, values, file)
 
 
-def build_score(row: Mapping[str, Any]) -> Score:
-    """A score from its JSON object."""
-    return _build(Score, row)
+def build_score(row: Mapping[str, Any], file: Path) -> Score:
+    """A score from its JSON object in a file. Raises StoreError for what is none."""
+    return _build(Score, row, file)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -347,10 +434,37 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _build(kind: type[T], row: Mapping[str, Any]) -> T:
+def _build(kind: type[T], row: Mapping[str, Any], file: Path) -> T:
     """A dataclass from a row; what other versions wrote beside its fields is left out."""
-    names: Iterable[str] = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{key: value for key, value in row.items() if key in names})
+    from pydantic import ValidationError
+
+    try:
+        checked = _model_of(kind.__name__).model_validate(row)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise StoreError(
+            f"{file} is corrupt.",
+            f"{fault['msg']}: {place} of {_short(dict(row))}.",
+            "Restore it, or delete that line: what it holds is made again at the next start.",
+        ) from error
+    return kind(**{name: row[name] for name in checked.model_fields_set})
+
+
+@cache
+def _model_of(name: str) -> type[BaseModel]:
+    """A model with the fields of one of our dataclasses, which takes no type for another."""
+    from pydantic import ConfigDict, create_model
+
+    kind = KINDS[name]
+    hints, model_fields = get_type_hints(kind), {}
+    for item in fields(kind):
+        default: Any = item.default if item.default is not MISSING else ...
+        if item.default_factory is not MISSING:
+            default = item.default_factory()
+        model_fields[item.name] = (hints[item.name], default)
+    config = ConfigDict(strict=True, extra="ignore")
+    return create_model(name, __config__=config, **model_fields)  # type: ignore[call-overload,no-any-return]
 
 
 def _short(value: Any) -> str:

@@ -159,6 +159,7 @@ def test_a_cut_off_answer_counts_where_its_sample_does(runs, tmp_path):
     for row in rows:
         row["finish"] = "length" if row["key"] in keys else "stop"
     replace_lines(folder / "answers.jsonl", rows)
+    (folder / "metrics.json").unlink()
     done = bench("score", folder)
     assert done.returncode == 0
     row = next(line for line in done.stdout.splitlines() if line.startswith("cut off"))

@@ -19,6 +19,7 @@ from bench.files import replace_file
 from tests.chromium import chromium
 from tests.conftest import bench, metrics
 from tests.loopback_hub import client_of, hub_server
+from tests.recorded_runs import sealed
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,7 @@ def test_no_folder_of_this_machine_is_pushed(hub, runs, tmp_path):
         "a/b",
     ]
     replace_file(run / "run.json", json.dumps(record))
+    sealed(run)
     assert bench("push", run, "us/one").returncode == 0
     text = hub.repositories["dataset", "us/one"]["runs/pope/run.json"].decode()
     assert "/tmp" not in text and "somebody/" not in text
@@ -239,6 +241,7 @@ def test_results_on_the_hubs_data_stand_beside_the_card(runs, tmp_path):
         record = json.loads(file.read_text())
         record["source"]["data"] = "hub"
         replace_file(file, json.dumps(record))
+        sealed(file.parent)
     done = bench("report", tmp_path / "runs", "--out", tmp_path / "out", "--model-card")
     assert done.returncode == 0, done.stderr
     file = tmp_path / "out" / ".eval_results" / "synth-align.yaml"

@@ -35,6 +35,7 @@ def runs(tmp_path_factory) -> Path:
     for row in answers:
         row["text"] = HOSTILE
     (run / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    (run / "metrics.json").unlink()
     assert bench("score", folder / "hostile").returncode == 0
     return folder
 

@@ -227,6 +227,7 @@ def test_what_cannot_move_an_answer_forfeits_none(pictures, tmp_path):
         record["environment"]["packages"]["scipy"] = "0.1"
         record["environment"]["git"] = "000000-dirty"
         file.write_text(json.dumps(record))
+        (file.parent / "metrics.json").unlink()
         asked = len(seen)
         assert bench(*command, cwd=tmp_path).returncode == 0
         assert len(seen) == asked and len(list(tmp_path.rglob("run.json"))) == 1
@@ -246,11 +247,13 @@ def test_after_an_upgrade_the_same_command_continues_the_run_and_says_so(tmp_pat
     record["model"]["software"] |= {"torch": "1.0", "tokenizers": None}
     record["environment"]["git"] = "an earlier commit"
     (run / "run.json").write_text(json.dumps(record))
+    (run / "metrics.json").unlink()
     assert bench(*command).returncode == 0
     assert "sessions" not in Run(run).record, "nothing was asked"
 
     half = len(whole) // 2
     (run / "answers.jsonl").write_text("".join(whole[:half]))
+    (run / "metrics.json").unlink()
     done = bench(*command)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder.name]
@@ -284,7 +287,7 @@ def test_a_judge_who_was_killed_takes_nobodys_figures(tmp_path, monkeypatch):
         assert bench(*other).returncode == 137
     assert ((run / "run.json").read_bytes(), (run / "metrics.json").read_bytes()) == before
     with monkeypatch.context() as patch:
-        patch.setattr("bench.runs.store.replace_lines", killed)
+        patch.setattr("bench.runs.store.replace_file", killed)
         assert bench(*other).returncode == 137
     assert not (run / "metrics.json").exists()
     assert "mmhal has no metrics" in bench("board", tmp_path).stdout

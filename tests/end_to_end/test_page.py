@@ -12,6 +12,7 @@ import pytest
 from bench.files import read_lines, replace_lines
 from tests.chromium import BROWSER, chromium
 from tests.conftest import bench
+from tests.recorded_runs import sealed
 
 HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"></script> & </li>"
 
@@ -40,6 +41,7 @@ def page(tmp_path_factory):
     rows[0]["text"] = HOSTILE
     rows[1] |= {"finish": "length", "thoughts": f"Is it a dog? {HOSTILE}"}
     replace_lines(answers, rows)
+    sealed(answers.parent)
     done = bench(
         "report", folder / "llava-tiny", folder / "llava-tiny-b", "--out", folder / "report"
     )

@@ -72,7 +72,7 @@ def test_what_changes_changes_the_state_and_the_page(served):
     before = get(address + "state").decode()
     assert before == data_of(get(address))["live"]
     replace_lines(going_on / "answers.jsonl", rows)
-    for file in ("metrics.json", "scores.jsonl"):
+    for file in ("scores.jsonl", "metrics.json"):
         shutil.copy(folder / file, going_on / file)
     assert get(address + "state").decode() != before
     data = data_of(get(address))

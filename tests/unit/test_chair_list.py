@@ -15,7 +15,7 @@ from bench.runs.runner import prepare, read_samples
 from bench.types import Answer, Sample
 from leaderboards.compare import CompareError, compare
 from tests.conftest import bench, draw, metrics
-from tests.recorded_runs import pope_run
+from tests.recorded_runs import pope_run, sealed
 
 VAL2014 = 40504  # images
 
@@ -89,7 +89,7 @@ def test_runs_on_other_lists_are_not_compared(tmp_path):
             row["sample"] = f"random/{number}"
         kept = rows[:4] if name == "part" else rows
         (run / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
-        runs.append(run)
+        runs.append(sealed(run))
     with pytest.raises(CompareError, match="random: 5 only in one, 5 in the other"):
         compare(runs[0], [runs[1]])
     (forced,) = compare(runs[0], [runs[1]], force=True)

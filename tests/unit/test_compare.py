@@ -71,9 +71,13 @@ def test_only_samples_that_both_scored_count(runs, tmp_path):
     [
         ("benchmark", {"name": "pope", "version": "2"}, "benchmark.version: 1 and 2"),
         ("prompt", {"suffix": ""}, "prompt.suffix"),
-        ("data", {"files": {"a.json": "2"}}, "data.files.a.json: 1 and 2"),
+        ("data", RECORD["data"] | {"files": {"a.json": "2"}}, "data.files.a.json: 1 and 2"),
         ("judge", {"kind": "openai", "prompt_sha256": "z"}, None),
-        ("model", {"protocol": {"name": "native"}}, "model.protocol.name: llava and native"),
+        (
+            "model",
+            RECORD["model"] | {"protocol": {"name": "native"}},
+            "model.protocol.name: llava and native",
+        ),
     ],
 )
 def test_runs_that_were_not_run_alike_are_refused_naming_what_differs(

@@ -300,6 +300,7 @@ def test_a_sampled_run_goes_on_where_it_stopped(scene_runs, tmp_path):
     file = run / "chair" / "answers.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows[:60]))
+    (run / "chair" / "metrics.json").unlink()
     done = bench(
         "run", "--model", "llava-tiny", "--suite", "chair", "--data", "scenes", "--limit", 24,
         "--decoding", "sample:seeds=5", "--out", run,

@@ -17,7 +17,7 @@ from bench.types import Score
 from leaderboards import gate
 from leaderboards.gate import GateError, Margins
 from tests.conftest import bench
-from tests.recorded_runs import RECORD, pope_run, record_of, score_row, write_run
+from tests.recorded_runs import RECORD, pope_run, record_of, score_row, sealed, write_run
 
 
 @pytest.fixture
@@ -214,6 +214,7 @@ def test_wrong_samples_that_became_unscored_are_missed(good, tmp_path):
             row |= {"values": {}, "unscored": "the server timed out"}
     better = shutil.copytree(good, tmp_path / "better")
     replace_lines(better / "scores.jsonl", rows)
+    sealed(better)
     checks, verdict = gated(better, good)
     assert verdict == "failed" and checks["pope, coverage"].verdict == "failed"
     assert len(checks["pope, coverage"].worst) == gate.WORST
@@ -280,7 +281,7 @@ def with_p_yes(folder, right, known):
         sure = 0.9 if row["values"]["answer"] == "yes" else 0.1
         row["values"]["p_yes"] = sure if known else None
     replace_lines(run / "scores.jsonl", rows)
-    return run
+    return sealed(run)
 
 
 def test_a_figure_that_the_run_lacks_does_not_pass(tmp_path):
@@ -319,5 +320,6 @@ def test_drift_without_a_common_answer_tells_nothing(good, tmp_path):
     other = shutil.copytree(good, tmp_path / "other")
     rows = read_lines(other / "answers.jsonl")
     replace_lines(other / "answers.jsonl", [row | {"key": f"x{row['key']}"} for row in rows])
+    sealed(other)
     checks, verdict = gated(other, good, drift=0.5)
     assert checks["pope, drift"].verdict == verdict == "inconclusive"

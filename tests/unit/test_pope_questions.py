@@ -68,7 +68,7 @@ def test_the_result_is_a_data_folder(pictures):
     ("content", "words"),
     [
         ('{"image": "a.png", "objects": ["x"]}', "no image with 3 objects"),
-        ('{"image": "a.png", "objects": "cup"}', "not a list of names"),
+        ('{"image": "a.png", "objects": "cup"}', "objects of 1 is 'cup'"),
         ('{"image": "a.png"}', "has no objects"),
         ('{"image": "a.png", "objects": ["x", "y', "truncated or corrupt"),
         ('{"a.png": ["x", "y", "z"]}', "every object there is"),

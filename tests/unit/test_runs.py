@@ -10,7 +10,7 @@ import pytest
 from bench.errors import StoreError
 from bench.runs.run import by_benchmark, find_runs
 from tests.conftest import bench
-from tests.recorded_runs import metric_row, pope_run, record_of
+from tests.recorded_runs import metric_row, pope_run, record_of, sealed
 
 RIGHT = [number % 10 != 0 for number in range(2000)]
 
@@ -81,6 +81,7 @@ def test_a_folder_without_a_run_is_told(tmp_path):
 def test_a_run_reads_a_file_when_it_is_asked_for(deep):
     (run,) = find_runs(deep)
     (run.folder / "scores.jsonl").write_text("no JSON\n")
+    sealed(run.folder)
     assert run.model == "deep"
     with pytest.raises(StoreError, match="corrupt in line 1"):
         assert run.scores

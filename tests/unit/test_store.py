@@ -12,9 +12,10 @@ import pytest
 from bench.errors import StoreError
 from bench.files import append_lines, dump, read_lines
 from bench.runs.store import RunFolder, differences
-from bench.types import Answer, Metric, Request, Verdict
+from bench.types import Answer, Metric, Request, Score, Verdict
+from tests.recorded_runs import record_of
 
-RECORD = {"created": "now", "model": {"name": "m", "sha": "1"}, "limit": None, "judge": None}
+RECORD = record_of("m", created="now", model={"name": "m", "sha": "1"})
 
 
 def request(key: str) -> Request:
@@ -99,9 +100,9 @@ def test_a_judge_may_be_added_later_and_stands_beside_his_own_figures_only(store
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bench.runs.store.replace_lines", full)
+        patch.setattr("bench.runs.store.replace_file", full)
         with pytest.raises(OSError, match="No space"):
-            store.write_results(judged, [], [score(1.0)])
+            store.write_results(judged, [Score("a", "b", "c")], [score(1.0)])
     with pytest.raises(StoreError, match="has no metrics"):
         store.metrics()
     store.write_results(judged, [], [score(1.0)])

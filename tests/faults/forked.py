@@ -1,0 +1,101 @@
+"""One command in a child of this process: limited in time and memory, unable to break anything here.
+
+A fork shares what is imported, so that a command costs milliseconds and not the seconds of torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+SECONDS = 20
+MEMORY = 2 * 2**30  # bytes beside what this process has
+
+
+class Outcome(NamedTuple):
+    """How a command ended.
+
+    Args:
+        code: Its exit code; minus the signal that killed it.
+        out: What it wrote to standard output.
+        err: What it wrote to standard error.
+        seconds: How long it took.
+        memory: The most that it had in memory beside this process, in bytes.
+    """
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    memory: int
+
+
+def run(words: Sequence[str], seconds: int = SECONDS) -> Outcome:
+    """Runs `bench WORDS` in a child."""
+
+    def command() -> None:
+        from bench.cli.main import app
+
+        app(list(words))
+
+    return in_child(command, seconds)
+
+
+def in_child(command: Callable[[], None], seconds: int = SECONDS) -> Outcome:
+    """Runs a function in a child; what it raises beside SystemExit is written as a traceback."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        start, here = time.monotonic(), _memory()
+        child = os.fork()
+        if child == 0:
+            _become(command, out.fileno(), err.fileno(), seconds, here)
+        _, status, usage = os.wait4(child, 0)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode(errors="backslashreplace"))
+        memory = max(0, usage.ru_maxrss * 1024 - here)
+        code = os.waitstatus_to_exitcode(status)
+        return Outcome(code, texts[0], texts[1], time.monotonic() - start, memory)
+
+
+def _become(command: Callable[[], None], out: int, err: int, seconds: int, here: int) -> None:
+    code = 70
+    try:
+        os.setsid()
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(
+            2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1
+        )  # noqa: SIM115
+        virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (virtual + 2 * MEMORY, virtual + 2 * MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(seconds)
+        command()
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def _memory() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -1,0 +1,199 @@
+"""Every file that the commands read from others, in a valid form, with the command that reads it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from bench.files import read_lines
+from tests.conftest import ROOT, bench
+
+TINY = ROOT / "bench" / "scenes" / "llava-tiny"
+
+
+class Input(NamedTuple):
+    """A file and what reads it.
+
+    Args:
+        name: What it is called in reports.
+        file: Where it lies below the folder of the inputs.
+        words: The command; `{here}` stands for that folder, `{out}` for one of the command's own.
+        cost: How many of a hundred mutations it gets beside the others.
+    """
+
+    name: str
+    file: str
+    words: tuple[str, ...]
+    cost: int = 10
+
+
+def make(here: Path) -> list[Input]:
+    """Writes valid inputs of every kind into a folder and says what reads them."""
+    data = here / "data"
+    _run("data", "scenes", "--n", "6", "--out", data)
+    suite = ("--suite", "hallucination", "--data", data, "--judge", "scene")
+    _run("run", "--model", "llava-tiny", *suite, "--out", here / "run")
+    _run("run", "--model", "llava-tiny-b", *suite, "--out", here / "other")
+    _run("check", here / "run", "--save", here / "reference.json")
+    return [
+        *_runs(),
+        *_questions(data),
+        *_recorded(here),
+        *_settings(here),
+        *_checkpoint(here),
+    ]
+
+
+def _run(*words: Any) -> None:
+    done = bench(*words)
+    assert done.returncode in (0, 3), done.stderr
+
+
+def _runs() -> list[Input]:
+    """A run's own files, as a damaged disk or another program leaves them."""
+    inputs = []
+    for benchmark in ("pope", "mmhal", "chair", "amber", "mme-hallucination", "objhal"):
+        for file in ("run.json", "answers.jsonl", "scores.jsonl", "metrics.json", "verdicts.jsonl"):
+            if file == "verdicts.jsonl" and benchmark not in ("mmhal", "objhal"):
+                continue
+            run = f"run/{benchmark}"
+            path = f"{run}/{file}"
+            for words in (
+                ("compare", "{here}/run", "{here}/other", "--json"),
+                ("board", "{here}/run", "{here}/other", "--json"),
+                ("check", "{here}/run", "--against", "{here}/reference.json", "--json"),
+                ("check", "{here}/other", "--against", "{here}/run"),
+                ("list", "runs", "--folder", "{here}/run"),
+                ("report", "{here}/run", "{here}/other", "--out", "{out}", "--paper"),
+                ("export", f"{{here}}/{run}", "--format", "csv", "--out", "{out}"),
+                ("export", f"{{here}}/{run}", "--format", "lmms-eval", "--out", "{out}"),
+                ("export", f"{{here}}/{run}", "--format", "every-eval-ever", "--out", "{out}"),
+                ("score", f"{{here}}/{run}", "--json"),
+            ):
+                cost = 1 if words[0] == "report" else 3  # its plots take seconds
+                inputs.append(Input(f"{words[0]} {file}", path, words, cost))
+    return inputs
+
+
+def _questions(data: Path) -> list[Input]:
+    suites = {
+        "pope/coco/coco_pope_popular.json": "pope",
+        "pope/repope/coco_repope_random.json": "repope",
+        "mmhal/mmhal-bench_answer_template.json": "mmhal",
+        "chair/coco2014_chair_gt__wordnet_pos_lemma.json": "chair",
+        "chair/synonyms_LisaAnne.txt": "chair",
+        "amber/query_all.json": "amber",
+        "amber/annotations.json": "amber",
+        "amber/relation.json": "amber",
+        "amber/safe_words.txt": "amber",
+        "objhal/obj_halbench_300_with_image.jsonl": "objhal",
+        "hallusionbench/HallusionBench.json": "hallusionbench",
+        "mme/existence/scene_test_0_000001.txt": "mme-hallucination",
+        "facts.jsonl": "mmhal",
+    }
+    inputs = []
+    for file, suite in suites.items():
+        replay = ("run", "--model", f"replay:{{here}}/given/{suite}.jsonl", "--suite", suite)
+        rest = ("--data", "{here}/data", "--judge", "scene", "--out", "{out}", "--json")
+        judged = suite in ("mmhal", "objhal")
+        words = (*replay, *(rest if judged else (*rest[:2], *rest[4:])))
+        inputs.append(Input(f"questions {file}", f"data/{file}", words, 30))
+        inputs.append(Input(f"data check {file}", f"data/{file}", ("data", "check", "{here}/data")))
+    objects = ("data", "pope", "--objects", "{here}/data/objects.jsonl", "--out", "{out}")
+    inputs.append(Input("data pope objects.jsonl", "data/objects.jsonl", objects, 40))
+    image = next(iter(sorted(data.glob("**/*.png")))).relative_to(data.parent).as_posix()
+    inputs.append(Input("data check image", image, ("data", "check", "{here}/data"), 40))
+    looked = ("run", "--model", "llava-tiny", "--suite", "chair", "--data", "{here}/data")
+    inputs.append(Input("run image", image, (*looked, "--out", "{out}", "--json"), 20))
+    return inputs
+
+
+def _recorded(here: Path) -> list[Input]:
+    """Answers and reviews that somebody recorded."""
+    inputs = []
+    (here / "given").mkdir()
+    for run in sorted(here.glob("run/*/run.json")):
+        benchmark = run.parent.name
+        rows = []
+        for row in read_lines(run.parent / "answers.jsonl"):
+            rows.append({"image": row["image"], "question": row["prompt"], "text": row["text"]})
+        file = here / "given" / f"{benchmark}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        replay = ("run", "--model", f"replay:{{here}}/given/{benchmark}.jsonl")
+        words = (*replay, "--suite", benchmark, "--data", "{here}/data", "--out", "{out}", "--json")
+        inputs.append(Input(f"replay {benchmark}", f"given/{file.name}", words, 20))
+    _run("export", here / "run", "--format", "lmms-eval", "--out", here / "lmms")
+    for benchmark in ("pope", "mmhal"):
+        name = f"{benchmark}_samples_{benchmark}.jsonl"
+        replay = ("run", "--model", f"replay:{{here}}/lmms/{name}", "--suite", benchmark)
+        words = (*replay, "--data", "{here}/data", "--out", "{out}", "--json")
+        inputs.append(Input(f"replay lmms {benchmark}", f"lmms/{name}", words, 30))
+    reviews = []
+    for row in read_lines(here / "run" / "mmhal" / "verdicts.jsonl"):
+        reviews.append({"id": row["sample"], "text": "It is right.\nRating: 6"})
+    (here / "reviews.json").write_text(json.dumps(reviews))
+    judge = ("judge", "{here}/run/mmhal", "--judge", "replay:{here}/reviews.json", "--json")
+    inputs.append(Input("judge replay", "reviews.json", judge, 60))
+    return inputs
+
+
+def _settings(here: Path) -> list[Input]:
+    """Files that the user writes."""
+    check = ("check", "{here}/run", "--against", "{here}/reference.json")
+    plan = ("check", "{here}/reference.json", "--plan", "--margin", "1")
+    (here / "margins.yaml").write_text(
+        yaml.safe_dump(
+            {"margins": {"POPE accuracy": 0.01}, "floors": {"POPE F1": 0.5}, "drift": 0.5}
+        )
+    )
+    (here / "protocol.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "name": "mine",
+                "conversation": "template",
+                "system": "",
+                "image": "processor",
+                "suffix": {"pope": " Answer yes or no."},
+                "max_tokens": {"pope": 8},
+            }
+        )
+    )
+    shutil.copy(ROOT / "alignment" / "recipes" / "scenes-tiny.yaml", here / "recipe.yaml")
+    protocol = ("run", "--model", "llava-tiny", "--suite", "pope", "--data", "{here}/data")
+    rest = ("--protocol", "{here}/protocol.yaml", "--limit", "2", "--out", "{out}", "--json")
+    recipe = ("align", "{here}/recipe.yaml", "--dry-run", "--out", "{out}")
+    return [
+        Input("reference", "reference.json", (*check, "--json"), 100),
+        Input("reference plan", "reference.json", plan, 60),
+        Input("margins", "margins.yaml", (*check, "--margins", "{here}/margins.yaml"), 80),
+        Input("protocol", "protocol.yaml", (*protocol, *rest), 80),
+        Input("recipe", "recipe.yaml", recipe, 120),
+    ]
+
+
+def _checkpoint(here: Path) -> list[Input]:
+    """A checkpoint's files."""
+    shutil.copytree(TINY, here / "checkpoint")
+    words = ("run", "--model", "{here}/checkpoint", "--suite", "pope", "--data", "{here}/data")
+    rest = ("--limit", "2", "--out", "{out}", "--json")
+    inputs = []
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "processor_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "model.safetensors",
+    ):
+        if (here / "checkpoint" / name).is_file():
+            inputs.append(Input(f"checkpoint {name}", f"checkpoint/{name}", (*words, *rest), 30))
+    return inputs
+
+
+Maker = Callable[[Path], list[Input]]
