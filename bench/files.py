@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -220,6 +221,31 @@ def locked(file: Path, held: str, report: Callable[[str], None]) -> Iterator[Non
         lock.release()
 
 
+def lay_out(target: Path, build: Callable[[Path], object]) -> None:
+    """Builds a folder beside its place and moves it there when it is whole, unless it is there.
+
+    A second process waits and then finds it done; what a killed one left is removed.
+
+    Args:
+        target: The folder.
+        build: Fills the folder that it is given, which it makes.
+    """
+    from filelock import FileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent.with_suffix(".lock")):
+        if target.is_dir():
+            return
+        for leftover in target.parent.glob("*.part"):
+            shutil.rmtree(leftover)
+        unfinished = target.with_name(f"{target.name}.part")
+        try:
+            build(unfinished)
+            unfinished.rename(target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def cannot_write(path: Path, error: OSError) -> StoreError:
     """The error for a file or folder that the system does not let us write."""
     return StoreError(
@@ -240,6 +266,17 @@ def read_text(file: Path) -> str:
         raise DataError(f"{file} cannot be read.", f"{reason}.", RESTORE) from error
 
 
+def _without_surrogates(value: Any) -> Any:
+    """Half a character ("\\ud800") is none: nothing can be made of it, neither tokens nor bytes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return list(map(_without_surrogates, value))
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return value
+
+
 def read_rows(file: Path, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The objects of somebody's JSON array or JSON-lines file, whichever it is.
 
@@ -256,6 +293,8 @@ def read_rows(file: Path, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     text = read_text(file)
     # The suffix says little: POPE's .json files are JSON lines.
     rows = _array(file, text) if text.lstrip().startswith("[") else _lines(file, text)
+    if "\\ud" in text.lower():
+        rows = _without_surrogates(rows)
     if not rows:
         raise DataError(f"{file} is empty.", "It holds no question.", RESTORE)
     for number, row in enumerate(rows, start=1):

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers as hf
+import yaml
 from safetensors.torch import save_file
 
+from tests.conftest import ROOT
 from tests.tiny_models import byte_level_tokenizer
+
+RECIPES = ROOT / "alignment" / "recipes"
 
 TEXT = {
     "hidden_size": 32,
@@ -18,6 +23,18 @@ TEXT = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
+
+
+def recipe_in(folder: Path, name: str, **changes: Any) -> Path:
+    """A shipped recipe with parts changed, as a file in `folder`."""
+    content = yaml.safe_load((RECIPES / name).read_text())
+    for part, change in changes.items():
+        content[part] = (
+            change if not isinstance(change, dict) or "kind" in change else content[part] | change
+        )
+    file = folder / name
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return file
 
 
 def clip_tokenizer(folder: Path) -> hf.CLIPTokenizer:

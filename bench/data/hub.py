@@ -23,7 +23,7 @@ from typing import Any
 from bench.data.folder import SUFFIXES
 from bench.data.source_table import SourceFile, table
 from bench.errors import DataError, one_line
-from bench.files import replace_file, sha256_of
+from bench.files import lay_out, replace_file, sha256_of
 
 REPOSITORIES = {"pope": "lmms-lab/POPE", "mmhal": "Shengcao1006/MMHal-Bench"}
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -183,23 +183,8 @@ def _pinned(benchmark: str) -> SourceFile | None:
 
 
 def _lay_out(target: Path, benchmark: str, revision: str) -> None:
-    """Builds the layout beside its place and moves it there when it is whole."""
-    from filelock import FileLock
-
-    target.parent.mkdir(parents=True, exist_ok=True)
     build: Callable[[Path, str], None] = {"pope": _pope, "mmhal": _mmhal}[benchmark]
-    # A second process waits here and then finds the layout done.
-    with FileLock(target.parent.with_suffix(".lock")):
-        if target.is_dir():
-            return
-        for leftover in target.parent.glob("*.part"):
-            shutil.rmtree(leftover)
-        unfinished = target.with_name(f"{target.name}.part")
-        try:
-            build(unfinished, revision)
-            unfinished.rename(target)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    lay_out(target, lambda folder: build(folder, revision))
 
 
 def _pope(target: Path, revision: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from collections.abc import Iterable, Sequence
@@ -24,12 +23,14 @@ from bench.benchmarks.objhal import REFINED_SYNONYMS
 from bench.data import pope_questions
 from bench.data.hub import cache_root
 from bench.errors import DataError, os_reason
+from bench.files import lay_out
 from bench.language import coco_objects, english
 from bench.scenes import facts
 from bench.scenes.render import render
 from bench.scenes.world import CATEGORIES, SPLITS, Scene, scene
 
 IMAGES, PER_TYPE = 500, 60
+UNFINISHED = ".unfinished"  # in a folder that is being written
 VARIANT_IMAGES = 100  # of POPE on A-OKVQA and GQA
 MME_IMAGES = 60
 HALLUSION_SETS = 120  # pairs of scenes
@@ -58,20 +59,14 @@ def official_folder() -> Path:
     target = cache_root() / "scenes" / version
     # Any change of the world's code is another world.
     if not target.is_dir():
-        unfinished = target.with_name(f"{version}.{os.getpid()}.part")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        write(unfinished, "test", 0, IMAGES)
-        try:
-            unfinished.rename(target)
-        except OSError:  # another process was first
-            shutil.rmtree(unfinished)
+        lay_out(target, lambda folder: write(folder, "test", 0, IMAGES))
     return target
 
 
 def write_new(out: Path, split: str, seed: int, count: int) -> list[Scene]:
-    """As `write`, into a new or empty folder.
+    """As `write`, into a new or empty folder, or one that the same command was writing when it died.
 
-    Raises DataError if it is not, on an unknown split or on a full disk.
+    Raises DataError if it is none of these, on an unknown split or on a full disk.
     """
     if split not in SPLITS:
         raise DataError(
@@ -79,14 +74,23 @@ def write_new(out: Path, split: str, seed: int, count: int) -> list[Scene]:
             f"Splits are {', '.join(SPLITS)}.",
             "Choose one of them.",
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    asked, mark = f"{split} {seed} {count}", out / UNFINISHED
+    is_left = mark.is_file() and mark.read_text(encoding="utf-8") == asked
+    if out.exists() and not is_left and (not out.is_dir() or any(out.iterdir())):
         raise DataError(
             f"{out} is not empty.",
             "Scenes are written into a folder of their own.",
             "Name a new folder.",
         )
     try:
-        return write(out, split, seed, count)
+        out.mkdir(parents=True, exist_ok=True)
+        mark.write_text(asked, encoding="utf-8")
+        for path in sorted(out.iterdir()):
+            if path != mark:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        scenes = write(out, split, seed, count)
+        mark.unlink()
+        return scenes
     except OSError as error:
         raise DataError(
             f"{out} cannot be written.",

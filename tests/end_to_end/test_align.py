@@ -32,20 +32,7 @@ from bench.runs.run import Run
 from tests.conftest import BENCH, ROOT, bench
 from tests.loopback_chat import chat_server, completion
 from tests.loopback_hub import client_of, hub_server
-
-RECIPES = ROOT / "alignment" / "recipes"
-
-
-def recipe_in(folder: Path, name: str, **changes) -> Path:
-    """A shipped recipe with parts changed, as a file in `folder`."""
-    content = yaml.safe_load((RECIPES / name).read_text())
-    for part, change in changes.items():
-        content[part] = (
-            change if not isinstance(change, dict) or "kind" in change else content[part] | change
-        )
-    file = folder / name
-    file.write_text(yaml.safe_dump(content, sort_keys=False))
-    return file
+from tests.tiny_pipelines import recipe_in
 
 
 @pytest.fixture(scope="module")
