@@ -63,19 +63,22 @@ def bench_gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if not model and not reference_file:
         pytest.skip("no --bench-model and no --bench-ref")
     if not model or not reference_file:
-        raise pytest.UsageError(
+        pytest.fail(
             "--bench-model and --bench-ref belong together; `bench check RUN --save FILE` makes a "
-            "reference"
+            "reference",
+            pytrace=False,
         )
     try:
+        from bench.errors import BenchError
+        from bench.runs.jobs import judge_for, load_model, run_suite
         from leaderboards import gate
     except ImportError as error:
-        raise pytest.UsageError(
-            f"synth-align cannot be imported: {error}. A folder `bench` or `leaderboards` of this "
-            "project may hide it: run pytest without `python -m`, or rename the folder."
-        ) from error
-    from bench.errors import BenchError
-    from bench.runs.jobs import judge_for, load_model, run_suite
+        pytest.fail(
+            f"synth-align cannot be imported: {error}. A folder `bench`, `reports` or "
+            "`leaderboards` of this project hides it: run `pytest` (not `python -m pytest`) from a "
+            "folder that has none, rename the folder, or call the `bench` command.",
+            pytrace=False,
+        )
 
     try:
         references = gate.read_reference(reference_file)
@@ -93,5 +96,5 @@ def bench_gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             )
         checks = gate.check(gate.recorded(out), references, margins)
     except BenchError as error:
-        raise pytest.UsageError(str(error)) from error
+        pytest.fail(str(error), pytrace=False)
     return Gate(checks, gate.as_text(checks))

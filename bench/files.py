@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from bench.errors import DataError, StoreError, one_line, os_reason
 
+UNFINISHED = ".unfinished"  # in a folder that is being written
 RESTORE = "Restore the file from its source."
 TAIL_BLOCK = 65536  # bytes that are read at a time to find the last line end
 
@@ -244,6 +245,34 @@ def lay_out(target: Path, build: Callable[[Path], object]) -> None:
             unfinished.rename(target)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def folder_of_its_own(out: Path, asked: str) -> Iterator[None]:
+    """Makes a folder for what is written inside; until that is whole, a file in it says so.
+
+    What the same command left there when it was killed is removed first.
+
+    Args:
+        out: A new or empty folder, or one that was left so.
+        asked: What is written, the same for the same command.
+
+    Raises:
+        StoreError: It holds something else.
+    """
+    mark = out / UNFINISHED
+    is_left = mark.is_file() and mark.read_text(encoding="utf-8") == asked
+    if out.exists() and not is_left and (not out.is_dir() or any(out.iterdir())):
+        raise StoreError(
+            f"{out} is not empty.", "What is written would mix with it.", "Name a new folder."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    mark.write_text(asked, encoding="utf-8")
+    for path in sorted(out.iterdir()):
+        if path != mark:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    yield
+    mark.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> StoreError:

@@ -313,8 +313,11 @@ def gain(row: Row) -> tuple[float, float, float]:
 
 
 def as_text(comparisons: Sequence[Comparison]) -> str:
-    """Tables for a terminal."""
-    return "\n\n".join(map(_comparison_text, comparisons))
+    """Tables for a terminal, and how many figures are better and worse."""
+    found = [verdict(row) for comparison in comparisons for row in comparison.rows]
+    counts = f"{found.count('better')} better, {found.count('worse')} worse"
+    summary = f"{counts}, {found.count('noise')} no more than noise"
+    return "\n\n".join([*map(_comparison_text, comparisons), summary])
 
 
 def _comparison_text(comparison: Comparison) -> str:
@@ -335,13 +338,11 @@ def _comparison_text(comparison: Comparison) -> str:
     lines += map(_line, comparison.rows)
     if comparison.seconds is not None:
         before, after = comparison.seconds
-        lines.append(
-            f"  an answer took {before:.3g} s, then {after:.3g} s: {after / before:.2f} times"
-        )
+        lines.append(f"  seconds an answer: {before:.3g} → {after:.3g} ({after / before:.2f} ×)")
     flips = comparison.flips
     worse, better = flips.counts
     lines.append(
-        f"  flipped to wrong {worse}, to right {better}; p of as many either way, by image, "
+        f"  flipped to wrong {worse}, to right {better}; p for no net change, by image, "
         f"{format_p(flips.p)}"
     )
     for direction, by_subset in (("wrong", flips.worse), ("right", flips.better)):
@@ -364,12 +365,14 @@ def _line(row: Row) -> str:
     line = (
         f"  {title:{TITLE_WIDTH}} {values} {change.difference:>7} {change.interval:18} {p}".rstrip()
     )
-    if verdict(row) != "noise":
-        return line
-    power = f"so many samples show {scale_of(item.figure.unit) * row.detectable:.2f}"
+    found = verdict(row)
+    if found != "noise":
+        return f"{line}\n      {found}" if found else line
+    smallest = scale_of(item.figure.unit) * row.detectable
+    power = f"{item.samples:,} samples detect {smallest:.2f} or more"
     if abs(item.difference.value) < row.detectable and math.isfinite(row.needed):
-        power += f"; {math.ceil(row.needed):,} would show this"
-    return f"{line}\n      no more than noise: {power}"
+        power += f"; about {math.ceil(row.needed):,} would detect this"
+    return f"{line}\n      no more than noise after Holm's correction\n      {power}"
 
 
 def as_json(comparisons: Sequence[Comparison]) -> str:

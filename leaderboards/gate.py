@@ -23,7 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import registry
-from bench.errors import BenchError, os_reason
+from bench.errors import BenchError, one_line, os_reason
 from bench.escaping import markdown_text, visible, visible_line
 from bench.files import indented, parse_json, write_json
 from bench.metrics.paired import Paired, change_of, paired
@@ -42,6 +42,12 @@ RECORD_PARTS = (*COMPARED, "model", "environment", "limit", "subsets", "source",
 WORST = 10  # samples that are named
 SHOWN_ANSWER = 160  # characters of an answer
 LARGEST_MARGIN = 0.15  # of a figure's range, however few samples there are
+
+
+EXAMPLE = (
+    "margins: {POPE accuracy: 0.01}, floors: {POPE accuracy: 0.85}, drift: 0.2 and missing: 0.001, "
+    "each on a line of its own."
+)
 
 
 class GateError(BenchError):
@@ -125,7 +131,7 @@ def read_margins(file: Path | None, references: Mapping[str, Results]) -> Margin
         ) from error
     except (yaml.YAMLError, ValidationError) as error:
         raise GateError(
-            f"{file} holds no margins.", " ".join(str(error).split()), "Correct the file."
+            f"{file} holds no margins.", _fault_of(error), f"Write it like this: {EXAMPLE}"
         ) from error
     known = _known_titles(references)
     unknown = []
@@ -142,20 +148,39 @@ def read_margins(file: Path | None, references: Mapping[str, Results]) -> Margin
     return margins
 
 
+def _fault_of(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return one_line(error)
+    faults = []
+    for fault in error.errors(include_url=False):
+        faults.append(f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}")
+    return "; ".join(faults)
+
+
 def _check_range(file: Path, margins: Margins, references: Mapping[str, Results]) -> None:
-    """Raises GateError for a margin that lets everything pass, such as 1 for "one point"."""
-    span_of: dict[str, float] = {}
+    """Raises GateError for a margin or a floor that means percent, such as 1 for "one point"."""
+    bounds_of: dict[str, tuple[float, float]] = {}
     for figure in _known_figures(references):
         if figure.bounds is not None:
-            span_of[figure.title] = figure.bounds[1] - figure.bounds[0]
+            bounds_of[figure.title] = figure.bounds
     for title, margin in margins.margins.items():
-        span = span_of.get(title, math.inf)
+        low, high = bounds_of.get(title, (0.0, math.inf))
+        span = high - low
         if not 0 <= margin < span:
             raise GateError(
                 f"{file}: the margin {margin:g} of {title} gates nothing.",
                 f"The figure lies within a range of {span:g}; fractions are written as 0.01 for "
                 "one point.",
                 "Write a margin between 0 and that.",
+            )
+    for title, floor in margins.floors.items():
+        low, high = bounds_of.get(title, (-math.inf, math.inf))
+        if not low <= floor <= high:
+            raise GateError(
+                f"{file}: the floor {floor:g} of {title} is no value of it.",
+                f"The figure lies between {low:g} and {high:g}; fractions are written as 0.85 for "
+                "85 %.",
+                "Write a floor between these.",
             )
 
 
@@ -246,7 +271,9 @@ def read_reference(path: Path) -> dict[str, Reference]:
         return references
     except OSError as error:
         raise GateError(
-            f"{path} cannot be read.", f"{os_reason(error)}.", "Check --against."
+            f"The reference {path} cannot be read.",
+            f"{os_reason(error)}.",
+            f"`bench check RUN --save {path}` makes one.",
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise GateError(

@@ -96,6 +96,7 @@ def write_report(
         if results is not None:
             texts[EVAL_RESULTS] = results
     try:
+        _remove_earlier(out)
         files = _write_tables(tables, out / "tables")
         for name, text in texts.items():
             file = out / name
@@ -167,6 +168,14 @@ def _compare(
             remarks.append(f"{folder} was not compared: {error.fact} {error.reason}")
     # One correction over the whole table, not one for each folder.
     return corrected(comparisons), remarks
+
+
+def _remove_earlier(out: Path) -> None:
+    """Removes an earlier report's tables and figures, which would look like this one's."""
+    for folder, endings in (("tables", FORMS), ("figures", ("svg", "png"))):
+        for ending in endings:
+            for file in (out / folder).glob(f"*.{ending}"):
+                file.unlink()
 
 
 def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -25,15 +25,34 @@ OURS = ("LLaVA-1.5-7B + PDS-DPO", "LLaVA-1.5-7B + PDS-DPO-9K")
 PAPERS = ("table 1", "table 2", "table 3")
 EMPTY = Cell("–")
 Best = Mapping[str, Mapping[str, Run]]  # benchmark → metric → run
+BOLD = "bold: better than every other model, p < 0.05 after Holm over all figures of these runs"
 INTERVALS = "± half of the 95 % interval, or [low, high], clustered by image"
 
 
 def best_runs(runs: Sequence[Run]) -> Best:
     """For each benchmark and metric the run that is better than every other by more than noise.
 
-    Paired on the same samples, p below 0.05 after Holm over the benchmark.
+    Paired on the same samples, p below 0.05 after Holm over all figures and pairs of runs, so that
+    nothing is bold that the differences beside it call noise.
     """
-    return {name: _best(members) for name, members in group_by_benchmark(runs).items()}
+    wins: list[tuple[str, str, Run, float]] = []  # benchmark, metric, winner, p
+    groups = group_by_benchmark(runs)
+    for benchmark, members in groups.items():
+        for metric, winner, p in _wins(members):
+            wins.append((benchmark, metric, winner, p))
+    p_values = holm([p for *_, p in wins])
+    beaten: dict[tuple[str, str], list[Run]] = {}  # the winner of each clear comparison
+    for (benchmark, metric, winner, _), p in zip(wins, p_values, strict=True):
+        if p < SIGNIFICANT:
+            beaten.setdefault((benchmark, metric), []).append(winner)
+    best: dict[str, dict[str, Run]] = {name: {} for name in groups}
+    # The best one has to win against each other, not only against the runner-up.
+    for (benchmark, metric), winners in beaten.items():
+        members = groups[benchmark]
+        for run in members:
+            if sum(winner is run for winner in winners) == len(members) - 1:
+                best[benchmark][metric] = run
+    return best
 
 
 def benchmark_tables(runs: Sequence[Run], best: Best) -> list[Table]:
@@ -56,7 +75,7 @@ def _benchmark_table(benchmark: str, runs: Sequence[Run], best: Mapping[str, Run
             is_best = best.get(name) is run
             cells.append(_metric_cell(by_name.get(name), is_best))
         rows.append(cells)
-    note = f"{INTERVALS}; bold: better than every other model, p < 0.05 after Holm."
+    note = f"{INTERVALS}; {BOLD}."
     models = "one model" if len(runs) == 1 else f"{len(runs)} models"
     notes = [note, *caveat_notes(runs)]
     caveats = ["; ".join(caveats_of(by_name.values())) for by_name in metrics]
@@ -111,7 +130,7 @@ def overview_table(runs: Sequence[Run], best: Best, benchmarks: Sequence[str] = 
         if cells:
             rows.append([Cell(model), *(cells.get(title, EMPTY) for title in header[1:])])
             row_caveats.append("; ".join(caveats[model]))
-    notes.insert(0, f"{INTERVALS}; bold: better than every other model, p < 0.05 after Holm.")
+    notes.insert(0, f"{INTERVALS}; {BOLD}.")
     caption = f"Main figures of {', '.join(benchmarks or groups)}"
     return Table("overview", caption, header, rows, notes, row_caveats, better)
 
@@ -161,32 +180,16 @@ def _metric_cell(metric: Metric | None, bold: bool) -> Cell:
     )
 
 
-def _best(runs: Sequence[Run]) -> dict[str, Run]:
-    """For each metric the run that is better than each other one by more than noise."""
-    if len(runs) < 2:
-        return {}
-    wins: list[tuple[str, Run, float]] = []  # metric, winner, p
+def _wins(runs: Sequence[Run]) -> Iterator[tuple[str, Run, float]]:
+    """(metric, the better run, p) for each figure and pair of a benchmark's runs."""
     for figure in runs[0].figures:
         if figure.better == "neither":
             continue
         for one, other in combinations(runs, 2):
-            item = paired(figure, *alike(one.scores, other.scores))
+            item = paired(figure, *alike(one.scored, other.scored))
             if item is not None:
                 other_wins = _is_better(item.difference.value, figure.better)
-                wins.append((figure.metric, other if other_wins else one, item.difference.p))
-    # Over all figures and pairs: with four models and eight figures, one in twenty is many.
-    p_values = holm([p for *_, p in wins])
-    beaten: dict[str, list[Run]] = {}  # metric → the winner of each clear comparison
-    for (metric, winner, _), p in zip(wins, p_values, strict=True):
-        if p < SIGNIFICANT:
-            beaten.setdefault(metric, []).append(winner)
-    best = {}
-    # The best one has to win against each other, not only against the runner-up.
-    for metric, winners in beaten.items():
-        for run in runs:
-            if sum(winner is run for winner in winners) == len(runs) - 1:
-                best[metric] = run
-    return best
+                yield figure.metric, other if other_wins else one, item.difference.p
 
 
 def _is_better(difference: float, better: Better) -> bool:

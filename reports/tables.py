@@ -35,6 +35,7 @@ LATEX = {
     "<": "$<$",
     ">": "$>$",
 }
+WIDE = 6  # columns that fit a line
 ARROWS = {"higher": "↑", "lower": "↓"}
 PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 LATEX_SPECIAL = re.compile("|".join(map(re.escape, LATEX)))
@@ -116,6 +117,8 @@ def _markdown_row(cells: Sequence[str]) -> str:
 def latex(table: Table) -> str:
     """A table environment for booktabs; columns of plain numbers are siunitx's.
 
+    One of more than WIDE columns is scaled to the line, which takes graphicx.
+
     Its label is `tab:NAME`.
     """
     kinds = ["l"]
@@ -138,6 +141,9 @@ def latex(table: Table) -> str:
         position_float="centering",
     )
     notes = [rf"\par\footnotesize {tex(note)}" for note in table.notes]
+    if len(kinds) > WIDE:
+        text = text.replace(r"\begin{tabular}", "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}")
+        text = text.replace(r"\end{tabular}", "\\end{tabular}}")
     return text.replace(r"\end{table}", "\n".join([*notes, r"\end{table}"]))
 
 
@@ -176,6 +182,7 @@ def document(tables: Sequence[Table]) -> str:
         "\\documentclass{article}\n"
         "\\usepackage[a4paper,landscape,margin=1.5cm]{geometry}\n"
         "\\usepackage{booktabs}\n"
+        "\\usepackage{graphicx}\n"
         "\\usepackage{siunitx}\n"
         "\\begin{document}\n"
         "\\small\n"

@@ -565,7 +565,14 @@ def check(
 
     # A reference is made of a run that is trusted; there is nothing to check it against.
     if save is not None:
-        show(f"{gate.save(path, save)} benchmarks in {save}")
+        if against is not None:
+            raise BenchError(
+                "--save and --against do not go together.",
+                "--save checks nothing.",
+                "Give two commands.",
+            )
+        count = gate.save(path, save)
+        show(f"{count} benchmark{'s' if count != 1 else ''} in {save}")
         return
     if plan:
         planned = gate.read_reference(path)
@@ -846,6 +853,8 @@ def _what_shows(outcomes: Sequence[tuple[Benchmark, Outcome, str]]) -> str:
             standard_error = (metric.high - metric.low) / (2 * Z_INTERVAL)
             smallest = (Z_INTERVAL + Z_POWER) * math.sqrt(2) * standard_error
             parts.append(f"{figure.title} {scale_of(metric.unit) * smallest:.2g}")
+    if not parts:
+        return "limited: so few samples show no difference between two models"
     return f"limited: two models that differ by less may look alike: {', '.join(parts)}"
 
 

@@ -77,6 +77,7 @@ def report(
         terminal.note(f"warning: {remark}")
     for file in files:
         show(str(file))
+    terminal.note(f"to look: open {out / 'index.html'}")
 
 
 @app.command()
@@ -91,11 +92,13 @@ def view(
     images: MovedImages = None,
 ) -> None:
     """Serve the report's page from run folders, also while a run goes on. Ctrl-C ends it."""
+    from bench import terminal
     from reports.live import LiveView, server_of
 
     reopened = partial(reopen, data=data, images=images)
     server, address = server_of(LiveView(runs, reopened), port)
     show(address)
+    terminal.note("Ctrl-C ends it.")
     with server:
         try:
             server.serve_forever()

@@ -48,7 +48,7 @@ def fetch(benchmark: str) -> Path:
             f"The hub has no data for '{benchmark}'.",
             f"--data hub serves {' and '.join(REPOSITORIES)}.",
             "Lay the official files out in a folder and pass it with --data DIR "
-            "(the README shows the layout).",
+            "(docs/benchmarks.md shows the layout).",
         )
     root = cache_root() / benchmark
     newest = root / "newest"
@@ -67,7 +67,7 @@ def fetch(benchmark: str) -> Path:
             f"{REPOSITORIES[benchmark]} could not be downloaded from the hub.",
             f"{type(error).__name__}: {_first_line(error)}",
             "Check the network, HF_ENDPOINT and HF_TOKEN; or get the official files on another "
-            "machine and pass their folder with --data DIR (the README shows the layout).",
+            "machine and pass their folder with --data DIR (docs/benchmarks.md shows the layout).",
         ) from error
     return root / revision
 

@@ -56,7 +56,6 @@ class Checkpoint:
         self.folder, self.remote_code = folder, remote_code
         self.config = read_config(folder, remote_code)
         self.processor = read_processor(folder, self.config, remote_code)
-        _check_image_token(folder, self.config, self.processor)
 
     def fingerprint(self) -> str:
         """One sha256 over its weights."""
@@ -419,18 +418,6 @@ def _processor_class(folder: Path, config: Any) -> Any:
         if hasattr(transformers, class_name):
             return getattr(transformers, class_name)
     return PROCESSOR_MAPPING.get(type(config), None)
-
-
-def _check_image_token(folder: Path, config: Any, processor: Any) -> None:
-    """Raises ModelError if the model looks for another token than the processor writes."""
-    sought = getattr(config, "image_token_id", None)
-    written = getattr(processor, "image_token_id", None)
-    if isinstance(sought, int) and isinstance(written, int) and sought != written:
-        raise ModelError(
-            f"The files in {folder} do not fit together.",
-            f"config.json's token for an image is {sought}, and the processor writes {written}.",
-            "Get config.json and the tokenizer again from one revision of the source.",
-        )
 
 
 def _complete_processor(processor: Any, settings: dict[str, Any], config: Any) -> None:

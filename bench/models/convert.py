@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from bench.errors import ModelError
+from bench.files import folder_of_its_own
 from bench.models import checkpoints
 from bench.models.generation_config import GENERATION_CONFIG, without_search
 from bench.models.hf import HFModel
@@ -25,7 +26,8 @@ def convert(source: str, target: Path, base: str | None = None) -> None:
         base: The base of a LoRA of LLaVA's own code, if not the one that it names.
 
     Raises:
-        ModelError: `source` needs no conversion, or `target` is not empty.
+        ModelError: `source` needs no conversion.
+        StoreError: `target` is not empty.
     """
     model = HFModel(source, {"device": "cpu", "base": base})
     if not isinstance(model.checkpoint, LlavaCheckpoint) and model.adapter is None:
@@ -34,10 +36,11 @@ def convert(source: str, target: Path, base: str | None = None) -> None:
             "Its config.json has no mm_vision_tower, and no +ADAPTER was given.",
             "Use it as it is.",
         )
-    if target.exists() and any(target.iterdir()):
-        raise ModelError(
-            f"{target} is not empty.", "A checkpoint would mix with it.", "Name a new folder."
-        )
+    with folder_of_its_own(target, f"{source} {base}"):
+        _write(model, target)
+
+
+def _write(model: HFModel, target: Path) -> None:
     # A conversion changes the layout and nothing else.
     settings = checkpoints.read_settings(model.folder / "config.json")
     dtype_name = settings.get("torch_dtype") or settings.get("dtype")

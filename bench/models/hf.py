@@ -275,6 +275,17 @@ class HFModel(ByProtocol):
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def _check_image_token(self, ids: Sequence[int]) -> None:
+        """Raises ModelError if the model would find no image in a prompt's ids."""
+        sought = getattr(self.config, "image_token_id", None)
+        if isinstance(sought, int) and sought not in ids:
+            raise ModelError(
+                f"The files of {self.name} do not fit together.",
+                f"The model looks for an image at token {sought} (config.json), and its processor "
+                "writes other ones.",
+                "Get config.json and the tokenizer again from one revision of the source.",
+            )
+
     def _prepare(self, group: Group) -> PreparedGroup:
         """The group's image and prompts, or why they cannot be asked."""
         path = group[0].path
@@ -297,10 +308,12 @@ class HFModel(ByProtocol):
                 image = read_image(path, self.protocol.orientation == "exif")
                 if self.not_served:
                     # `generate` prepares it again; here it shows whether it can be prepared.
-                    prompter.whole(prompter.prepare(image), asked[0].prompt)
+                    whole = prompter.whole(prompter.prepare(image), asked[0].prompt)
+                    self._check_image_token(whole["input_ids"][0].tolist())
                     return PreparedGroup(asked, image, failed)
-                prompts = [request.prompt for request in asked]
-                return PreparedGroup(asked, prompter.encode(image, prompts), failed)
+                encoded = prompter.encode(image, [request.prompt for request in asked])
+                self._check_image_token(encoded.ids[0])
+                return PreparedGroup(asked, encoded, failed)
             except DataError as error:
                 reason = f"{error.fact} {error.reason}"
             except (ValueError, RuntimeError, ZeroDivisionError) as error:

@@ -504,8 +504,9 @@ def score_as(
         # Which part of its benchmark a row answered stands in that file only.
         raise BenchError(
             f"{run.folder} was made of recorded answers.",
-            "Their own file says which questions they belong to.",
-            f"bench run --model replay:{record['model'].get('file')} --suite {name}",
+            "Which questions its rows answer stands in the file of answers alone.",
+            f"bench run --model replay:{record['model'].get('file')} --suite {name} "
+            f"--data {source or record['source']['data']}",
         )
     if (record.get("seeds") or 1) > 1:
         raise BenchError(
@@ -521,7 +522,7 @@ def score_as(
         None,
         source or record["source"]["data"],
         images or (recorded_images and Path(recorded_images)),
-        None,
+        record["limit"],
         run.folder.parent,
         name=record.get("name"),
     )
@@ -531,7 +532,11 @@ def score_as(
         **prepared.record,
         "model": record["model"],
         "prompt": record["prompt"],
-        "scored_from": {"benchmark": run.benchmark, "folder": str(run.folder.resolve())},
+        "scored_from": {
+            "benchmark": run.benchmark,
+            "folder": str(run.folder.resolve()),
+            "prompt": prepared.record["prompt"],
+        },
     }
     return benchmark, execute(replace(prepared, record=scored_record))
 
@@ -563,17 +568,19 @@ def recorded_questions(run: Run, benchmark: Benchmark) -> Questions:
     answered = tuple(run.store.answered_images()) if source["replayed"] else None
     images = source["images"] and Path(source["images"])
     subsets = record.get("subsets")
+    # Answers that were scored again are kept under what they were found by.
+    prompt = record.get("scored_from", {}).get("prompt") or record["prompt"]
     data = open_data(source["data"], images, benchmark.name, answered, subsets)
     questions = runner.prepare(
         benchmark,
         data,
         runner.read_samples(benchmark, data),
-        record["prompt"]["suffix"],
+        prompt["suffix"],
         benchmark.max_tokens,
         record["limit"],
         subsets,
         source.get("per_sample", False),
-        record["prompt"].get("question"),
+        prompt.get("question"),
         record.get("seeds") or 1,
     )
     if questions.sha256 != record["data"]["sha256"]:

@@ -49,7 +49,7 @@ def open_data(
         raise DataError(
             f"There is no folder {source}.",
             "--data takes 'hub', 'scenes' or a folder of official files.",
-            "Check the path; the README shows the layout.",
+            "Check the path; docs/benchmarks.md shows the layout.",
         )
     return Folder(root, images, recorded=recorded, subsets=subsets)
 

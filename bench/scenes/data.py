@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import shutil
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,14 +22,13 @@ from bench.benchmarks.objhal import REFINED_SYNONYMS
 from bench.data import pope_questions
 from bench.data.hub import cache_root
 from bench.errors import DataError, os_reason
-from bench.files import lay_out
+from bench.files import folder_of_its_own, lay_out
 from bench.language import coco_objects, english
 from bench.scenes import facts
 from bench.scenes.render import render
 from bench.scenes.world import CATEGORIES, SPLITS, Scene, scene
 
 IMAGES, PER_TYPE = 500, 60
-UNFINISHED = ".unfinished"  # in a folder that is being written
 VARIANT_IMAGES = 100  # of POPE on A-OKVQA and GQA
 MME_IMAGES = 60
 HALLUSION_SETS = 120  # pairs of scenes
@@ -64,9 +62,9 @@ def official_folder() -> Path:
 
 
 def write_new(out: Path, split: str, seed: int, count: int) -> list[Scene]:
-    """As `write`, into a new or empty folder, or one that the same command was writing when it died.
+    """As `write`, into a new or empty folder, or one in which the same command was killed.
 
-    Raises DataError if it is none of these, on an unknown split or on a full disk.
+    Raises StoreError if it is none of these, DataError on an unknown split or a full disk.
     """
     if split not in SPLITS:
         raise DataError(
@@ -74,23 +72,9 @@ def write_new(out: Path, split: str, seed: int, count: int) -> list[Scene]:
             f"Splits are {', '.join(SPLITS)}.",
             "Choose one of them.",
         )
-    asked, mark = f"{split} {seed} {count}", out / UNFINISHED
-    is_left = mark.is_file() and mark.read_text(encoding="utf-8") == asked
-    if out.exists() and not is_left and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(
-            f"{out} is not empty.",
-            "Scenes are written into a folder of their own.",
-            "Name a new folder.",
-        )
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        mark.write_text(asked, encoding="utf-8")
-        for path in sorted(out.iterdir()):
-            if path != mark:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        scenes = write(out, split, seed, count)
-        mark.unlink()
-        return scenes
+        with folder_of_its_own(out, f"scenes {split} {seed} {count}"):
+            return write(out, split, seed, count)
     except OSError as error:
         raise DataError(
             f"{out} cannot be written.",

@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bench import registry
@@ -518,18 +519,22 @@ def test_answers_to_pope_are_scored_as_repope_without_a_model(tmp_path):
     )  # fmt: skip
     assert asked.returncode == 0, asked.stderr
     done = bench("score", tmp_path, "--as", "repope")
-    assert done.returncode == 3, done.stderr
-    assert "unscored: no recorded answer" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "‡ limited to 90 of 9,000 samples" in done.stdout
     mine, own = metrics(tmp_path / "repope"), metrics(tmp_path / "pope")
     record = json.loads((tmp_path / "repope" / "run.json").read_text())
     assert record["benchmark"]["name"] == "repope"
     assert record["model"] == json.loads((tmp_path / "pope" / "run.json").read_text())["model"]
     assert record["scored_from"]["benchmark"] == "pope"
     for subset in ("random", "popular", "adversarial"):
-        assert mine["accuracy", subset]["unscored"] > 2900
-        assert mine["auc", subset]["n"] >= own["auc", subset]["n"] == 30
+        assert mine["auc", subset]["n"] == own["auc", subset]["n"] == 30
+        assert mine["accuracy", subset]["value"] == own["accuracy", subset]["value"]
+    exported = bench("export", tmp_path / "repope", "--format", "csv", "--out", tmp_path / "csv")
+    assert exported.returncode == 0, exported.stderr
+    rows = pd.read_csv(tmp_path / "csv" / "repope.csv")
+    assert rows["answer"].notna().all() and len(rows) == 90
     (tmp_path / "pope").rename(tmp_path / "elsewhere")
     again = bench("score", tmp_path / "repope")
-    assert again.returncode == 3, "it is a run of its own"
+    assert again.returncode == 0, "it is a run of its own"
     wrong = bench("score", tmp_path / "mmhal", "--as", "repope")
     assert wrong.returncode == 2 and "belongs to this benchmark" in wrong.stderr

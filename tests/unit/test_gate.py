@@ -323,3 +323,24 @@ def test_drift_without_a_common_answer_tells_nothing(good, tmp_path):
     sealed(other)
     checks, verdict = gated(other, good, drift=0.5)
     assert checks["pope, drift"].verdict == verdict == "inconclusive"
+
+
+def test_a_floor_in_percent_is_refused_and_an_example_is_shown(good, tmp_path):
+    assert bench("check", good, "--save", tmp_path / "reference.json").returncode == 0
+    margins = tmp_path / "margins.yaml"
+    words = ("check", good, "--against", tmp_path / "reference.json", "--margins", margins)
+    margins.write_text("floors: {POPE accuracy: 80}\n")
+    done = bench(*words)
+    assert done.returncode == 2 and "lies between 0 and 1" in done.stderr
+    margins.write_text("pope: {accuracy: 2}\n")
+    done = bench(*words)
+    assert done.returncode == 2 and "margins: {POPE accuracy: 0.01}" in done.stderr
+    assert "errors.pydantic.dev" not in done.stderr
+
+
+def test_saving_checks_nothing_and_says_so(good, tmp_path):
+    done = bench("check", good, "--against", good, "--save", tmp_path / "x.json")
+    assert done.returncode == 2 and "do not go together" in done.stderr
+    assert not (tmp_path / "x.json").exists()
+    missing = bench("check", good, "--against", tmp_path / "x.json")
+    assert "bench check RUN --save" in missing.stderr

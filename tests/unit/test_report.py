@@ -303,3 +303,32 @@ def test_every_column_of_the_papers_tables_is_measured_by_the_suite(tmp_path):
         assert measured and len(measured[0]) == len(table.header)
         assert all(cell.text not in ("", "–") for cell in measured[0])
         assert all("not measured" not in cell.text for cell in verdicts[0])
+
+
+def test_nothing_is_bold_that_the_differences_call_noise(tmp_path):
+    """A figure that is clear alone, but not among those of two benchmarks."""
+    right = [1, 0] * 60
+    better = [1 if number % 16 == 1 else ok for number, ok in enumerate(right)]
+    runs = []
+    for name, answers in (("a", right), ("b", better)):
+        for benchmark in ("pope", "repope"):
+            record = record_of(name, benchmark={"name": benchmark, "version": "1"})
+            own = answers if benchmark == "pope" else right
+            rows = [metric_row("accuracy", "mean", sum(own) / len(own))]
+            runs.append(pope_run(tmp_path / name / benchmark, own, record, rows))
+    done = bench("report", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out" / "tables" / "differences.csv").open() as file:
+        p = [float(row["p"]) for row in csv.DictReader(file) if row["figure"] == "POPE accuracy"]
+    bold = "**" in (tmp_path / "out" / "tables" / "pope.md").read_text()
+    assert bold == (p[0] < 0.05)
+
+
+def test_a_report_in_the_folder_of_another_leaves_none_of_its_tables(runs, tmp_path):
+    out = tmp_path / "out"
+    assert bench("report", *runs, "--out", out).returncode == 0
+    assert (out / "tables" / "differences.csv").is_file()
+    done = bench("report", runs[0], "--out", out)
+    assert done.returncode == 0 and f"to look: open {out / 'index.html'}" in done.stderr
+    assert not (out / "tables" / "differences.csv").exists()
+    assert not list((out / "figures").glob("forest.*"))

@@ -13,7 +13,7 @@ from bench.errors import StoreError
 from bench.files import append_lines, dump, read_lines
 from bench.runs.store import RunFolder, differences
 from bench.types import Answer, Metric, Request, Score, Verdict
-from tests.recorded_runs import record_of
+from tests.recorded_runs import pope_run, record_of
 
 RECORD = record_of("m", created="now", model={"name": "m", "sha": "1"})
 
@@ -180,3 +180,64 @@ def test_lines_are_canonical_json(tmp_path):
 
 def test_differences_treat_tuples_as_the_lists_json_makes_of_them():
     assert differences({"a": {"b": [1, 2]}}, {"a": {"b": (1, 2)}}) == []
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished run of four POPE questions."""
+    return RunFolder(pope_run(tmp_path / "pope", [1, 0, 1, 1]))
+
+
+@pytest.mark.parametrize("name", ["run.json", "answers.jsonl", "scores.jsonl", "metrics.json"])
+def test_a_flipped_bit_in_a_finished_run_is_told(finished, name):
+    file = finished.path / name
+    content = bytearray(file.read_bytes())
+    place = content.index(b"random") if name == "scores.jsonl" else len(content) // 2
+    content[place] ^= 1
+    file.write_bytes(content)
+    read = {
+        "run.json": finished.record,
+        "answers.jsonl": finished.answers,
+        "scores.jsonl": finished.scores,
+        "metrics.json": finished.metrics,
+    }
+    with pytest.raises(StoreError, match=r"is not (what|as it was)|not readable") as raised:
+        read[name]()
+    assert "bench score" in raised.value.remedy or "run again" in raised.value.remedy
+
+
+def test_a_finished_runs_files_may_grow_but_not_shrink(finished):
+    before = finished.answers()
+    finished.append_answers([(request("later"), Answer("yes"), None)])
+    assert finished.answers().keys() == {*before, "later"}
+    lines = finished.answers_file.read_text().splitlines(keepends=True)
+    finished.answers_file.write_text("".join(lines[:2]))
+    with pytest.raises(StoreError, match="is not what the run's figures were made from"):
+        finished.answers()
+    finished.metrics_file.unlink()
+    assert len(finished.answers()) == 2, "who means it deletes the figures"
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"key": 3, "image": "a", "text": "x"}, "key is '3'"),
+        ({"key": "k", "image": "a"}, "Field required: text"),
+        ({"key": "k", "image": "a", "text": "x", "tokens": "12"}, "valid integer: tokens"),
+        ({"key": "k", "image": "a", "text": "x", "finish": []}, "finish"),
+    ],
+)
+def test_a_row_of_another_type_is_named(store, row, words):
+    append_lines(store.answers_file, [row])
+    with pytest.raises(StoreError, match="corrupt") as raised:
+        store.answers()
+    assert words in raised.value.reason
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity"])
+def test_our_own_json_has_no_nan(store, number):
+    store.answers_file.write_text(
+        f'{{"key": "k", "image": "a", "text": "x", "seconds": {number}}}\n'
+    )
+    with pytest.raises(StoreError, match="corrupt in line 1"):
+        store.answers()

@@ -1,0 +1,102 @@
+"""Files of others that are nearly right, each of a kind that once ended in a traceback."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.errors import DataError, StoreError
+from bench.files import check_types, folder_of_its_own, read_rows, read_text
+from tests.conftest import bench
+
+FIELDS = {"id": str | int, "image": str, "names": list[str]}
+ROW = {"id": 1, "image": "a.png", "names": ["dog"], "more": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image": ["a"]}, "image of 2 is ['a']"),
+        ({"image": None}, "item 2 has no image"),
+        ({"names": "dog"}, "names of 2 is 'dog'"),
+        ({"names": ["dog", 1.5]}, "2 of names of 2 is 1.5"),
+        ({"id": True}, "of id of 2 is True"),
+    ],
+)
+def test_a_field_of_another_type_is_named_with_its_item(tmp_path, change, words):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{json.dumps(ROW)}\n{json.dumps(ROW | change)}\n")
+    with pytest.raises(DataError) as raised:
+        read_rows(file, FIELDS)
+    assert words in str(raised.value)
+
+
+def test_rows_keep_what_no_field_names_and_half_a_character_becomes_a_mark(tmp_path):
+    file = tmp_path / "rows.json"
+    file.write_text('[{"id": "x", "image": "a\\ud800.png", "names": [], "more": {"\\udfff": 1}}]')
+    (row,) = read_rows(file, FIELDS)
+    assert row == {"id": "x", "image": "a?.png", "names": [], "more": {"?": 1}}
+
+
+def test_what_is_no_utf_8_is_told(tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_bytes("käse".encode("latin-1"))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_text(file)
+    file.write_bytes("käse".encode("utf-8-sig"))
+    assert read_text(file) == "käse"
+
+
+def test_a_place_in_a_whole_is_named(tmp_path):
+    with pytest.raises(DataError) as raised:
+        check_types(dict[str, list[int]], {"1": [0, "x"]}, tmp_path / "truth.json")
+    assert "2 of 1 is 'x'" in raised.value.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chair/coco2014_chair_gt__wordnet_pos_lemma.json", {"categories": [3.5], "images": {}}),
+        (
+            "chair/coco2014_chair_gt__wordnet_pos_lemma.json",
+            {"categories": [], "images": {"1": [9]}},
+        ),
+        ("amber/relation.json", {"dog": [["puppy"]]}),
+        ("amber/relation.json", [1]),
+        ("amber/annotations.json", [{"id": [], "type": "x", "truth": "yes"}]),
+        ("amber/annotations.json", [{"id": 1, "type": {}, "truth": "yes"}]),
+        ("mmhal/mmhal-bench_answer_template.json", [{"image_id": {}}]),
+        ("hallusionbench/HallusionBench.json", [{"category": ["VD"]}]),
+    ],
+)
+def test_question_files_of_another_shape_are_refused(small_world, name, content):
+    file = small_world / name
+    before = file.read_bytes()
+    file.write_text(json.dumps(content))
+    done = bench("data", "check", small_world)
+    file.write_bytes(before)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "fault of synth-align" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world") / "d"
+    assert bench("data", "scenes", "--n", "4", "--out", folder).returncode == 0
+    return folder
+
+
+def test_a_folder_that_was_left_unfinished_is_written_again_by_the_same_command_only(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), folder_of_its_own(out, "scenes 1"):
+        (out / "half.png").write_text("half")
+        raise KeyboardInterrupt
+    with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 2"):
+        pass
+    with folder_of_its_own(out, "scenes 1"):
+        assert not (out / "half.png").exists()
+        (out / "whole.png").write_text("whole")
+    assert [file.name for file in out.iterdir()] == ["whole.png"]
+    with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 1"):
+        pass
