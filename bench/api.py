@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,7 +90,10 @@ def run(
         prepared.append(prepare(job, [], now))
     # All are checked before the first is asked, so that a mistake costs nothing.
     check_jobs(prepared)
-    return [Run(execute(item).folder) for item in prepared]
+    with warnings.catch_warnings():
+        # Libraries address these to the developers who call them, not to our users.
+        warnings.simplefilter("ignore", FutureWarning)
+        return [Run(execute(item).folder) for item in prepared]
 
 
 def compare(

@@ -97,7 +97,12 @@ AskedOf = Callable[[str], Mapping[str, Asked]]  # a benchmark's samples by id
 
 
 Verdict = Literal["passed", "failed", "inconclusive"]
-MARKS: dict[Verdict, str] = {"failed": "FAIL", "inconclusive": "????", "passed": "pass"}
+SAID: dict[Verdict, str] = {
+    "failed": "failed",
+    "inconclusive": "open: the samples cannot tell",
+    "passed": "passed",
+}
+MARKS: dict[Verdict, str] = {"failed": "FAIL", "inconclusive": "open", "passed": "pass"}
 
 
 @dataclass(frozen=True)
@@ -538,7 +543,13 @@ def as_text(checks: Sequence[Check]) -> str:
     for item in sorted(checks, key=lambda item: order.index(item.verdict)):
         lines.append(f"{MARKS[item.verdict]}  {item.name}: {item.detail}")
         lines += [f"        {sample}" for sample in item.worst]
-    return "\n".join(lines)
+    counts = [f"{number} {SAID[verdict]}" for verdict, number in _counts(checks).items() if number]
+    return "\n".join([*lines, "", f"{outcome(checks)}: {', '.join(counts)}"])
+
+
+def _counts(checks: Sequence[Check]) -> dict[Verdict, int]:
+    verdicts = [item.verdict for item in checks]
+    return {verdict: verdicts.count(verdict) for verdict in MARKS}
 
 
 def outcome(checks: Sequence[Check]) -> Verdict:
@@ -647,7 +658,7 @@ def plan(references: Mapping[str, Reference], margins: Margins, points: float | 
         margins: The margins; a figure without one has its benchmark's.
         points: One margin for all fractions, in percentage points; None for each figure's own.
     """
-    rows = [["figure", "margin", "shown by", "samples there are"]]
+    rows = [["figure", "margin", "samples needed", "samples there are"]]
     for reference in references.values():
         for figure in figures_of(reference):
             item = paired(figure, reference.scores, reference.scores)

@@ -243,7 +243,6 @@ def run(
         load_model,
         prepare,
         usual_folder,
-        without_url_secrets,
     )
 
     terminal.set_verbosity(verbose - quiet)
@@ -349,7 +348,7 @@ def run(
     fault: BenchError | None = None
     for item in prepared:
         try:
-            outcomes.append((item.job.benchmark, execute(item), without_url_secrets(model)))
+            outcomes.append((item.job.benchmark, execute(item), _shown_name(model)))
         except BenchError as error:
             # What is finished is shown all the same.
             fault = error
@@ -733,15 +732,23 @@ def convert(
 @app.command("list")
 @reports_errors
 def list_(
-    what: Annotated[str, typer.Argument(help="models, suites, judges, rewards, recipes or runs.")],
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="models, suites, judges, rewards, recipes or runs.", show_default=False
+        ),
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where runs lie.")] = Path("runs"),
     json: Json = False,
 ) -> None:
     """List what there is to choose from."""
-    from bench.cli.listing import listing
+    from bench.cli.listing import KINDS, listing
     from bench.files import indented
     from bench.text_tables import remark
 
+    if what is None:
+        show("\n".join(f"bench list {kind}" for kind in KINDS))
+        return
     rows = listing(what, folder)
     if json:
         objects = [{"name": name, "what": text} for name, text in rows]
@@ -789,6 +796,21 @@ def _bill(tokens: tuple[int, int], prices: tuple[float, float] | None) -> str:
         return text
     cost = (read * prices[0] + generated * prices[1]) / 1e6
     return f"{text}: {cost:.2f}"
+
+
+def _shown_name(model: str) -> str:
+    """What tables call the model of a command: of a folder or file its last part."""
+    from bench.runs.jobs import without_url_secrets
+
+    kind, mark, rest = model.partition("replay:")
+    prefix, paths = (mark, [rest]) if mark and not kind else ("", [model])
+    if not Path(paths[0]).exists():
+        paths = paths[0].split("+")
+    names = []
+    for path in paths:
+        is_local = Path(path).exists()
+        names.append(Path(path).resolve().name if is_local else without_url_secrets(path))
+    return prefix + "+".join(names)
 
 
 def _model_of(run: Run) -> str:
@@ -892,5 +914,8 @@ def _show(
         # A run of thousands may have as many reasons.
         for reason, count in reasons[:SHOWN_REASONS]:
             terminal.note(f"{benchmark.name}: {count} unscored: {reason}")
+        rest = sum(count for _, count in reasons[SHOWN_REASONS:])
+        if rest:
+            terminal.note(f"{benchmark.name}: {rest} unscored for reasons like these")
         if benchmark.judged and "not judged" in outcome.unscored:
             terminal.note(f"To judge them: bench judge {outcome.folder} --judge openai:MODEL")

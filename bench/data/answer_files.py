@@ -320,6 +320,20 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def _refuse_one_object(path: Path, text: str) -> None:
+    """Raises ModelError if the text is a single object over several lines, in no known layout."""
+    try:
+        content = parse_json(text)
+    except ValueError:  # JSON lines
+        return
+    if "\n" in text.strip():
+        raise ModelError(
+            f"{path} holds no list of answers.",
+            f"It is one JSON object with the keys {', '.join(map(str, content))[:200]}.",
+            "Name the file that holds the answers.",
+        )
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The items of the file. Raises ModelError naming what the file is if it has none."""
     try:
@@ -339,6 +353,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             rows = _rows_of_object(path, text)
             if rows is not None:
                 return rows
+            _refuse_one_object(path, text)
         header = text.partition("\n")[0]
         delimiter = max(DELIMITERS, key=header.count)
         if start not in ("{", "[") and delimiter in header and path.suffix != ".jsonl":

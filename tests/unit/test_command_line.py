@@ -140,3 +140,21 @@ def test_a_table_shows_tags_in_names_as_they_are(capsys):
     shown = capsys.readouterr().out
     for text in ("[/title] · m[/]", "[/x]", "[red]y", "\\u001b[2J", "a[bold]"):
         assert text in shown
+
+
+def test_a_folders_last_part_names_the_model_in_tables(tmp_path):
+    from bench.cli.main import _shown_name
+
+    (tmp_path / "a+b" / "model").mkdir(parents=True)
+    (tmp_path / "lora").mkdir()
+    assert _shown_name(f"{tmp_path}/a+b/model") == "model"
+    assert _shown_name(f"llava+{tmp_path}/lora") == "llava+lora"
+    assert _shown_name(f"replay:{tmp_path}/lora") == "replay:lora"
+    assert _shown_name("openai:m@http://u:secret@h:1/v1?k=s") == "openai:m@http://h:1/v1"
+    assert _shown_name("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_a_list_of_nothing_names_what_there_is():
+    done = bench("list")
+    assert done.returncode == 0
+    assert "bench list models\n" in done.stdout and "bench list runs" in done.stdout

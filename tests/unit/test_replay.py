@@ -616,3 +616,11 @@ def test_a_few_second_rows_do_not_take_the_answers_of_others(tmp_path):
     rows.append(rows[0] | {"response": "No"})
     given, _, summary = match(write(tmp_path / "a.jsonl", rows), samples)
     assert set(given.values()) == {"Yes"} and summary["duplicates"]["count"] == 1
+
+
+def test_one_object_without_answers_is_not_called_corrupt(tmp_path):
+    file = tmp_path / "figures.json"
+    file.write_text(json.dumps({"chair_s": 0.5, "predictions_file": "x.jsonl"}, indent=2))
+    with pytest.raises(ModelError, match="holds no list of answers") as raised:
+        answers(file, SPLITS)
+    assert "chair_s, predictions_file" in raised.value.reason
