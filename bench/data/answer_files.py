@@ -139,6 +139,12 @@ def read_answer_file(
         ModelError: It is another kind of file, or no field can be the answer.
     """
     rows = [_flat(row) for row in _rows(path)]
+    if not rows:
+        raise ModelError(
+            f"{path} holds no answer.",
+            "Its list is empty.",
+            "Name the file that holds the answers.",
+        )
     fields = _common_fields(rows)
     for option, name in (("--answer-field", answer_field), ("--question-field", question_field)):
         if name is not None and name not in fields:

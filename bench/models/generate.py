@@ -9,7 +9,8 @@ import copy
 import math
 import random
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -139,7 +140,8 @@ def _generate_batch(
         output = _by_code(model, arguments, prompt_length)
         wants_probabilities = wants_probabilities and bool(getattr(output, "logits", None))
     else:
-        output = model.model.generate(**arguments)
+        with told_by_the_model(model.name):
+            output = model.model.generate(**arguments)
     # `generate` returns prompt and answer in one row.
     sequences = output if isinstance(output, torch.Tensor) else output.sequences
     rows = sequences[:, prompt_length:].tolist()
@@ -244,6 +246,20 @@ def to_device(value: torch.Tensor, network: Any) -> torch.Tensor:
     if value.is_floating_point():
         return value.to(network.device, network.dtype)
     return value.to(network.device)
+
+
+@contextmanager
+def told_by_the_model(name: str) -> Iterator[None]:
+    """What a model of transformers refuses in what its own processor made becomes a ModelError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ModelError(
+            f"{name} refuses what its processor made of an image and a question.",
+            one_line(error),
+            "Its files do not fit together: get config and processor again from one revision of "
+            "the source.",
+        ) from error
 
 
 def _until_end(tokens: list[int], eos: frozenset[int], padding: int | None) -> list[int]:

@@ -28,7 +28,7 @@ from transformers.cache_utils import DynamicLayer
 from bench.models.contrast import contrasted, distorted, implausible
 from bench.models.conversations import Encoded, common_prefix
 from bench.models.decoding import GREEDY, Decoding
-from bench.models.generate import draw, to_device, yes_no_probabilities
+from bench.models.generate import draw, to_device, told_by_the_model, yes_no_probabilities
 
 PREFIX, NOBODY = 0, -1
 FULL = "full_attention"  # transformers' name for a layer without a window
@@ -203,7 +203,11 @@ def encode_prefix(model: Any, image: Encoded, length: int) -> Prefix:
     cache = DynamicCache()
     # Only keys and values are wanted, no logits.
     last = torch.tensor([length - 1], device=model.device)
-    with _last_layer_at(model, last), _without_unread_layer(model):
+    with (
+        told_by_the_model(str(model.name_or_path)),
+        _last_layer_at(model, last),
+        _without_unread_layer(model),
+    ):
         model.model(input_ids=ids, **inputs, **types, past_key_values=cache, use_cache=True)
     return Prefix(cache, length, next_position)
 

@@ -624,3 +624,10 @@ def test_one_object_without_answers_is_not_called_corrupt(tmp_path):
     with pytest.raises(ModelError, match="holds no list of answers") as raised:
         answers(file, SPLITS)
     assert "chair_s, predictions_file" in raised.value.reason
+
+
+def test_an_empty_list_holds_no_answer(tmp_path):
+    file = tmp_path / "empty.json"
+    file.write_text('{"predictions": []}')
+    with pytest.raises(ModelError, match=r"holds no answer|has no answer"):
+        answers(file, SPLITS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from bench.data.images import read_image
 from bench.errors import ModelError
 from bench.models.hf import SERVED, HFModel
 from bench.types import Answer, Request
-from tests.conftest import draw
+from tests.conftest import ROOT, bench, draw
 
 QUESTIONS = [
     f"Is there a {item} in the image?" for item in ("dog", "cat", "car", "pizza", "wine glass")
@@ -241,3 +243,30 @@ def test_tokens_are_drawn_as_often_as_the_model_says(tiny, tmp_path):
     assert (
         chisquare([*seen, rest[0]], [*(expected[text] for text in common), rest[1]]).pvalue > 1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("config.json", {"image_token_index": 5}, "do not fit together"),
+        (
+            "processor_config.json",
+            {
+                "image_processor": {
+                    "image_processor_type": "CLIPImageProcessor",
+                    "crop_size": {"height": 96, "width": 96},
+                    "size": {"shortest_edge": 96},
+                }
+            },
+            "refuses what its processor",
+        ),
+    ],
+)
+def test_files_of_two_checkpoints_are_told(tmp_path, file, change, words):
+    """Each file is right, and together they are not."""
+    folder = shutil.copytree(ROOT / "bench" / "scenes" / "llava-tiny", tmp_path / "mixed")
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(content | change))
+    options = ("--suite", "pope", "--data", "scenes", "--limit", "2", "--out", tmp_path / "out")
+    done = bench("run", "--model", folder, *options)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
