@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench import registry
 from bench.errors import BenchError, StoreError, UnknownNameError
+from bench.runs.caveats import decoding_of
 from bench.runs.run import Run, find_runs
 
 KINDS = ("suites", "models", "judges", "rewards", "recipes", "runs")
@@ -76,6 +77,14 @@ def _runs(folder: Path) -> Listing:
 def _about(run: Run) -> str:
     try:
         state = "scored" if run.finished else "unfinished"
-        return f"{run.benchmark} · {run.model} · {run.record['created']} · {state}"
+        parts = [run.benchmark, run.model]
+        decoding = decoding_of(run.record)
+        if decoding:
+            parts.append(decoding)
+        if run.record.get("subsets"):
+            parts.append(", ".join(run.record["subsets"]))
+        if run.record.get("limit") is not None:
+            parts.append(f"limit {run.record['limit']}")
+        return " · ".join([*parts, run.record["created"], state])
     except (BenchError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         return f"unreadable run.json ({type(error).__name__})"

@@ -17,6 +17,7 @@ from bench.files import dump
 
 SEALED = ("run.json", "answers.jsonl", "verdicts.jsonl", "scores.jsonl")
 FILES, OWN = "files", "sha256"  # keys of metrics.json
+PARTS = ((FILES, dict), ("metrics", list))
 MEANT = "start the run's command or `bench score` again, which makes the figures anew"
 
 
@@ -44,7 +45,10 @@ def contents_of(folder: Path) -> dict[str, bytes]:
 
 def check_seal(file: Path, content: Any) -> dict[str, Any]:
     """The content of metrics.json if it is as it was written. Raises StoreError if it is not."""
-    if not has_digest(content):
+    has_parts = has_digest(content)
+    for name, kind in PARTS:
+        has_parts = has_parts and isinstance(content.get(name), kind)
+    if not has_parts:
         raise StoreError(
             f"{file} is not as it was written.",
             "Its digest is of other content, or it is of an earlier version, which kept none.",
@@ -86,11 +90,13 @@ def has_digest(content: Any) -> bool:
     if not isinstance(content, dict) or OWN not in content:
         return False
     rest = {name: value for name, value in content.items() if name != OWN}
-    return bool(content[OWN] == _own_digest(rest))
+    digest = _own_digest(rest)
+    return digest is not None and bool(content[OWN] == digest)
 
 
-def _own_digest(content: Mapping[str, Any]) -> str:
+def _own_digest(content: Mapping[str, Any]) -> str | None:
+    """None of what we never write."""
     try:
         return hashlib.sha256(dump(content).encode()).hexdigest()
-    except ValueError:  # NaN, which we never write
-        return ""
+    except (ValueError, RecursionError):  # NaN, or nested without end
+        return None

@@ -379,7 +379,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """
     a, b = flatten(old), flatten(new)
     changed = []
-    for key in sorted(a.keys() | b.keys()):
+    # The model's name says more than the digests of its files.
+    for key in sorted(a.keys() | b.keys(), key=lambda key: (key != "model.name", key)):
         # A server that was down says nothing of its model; that makes it no other model.
         if key.startswith(SERVED) and None in (_served(old), _served(new)):
             continue

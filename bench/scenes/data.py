@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
+import stat
+import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +30,7 @@ from bench.language import coco_objects, english
 from bench.scenes import facts
 from bench.scenes.render import render
 from bench.scenes.world import CATEGORIES, SPLITS, Scene, scene
+from bench.terminal import note
 
 IMAGES, PER_TYPE = 500, 60
 VARIANT_IMAGES = 100  # of POPE on A-OKVQA and GQA
@@ -57,8 +61,24 @@ def official_folder() -> Path:
     target = cache_root() / "scenes" / version
     # Any change of the world's code is another world.
     if not target.is_dir():
-        lay_out(target, lambda folder: write(folder, "test", 0, IMAGES))
+        try:
+            lay_out(target, lambda folder: write(folder, "test", 0, IMAGES))
+        except OSError as error:
+            target = _own_temporary_folder() / "scenes" / version
+            note(
+                f"{cache_root()} cannot be written ({os_reason(error)}): the scenes are in {target}"
+            )
+            lay_out(target, lambda folder: write(folder, "test", 0, IMAGES))
     return target
+
+
+def _own_temporary_folder() -> Path:
+    """A folder among the temporary ones that nobody else can write, the same for each command."""
+    folder = Path(tempfile.gettempdir()) / f"synth-align-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    state = folder.lstat()
+    is_own = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid()
+    return folder if is_own and not state.st_mode & 0o022 else Path(tempfile.mkdtemp())
 
 
 def write_new(out: Path, split: str, seed: int, count: int) -> list[Scene]:

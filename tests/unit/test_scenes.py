@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from itertools import combinations
 from pathlib import Path
@@ -374,3 +375,14 @@ def test_names_bring_back_their_scenes():
     assert isinstance(facts.scene_of("scene_test_0_000001.png").context, Context)
     with pytest.raises(ValueError, match="not the picture of a scene"):
         facts.scene_of("scene_test_0.png")
+
+
+def test_a_home_that_cannot_be_written_costs_no_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", "/proc/nowhere")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    words = ("--suite", "pope", "--data", "scenes", "--limit", "2", "--out", tmp_path / "out")
+    done = bench("run", "--model", "llava-tiny", *words)
+    assert done.returncode == 0, done.stderr
+    assert "/proc/nowhere/synth-align cannot be written" in done.stderr
+    assert str(tmp_path / f"synth-align-{os.getuid()}") in done.stderr
