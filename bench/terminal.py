@@ -6,6 +6,7 @@ import errno
 import functools
 import io
 import os
+import re
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ OF_THE_SYSTEM = frozenset(
         *(errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
     }
 )
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
 INTERNAL_ERROR = 70  # as in BSD's sysexits
 
 
@@ -189,7 +191,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             _write_no_more()
             raise typer.Exit(CLOSED_PIPE) from error
         except Exception as error:
-            refusal = _refusal_of_the_system(error) if isinstance(error, OSError) else None
+            of_the_system = _as_os_error(error)
+            refusal = None if of_the_system is None else _refusal_of_the_system(of_the_system)
             if refusal is not None:
                 show_error(refusal)
                 raise typer.Exit(2) from error
@@ -222,6 +225,15 @@ def _flushed_output() -> Iterator[None]:
         yield
     finally:
         sys.stdout.flush()
+
+
+def _as_os_error(error: Exception) -> OSError | None:
+    """The system's error that this one is, or that a library has put into words; None if none."""
+    if isinstance(error, OSError):
+        return error
+    # safetensors: "I/O error: No space left on device (os error 28)"
+    said = OS_ERROR.search(str(error))
+    return OSError(int(said[1]), os.strerror(int(said[1]))) if said else None
 
 
 def _refusal_of_the_system(error: OSError) -> BenchError | None:

@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,19 +51,29 @@ def run(words: Sequence[str], seconds: int = SECONDS) -> Outcome:
 
 def in_child(command: Callable[[], None], seconds: int = SECONDS) -> Outcome:
     """Runs a function in a child; what it raises beside SystemExit is written as a traceback."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start, here = time.monotonic(), _memory()
-        child = os.fork()
-        if child == 0:
-            _become(command, out.fileno(), err.fileno(), seconds, here)
-        _, status, usage = os.wait4(child, 0)
-        texts = []
-        for file in (out, err):
-            file.seek(0)
-            texts.append(file.read().decode(errors="backslashreplace"))
-        memory = max(0, usage.ru_maxrss * 1024 - here)
-        code = os.waitstatus_to_exitcode(status)
-        return Outcome(code, texts[0], texts[1], time.monotonic() - start, memory)
+    start, here = time.monotonic(), _memory()
+    # Pipes and no files: what a child says is not bound by the limits that it gets.
+    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        _become(command, out_end, err_end, seconds, here)
+    texts: dict[int, str] = {}
+    readers = []
+    for source, end in ((out, out_end), (err, err_end)):
+        os.close(end)
+        readers.append(threading.Thread(target=_read_all, args=(source, texts)))
+        readers[-1].start()
+    _, status, usage = os.wait4(child, 0)
+    for reader in readers:
+        reader.join(SECONDS)
+    memory = max(0, usage.ru_maxrss * 1024 - here)
+    code = os.waitstatus_to_exitcode(status)
+    return Outcome(code, texts[out], texts[err], time.monotonic() - start, memory)
+
+
+def _read_all(source: int, texts: dict[int, str]) -> None:
+    with os.fdopen(source, "rb") as pipe:
+        texts[source] = pipe.read().decode(errors="backslashreplace")
 
 
 def _become(command: Callable[[], None], out: int, err: int, seconds: int, here: int) -> None:

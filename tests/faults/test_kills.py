@@ -7,7 +7,6 @@ end as if nothing had been.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -20,16 +19,12 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import bench
 from tests.faults import forked
-from tests.original_format import write_original
-from tests.tiny_pipelines import recipe_in
+from tests.faults.commands import COMMANDS, ended, make_base, prepare
 
 pytestmark = pytest.mark.slow
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 SECONDS = 240
-# What differs from one undisturbed end to the next.
-TIMES = ("created", "seconds", "sessions", "environment", "command", "date")
 
 
 class Changes:
@@ -113,86 +108,9 @@ def torn(folder: Path, since: int, rng: random.Random) -> None:
         os.truncate(file, size - rng.randrange(1, len(last) + 1))
 
 
-def ended(folder: Path) -> dict[str, Any]:
-    """What a command left, without times; of pictures and weights that they are there."""
-    left: dict[str, Any] = {}
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        if not file.is_file() or name.endswith((".lock", ".tmp")):
-            continue
-        if name.startswith("scenes/"):
-            left[name] = file.read_bytes()
-        elif name.endswith(".jsonl"):
-            lines = [timeless(json.loads(line)) for line in file.read_text().splitlines()]
-            left[name] = lines
-        elif name.endswith("metrics.json"):
-            left[name] = json.loads(file.read_text())["metrics"]
-        elif name.endswith(".json"):
-            left[name] = timeless(json.loads(file.read_text()))
-        elif name.endswith((".csv", ".safetensors", ".tex", ".md")) and "align" not in str(folder):
-            left[name] = file.read_bytes()
-        else:
-            left[name] = "there"
-    return left
-
-
-def timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: timeless(item) for key, item in value.items() if key not in TIMES}
-    return list(map(timeless, value)) if isinstance(value, list) else value
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """What the commands work on: a run, another one, a reference."""
-    folder = tmp_path_factory.mktemp("base")
-    suite = ("--suite", "pope,mmhal,chair", "--data", "scenes", "--limit", "12")
-    for name in ("llava-tiny", "llava-tiny-b"):
-        assert bench("run", "--model", name, *suite, "--out", folder / name).returncode == 0
-    assert (
-        bench("check", folder / "llava-tiny", "--save", folder / "reference.json").returncode == 0
-    )
-    write_original(folder / "original")
-    return folder
-
-
-COMMANDS: dict[str, tuple[str, ...]] = {
-    "run": (
-        "run", "--model", "llava-tiny", "--suite", "pope,mmhal,chair", "--data", "scenes",
-        "--limit", "12", "--out", "{here}/runs",
-    ),
-    "judge": ("judge", "{here}/llava-tiny", "--judge", "grounding:llava-tiny"),
-    "score": ("score", "{here}/llava-tiny"),
-    "report": ("report", "{here}/llava-tiny", "{here}/llava-tiny-b", "--out", "{here}/report"),
-    "export": ("export", "{here}/llava-tiny", "--format", "csv", "--out", "{here}/csv"),
-    "save": ("check", "{here}/llava-tiny", "--save", "{here}/saved.json"),
-    "scenes": ("data", "scenes", "--n", "6", "--out", "{here}/scenes"),
-    "convert": ("convert", "{here}/original/llava", "{here}/converted"),
-    "align": ("align", "{here}/recipe.yaml", "--out", "{here}/align"),
-}  # fmt: skip
-
-
-def prepare(base: Path, here: Path, name: str) -> Callable[[], None]:
-    """The command on a copy of what it works on."""
-    shutil.copytree(base, here)
-    if name == "align":
-        recipe_in(
-            here,
-            "scenes-tiny.yaml",
-            prompts={"count": 6, "per_prompt": 2},
-            responses={"samples": 2},
-            preferences={"margin": 0.0},
-            dpo={"batch": 2},
-            evaluate={"suite": ["pope"], "limit": 6},
-        ).rename(here / "recipe.yaml")
-    words = tuple(word.format(here=here) for word in COMMANDS[name])
-
-    def command() -> None:
-        from bench.cli.main import app
-
-        app(list(words))
-
-    return command
+    return make_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from safetensors import SafetensorError
 
 from bench import terminal
 from bench.cli.lmms_words import decoding_options, model_options
@@ -158,3 +159,15 @@ def test_a_list_of_nothing_names_what_there_is():
     done = bench("list")
     assert done.returncode == 0
     assert "bench list models\n" in done.stdout and "bench list runs" in done.stdout
+
+
+def test_what_a_library_says_of_a_full_disk_is_no_fault_of_ours(monkeypatch, tmp_path):
+    """safetensors raises no OSError."""
+
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+
+    monkeypatch.setattr("bench.models.convert.convert", full)
+    done = bench("convert", "llava-tiny", tmp_path / "out")
+    assert done.returncode == 2 and "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
