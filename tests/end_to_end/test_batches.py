@@ -104,6 +104,7 @@ def test_a_batch_whose_replies_were_half_recorded_is_read_again(tmp_path, at_onc
         file = tmp_path / "run" / "pope" / "answers.jsonl"
         lines = file.read_text().splitlines(keepends=True)
         file.write_text("".join(lines[:2]) + lines[2][:25])
+        (file.parent / "metrics.json").unlink()
         batches = tmp_path / "run" / "pope" / "batches.jsonl"
         batches.write_text(batches.read_text().splitlines(keepends=True)[0])
         done = run(server.url, tmp_path / "run", "--batch")

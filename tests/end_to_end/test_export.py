@@ -163,6 +163,7 @@ def test_what_is_pushed_is_a_data_set_and_runs_with_the_same_figures(
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [f"{hub.url}/datasets/us/runs"]
     monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.url)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
     assert hub.visibility == {"us/runs": "private"}
     rows = load_dataset("us/runs", "pope", split="test")
     assert len(rows) == 30

@@ -1,6 +1,6 @@
 """Times the board and the report over runs of 9,000 answers each, made from one real run with answers flipped.
 
-    python tests/speed/report.py RUN [--runs 20]
+    python -m tests.speed.report RUN [--runs 20]
 
 RUN is a folder with a finished run of POPE. The board of all runs is timed cold, with every pair's bootstrap against
 the first (`bench compare`); then the report of two runs with its page.
@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.recorded_runs import sealed
+
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = [sys.executable, "-c", "from bench.cli.main import app; app()"]
 
@@ -34,6 +36,7 @@ def copies(source: Path, folder: Path, count: int) -> list[Path]:
             if rng.random() < 0.02:
                 row["values"]["correct"] = not row["values"]["correct"]
         (target / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        sealed(target)
         copied.append(target.parent)
     return copied
 
