@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -215,14 +215,14 @@ def _make(
         # An input that was edited by hand would make an artifact that its manifest denies.
         for artifact in inputs.values():
             check(artifact)
-        started = time.perf_counter()
-        with _file_errors(name):
+        with _file_errors(name), _timed(out / f".{folder.name}.seconds") as spent:
             folder.mkdir(exist_ok=True)
             folders = {source: artifact.folder for source, artifact in inputs.items()}
             counts = stage.run(settings, folders, folder, seed)
-        _check_keys(folder)
-        digests = {file.relative_to(folder).as_posix(): sha256_of(file) for file in _files(folder)}
-        seconds = round(time.perf_counter() - started, 1)
+            _check_keys(folder)
+            files = _files(folder)
+            digests = {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
+            seconds = round(spent(), 1)
         manifest = {
             **identity,
             "counts": counts,
@@ -236,6 +236,30 @@ def _make(
     counted = ", ".join(f"{what} {number}" for what, number in counts.items())
     report(f"{name}: {counted}; {seconds:.0f} s, {folder}")
     return Artifact(folder, manifest)
+
+
+@contextmanager
+def _timed(file: Path) -> Iterator[Callable[[], float]]:
+    """Gives the seconds that a stage has taken, those of sessions that were stopped included.
+
+    The file keeps them from one session to the next; a kill loses those of its session.
+    """
+    try:
+        before = float(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = 0.0
+    started = time.perf_counter()
+
+    def spent() -> float:
+        return before + time.perf_counter() - started
+
+    try:
+        yield spent
+    except BaseException:
+        with suppress(OSError):  # on a full disk the stage's own error is told
+            file.write_text(str(spent()), encoding="utf-8")
+        raise
+    file.unlink(missing_ok=True)
 
 
 def _check_keys(folder: Path) -> None:

@@ -226,7 +226,11 @@ def test_a_stage_stopped_in_its_middle_goes_on_to_the_same_artifact(small, tmp_p
     with file_size_limit(finished.stat().st_size // 2), refused:
         pipeline.align(recipe, copy, print)
     assert not list(copy.glob(f"{stage}-*/manifest.json"))
+    for file in copy.glob(f".{stage}-*.seconds"):
+        file.write_text("5000")  # as if the stopped session had been long
     artifacts = pipeline.align(recipe, copy, print)
+    assert 5000 < artifacts[stage].manifest["seconds"] < 6000
+    assert not list(copy.glob(".*.seconds"))
     for name in ("images", "responses", "rewards", "preferences"):
         first = json.loads(
             (next(out.glob(f"{artifacts[name].folder.name}")) / "manifest.json").read_text()
