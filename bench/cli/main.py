@@ -239,11 +239,13 @@ def run(
         check_jobs,
         execute,
         judge_for,
+        lacks_images,
         limits_of,
         load_model,
         prepare,
         usual_folder,
     )
+    from bench.runs.runner import no_images
 
     terminal.set_verbosity(verbose - quiet)
     trackers = words_of(track) if track is not None else []
@@ -332,7 +334,10 @@ def run(
             tags,
         )
         try:
-            prepared.append(prepare(job, sys.argv[1:], now))
+            item = prepare(job, sys.argv[1:], now)
+            if word not in names and lacks_images(item):
+                raise no_images(benchmark, item.questions)
+            prepared.append(item)
         except DataError as error:
             # Of a suite, what can be measured is.
             if word in names:

@@ -344,15 +344,24 @@ def check_jobs(jobs: Sequence[Prepared]) -> None:
             store.check_space(len(questions.requests))
             if store.record_file.exists():
                 store.check_same(prepared.record)
+        if lacks_images(prepared):
+            raise runner.no_images(job.benchmark, questions)
         answered = store.answers().keys()
         if any(request.key not in answered for request in questions.requests):
-            if job.model.reads_images and all(r.path is None for r in questions.requests):
-                raise runner.no_images(questions)
             try_once(job.model)
         if job.benchmark.judged and job.judge is not None:
             judged = store.verdicts(runner.judge_digest(job.judge.describe()))
             if any(sample.id not in judged for sample in questions.samples):
                 try_once(job.judge)
+
+
+def lacks_images(prepared: Prepared) -> bool:
+    """Whether there is something to ask and not one of its images was found."""
+    job, requests = prepared.job, prepared.questions.requests
+    if not job.model.reads_images or any(request.path is not None for request in requests):
+        return False
+    answered = prepared.store.answers().keys()
+    return any(request.key not in answered for request in requests)
 
 
 def begin_batches(prepared: Sequence[Prepared]) -> None:
@@ -401,6 +410,8 @@ def execute(prepared: Prepared) -> Outcome:
                 "question about an image is asked once"
             )
         _begin_batches(prepared)
+        if lacks_images(prepared):
+            raise runner.no_images(job.benchmark, questions)
         with progress_bar(f"{name}: asking", asked) as progress:
             unanswered = runner.ask(store, job.model, questions, progress)
         is_only_shown = 0 < size_before == store.size_of_answers() and not unanswered

@@ -239,7 +239,7 @@ def ask(store: RunFolder, model: Model, questions: Questions, progress: Progress
     """Gets and records every answer that is not recorded yet.
 
     Returns why requests have none, by key. Raises StoreError if an image has changed since it was
-    answered, DataError if no image is there at all.
+    answered.
     """
     image_digest = cache(_image_digest)  # an image is asked about many times
     recorded = store.answers()
@@ -250,8 +250,6 @@ def ask(store: RunFolder, model: Model, questions: Questions, progress: Progress
             ready.append(request)
         else:
             failures[request.key] = f"image {request.image} not found"
-    if not ready:
-        raise no_images(questions)
     # A run whose images have changed would be a mixture of two data sets.
     for request in ready:
         if request.key not in recorded or request.path is None:
@@ -285,13 +283,13 @@ def ask(store: RunFolder, model: Model, questions: Questions, progress: Progress
     return failures
 
 
-def no_images(questions: Questions) -> DataError:
+def no_images(benchmark: Benchmark, questions: Questions) -> DataError:
     """The error of a run of which no image was found."""
     images = {request.image for request in questions.requests}
     return DataError(
-        f"None of the {len(images)} images was found.",
+        f"None of {benchmark.title}'s {len(images)} images was found.",
         f"The first one looked for is {questions.requests[0].image}.",
-        "Put the images under DIR/images, or pass their folder with --images.",
+        f"Put the images under DIR/images/{benchmark.images}, or pass their folder with --images.",
     )
 
 

@@ -538,3 +538,26 @@ def test_answers_to_pope_are_scored_as_repope_without_a_model(tmp_path):
     assert again.returncode == 0, "it is a run of its own"
     wrong = bench("score", tmp_path / "mmhal", "--as", "repope")
     assert wrong.returncode == 2 and "belongs to this benchmark" in wrong.stderr
+
+
+def test_of_a_suite_what_has_images_is_measured(small_scenes, tmp_path):
+    """AMBER's images are not there: it is named and left out, and asked for alone it is an error."""
+    data = shutil.copytree(small_scenes, tmp_path / "data")
+    queries = json.loads((data / "amber" / "query_all.json").read_text())
+    for number, row in enumerate(queries):
+        row["image"] = f"AMBER_{number}.jpg"
+    (data / "amber" / "query_all.json").write_text(json.dumps(queries))
+    words = ("run", "--model", "llava-tiny", "--data", data, "--judge", "scene", "--limit", "2")
+    done = bench(*words, "--suite", "quick", "--out", tmp_path / "out")
+    assert done.returncode in (0, 3), done.stderr
+    assert "None of AMBER, discriminative's" in done.stderr and "images/amber" in done.stderr
+    assert (tmp_path / "out" / "pope" / "metrics.json").is_file()
+    alone = bench(*words, "--suite", "amber-discriminative", "--out", tmp_path / "alone")
+    assert alone.returncode == 2 and "images was found" in alone.stderr
+
+
+@pytest.fixture(scope="module")
+def small_scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world") / "d"
+    assert bench("data", "scenes", "--n", "4", "--out", folder).returncode == 0
+    return folder
