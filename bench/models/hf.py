@@ -316,7 +316,7 @@ class HFModel(ByProtocol):
                 return PreparedGroup(asked, encoded, failed)
             except DataError as error:
                 reason = f"{error.fact} {error.reason}"
-            except (ValueError, RuntimeError, ZeroDivisionError) as error:
+            except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
                 # Processors have limits on size and shape that they do not document.
                 words = f"{type(error).__name__}: {str(error)[:120]}"
                 reason = f"image {path.name} cannot be prepared ({words})"

@@ -204,6 +204,7 @@ def test_no_folder_of_this_machine_is_pushed(hub, runs, tmp_path):
     assert told["command"][-4:] == ["home of somebody", "--images=images", "--suite", "a/b"]
 
 
+@pytest.mark.slow
 def test_a_second_push_replaces_the_first_and_other_data_stays(hub, runs):
     for run in (runs / "pope", runs / "chair"):
         assert bench("push", run, "us/runs").returncode == 0
@@ -233,6 +234,7 @@ def test_a_run_that_is_not_finished_is_not_pushed(hub, runs, tmp_path):
     assert done.returncode == 2 and "is not finished" in done.stderr
 
 
+@pytest.mark.slow
 def test_results_on_the_hubs_data_stand_beside_the_card(runs, tmp_path):
     from huggingface_hub import parse_eval_result_entries
 
