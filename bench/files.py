@@ -358,8 +358,10 @@ def check_types(kind: Any, content: Any, file: Path) -> None:
         TypeAdapter(kind).validate_python(content, strict=True)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        numbers = [place + 1 if isinstance(place, int) else place for place in fault["loc"]]
-        where = " of ".join(str(place) for place in reversed(numbers)) or "the whole"
+        steps = []
+        for step in reversed(fault["loc"]):  # from the innermost outwards; items count from 1
+            steps.append(str(step + 1 if isinstance(step, int) else step))
+        where = " of ".join(steps) or "the whole"
         raise DataError(
             f"{file} is not as published.",
             f"{fault['msg']}: {where} is {fault['input']!r:.60}.",

@@ -232,8 +232,11 @@ def _as_os_error(error: Exception) -> OSError | None:
     if isinstance(error, OSError):
         return error
     # safetensors: "I/O error: No space left on device (os error 28)"
-    said = OS_ERROR.search(str(error))
-    return OSError(int(said[1]), os.strerror(int(said[1]))) if said else None
+    match = OS_ERROR.search(str(error))
+    if match is None:
+        return None
+    number = int(match[1])
+    return OSError(number, os.strerror(number))
 
 
 def _refusal_of_the_system(error: OSError) -> BenchError | None:

@@ -314,9 +314,11 @@ def gain(row: Row) -> tuple[float, float, float]:
 
 def as_text(comparisons: Sequence[Comparison]) -> str:
     """Tables for a terminal, and how many figures are better and worse."""
-    found = [verdict(row) for comparison in comparisons for row in comparison.rows]
-    counts = f"{found.count('better')} better, {found.count('worse')} worse"
-    summary = f"{counts}, {found.count('noise')} no more than noise"
+    verdicts: list[Verdict] = []
+    for comparison in comparisons:
+        verdicts += map(verdict, comparison.rows)
+    counts = f"{verdicts.count('better')} better, {verdicts.count('worse')} worse"
+    summary = f"{counts}, {verdicts.count('noise')} no more than noise"
     return "\n\n".join([*map(_comparison_text, comparisons), summary])
 
 

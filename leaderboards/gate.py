@@ -9,7 +9,6 @@ cannot tell is no gate.
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -245,8 +244,7 @@ def save(path: Path, file: Path) -> int:
             "scores": list(map(asdict, reference.scores.values())),
             "answers": reference.texts,
         }
-    content = json.loads(indented({"format": FORMAT, "benchmarks": benchmarks}))
-    write_json(file, with_digest(content))
+    write_json(file, with_digest({"format": FORMAT, "benchmarks": benchmarks}))
     return len(references)
 
 

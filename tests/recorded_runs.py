@@ -87,7 +87,7 @@ def sealed(folder: Path, metrics: Sequence[Mapping[str, Any]] | None = None) -> 
     file = folder / "metrics.json"
     if metrics is None:
         metrics = json.loads(file.read_text())["metrics"]
-    write_json(file, seal(contents_of(folder), json.loads(json.dumps(metrics))))
+    write_json(file, seal(contents_of(folder), metrics))
     return folder
 
 

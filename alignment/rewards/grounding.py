@@ -32,6 +32,7 @@ from pydantic import Field
 from alignment.rewards.reward import Reward, Rewarded
 from alignment.rows import ImageFile, ResponseRow
 from alignment.settings import Beside, RecipeError, Settings
+from bench.errors import DataError
 from bench.files import append_lines, read_json, read_lines, read_text, write_json
 from bench.grounding.panel import ImageQuestion, Probabilities, as_number, ask, mean_over
 from bench.grounding.readers import CocoReader, ModelReader, Reader, Response, reader_of
@@ -64,10 +65,10 @@ class CocoClaims(Settings):
             return reader_of("coco", RecipeError)
         try:
             return CocoReader(read_synonyms(read_text(self.synonyms)))
-        except (OSError, UnicodeDecodeError) as error:
+        except DataError as error:
             raise RecipeError(
                 f"The list of synonyms {self.synonyms} cannot be read.",
-                f"{error}.",
+                error.reason,
                 "Give a list in CHAIR's form, or none for COCO's categories.",
             ) from error
 

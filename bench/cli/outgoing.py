@@ -159,12 +159,12 @@ def push(
                 "Finish it with its command, or name other runs.",
             )
     give_labels(runs)
-    asked = []
+    named_samples = []
     for run in runs:
         below = run.folder.relative_to(path).as_posix()
         name = run.folder.resolve().name if below == "." else below
-        asked.append((name, _asked(run, data, images)))
-    show(push_runs(asked, repository, public))
+        named_samples.append((name, _asked(run, data, images)))
+    show(push_runs(named_samples, repository, public))
 
 
 def _asked(run: Run, data: str | None, images: Path | None) -> RunSamples:

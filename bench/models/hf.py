@@ -308,8 +308,8 @@ class HFModel(ByProtocol):
                 image = read_image(path, self.protocol.orientation == "exif")
                 if self.not_served:
                     # `generate` prepares it again; here it shows whether it can be prepared.
-                    whole = prompter.whole(prompter.prepare(image), asked[0].prompt)
-                    self._check_image_token(whole["input_ids"][0].tolist())
+                    inputs = prompter.whole(prompter.prepare(image), asked[0].prompt)
+                    self._check_image_token(inputs["input_ids"][0].tolist())
                     return PreparedGroup(asked, image, failed)
                 encoded = prompter.encode(image, [request.prompt for request in asked])
                 self._check_image_token(encoded.ids[0])

@@ -8,12 +8,13 @@ judge goes on), so a digest is of as many bytes as there were.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.errors import StoreError
-from bench.files import dump
+from bench.files import dump, indented
 
 SEALED = ("run.json", "answers.jsonl", "verdicts.jsonl", "scores.jsonl")
 FILES, OWN = "files", "sha256"  # keys of metrics.json
@@ -22,7 +23,7 @@ MEANT = "start the run's command or `bench score` again, which makes the figures
 
 
 def seal(contents: Mapping[str, bytes], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of metrics.json: metrics as JSON has them, digests of the files, and its own.
+    """The content of metrics.json: the metrics, digests of the files, and its own.
 
     Args:
         contents: What the files hold that the figures were made from, by name.
@@ -81,8 +82,9 @@ def _digest(data: bytes) -> str:
 
 
 def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with the digest of itself, which `has_digest` finds right."""
-    return {**content, OWN: _own_digest(content)}
+    """The content as JSON gives it back, with its digest, which `has_digest` finds right."""
+    plain = json.loads(indented(content))
+    return {**plain, OWN: _own_digest(plain)}
 
 
 def has_digest(content: Any) -> bool:

@@ -25,7 +25,6 @@ from bench.files import (
     append_lines,
     cannot_write,
     dump,
-    indented,
     json_of,
     lines_of,
     read_json,
@@ -94,7 +93,7 @@ class RunFolder:
         self.batches_file = path / "batches.jsonl"
         self.scores_file = path / "scores.jsonl"
         self.metrics_file = path / "metrics.json"
-        self._seen: tuple[tuple[int, int, int], dict[str, Any]] | None = None
+        self._read_metrics: tuple[tuple[int, int, int], dict[str, Any]] | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -318,7 +317,7 @@ class RunFolder:
             self.write_record(record)
         if not is_same:
             replace_file(self.scores_file, text)
-        rows = json.loads(indented(list(map(asdict, metrics))))
+        rows = list(map(asdict, metrics))
         write_json(self.metrics_file, seal(contents_of(self.path), rows))
 
     def _rows(self, file: Path, texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -347,11 +346,11 @@ class RunFolder:
     def _sealed(self) -> dict[str, Any]:
         """The content of metrics.json, read again only if it has changed."""
         state = self.metrics_file.stat()
-        seen = (state.st_ino, state.st_mtime_ns, state.st_size)
-        if self._seen is None or self._seen[0] != seen:
+        version = (state.st_ino, state.st_mtime_ns, state.st_size)
+        if self._read_metrics is None or self._read_metrics[0] != version:
             content = check_seal(self.metrics_file, read_json(self.metrics_file))
-            self._seen = (seen, content)
-        return self._seen[1]
+            self._read_metrics = (version, content)
+        return self._read_metrics[1]
 
 
 def _holds(file: Path, text: str) -> bool:

@@ -13,6 +13,7 @@ import random
 import stat
 import tempfile
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,15 @@ def official_folder() -> Path:
     target = cache_root() / "scenes" / version
     # Any change of the world's code is another world.
     if not target.is_dir():
+        build = partial(write, split="test", seed=0, count=IMAGES)
         try:
-            lay_out(target, lambda folder: write(folder, "test", 0, IMAGES))
+            lay_out(target, build)
         except OSError as error:
             target = _own_temporary_folder() / "scenes" / version
             note(
                 f"{cache_root()} cannot be written ({os_reason(error)}): the scenes are in {target}"
             )
-            lay_out(target, lambda folder: write(folder, "test", 0, IMAGES))
+            lay_out(target, build)
     return target
 
 

@@ -16,6 +16,7 @@ from tests.tiny_pipelines import recipe_in
 TIMES = ("created", "seconds", "sessions", "environment", "command", "date")
 
 
+SECONDS = 240  # for one command
 COMMANDS: dict[str, tuple[str, ...]] = {
     "run": (
         "run", "--model", "llava-tiny", "--suite", "pope,mmhal,chair", "--data", "scenes",

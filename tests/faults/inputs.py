@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -194,6 +193,3 @@ def _checkpoint(here: Path) -> list[Input]:
         if (here / "checkpoint" / name).is_file():
             inputs.append(Input(f"checkpoint {name}", f"checkpoint/{name}", (*words, *rest), 30))
     return inputs
-
-
-Maker = Callable[[Path], list[Input]]

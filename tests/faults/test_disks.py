@@ -10,20 +10,13 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.faults import forked
-from tests.faults.commands import COMMANDS, ended, make_base, prepare
+from tests.faults.commands import COMMANDS, SECONDS, ended, prepare
 
 pytestmark = pytest.mark.slow
-SECONDS = 240
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"))
 
 
 def with_room(command: Callable[[], None], size: int) -> forked.Outcome:

@@ -20,11 +20,10 @@ from typing import Any
 import pytest
 
 from tests.faults import forked
-from tests.faults.commands import COMMANDS, ended, make_base, prepare
+from tests.faults.commands import COMMANDS, SECONDS, ended, prepare
 
 pytestmark = pytest.mark.slow
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
-SECONDS = 240
 
 
 class Changes:
@@ -106,11 +105,6 @@ def torn(folder: Path, since: int, rng: random.Random) -> None:
         size = file.stat().st_size
         last = file.read_bytes().rstrip(b"\n").rpartition(b"\n")[2]
         os.truncate(file, size - rng.randrange(1, len(last) + 1))
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

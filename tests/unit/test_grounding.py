@@ -8,7 +8,7 @@ import random
 import pytest
 from pydantic import TypeAdapter
 
-from alignment.rewards.grounding import FactsReward, GroundingReward
+from alignment.rewards.grounding import CocoClaims, FactsReward, GroundingReward
 from alignment.settings import RecipeError
 from alignment.stages import rewards
 from bench.benchmarks.claims import CLAIMS
@@ -350,3 +350,12 @@ def test_false_claims_of_an_open_answer_are_marked_too():
     ]
     score = MMHAL.score(sample, Answer("A dog and a cat."), Verdict(review_of(claims, 2)))
     assert score.values["hallucination"] and score.values["hallucinated"] == ["cat"]
+
+
+@pytest.mark.parametrize("content", [None, "käse".encode("latin-1")])
+def test_a_list_of_synonyms_that_cannot_be_read_is_a_fault_of_the_recipe(tmp_path, content):
+    file = tmp_path / "synonyms.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(RecipeError, match="list of synonyms"):
+        CocoClaims(kind="coco", synonyms=file).reader()
