@@ -70,7 +70,8 @@ def bench_gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         )
     try:
         from bench.errors import BenchError
-        from bench.runs.jobs import judge_for, load_model, run_suite
+        from bench.runs.jobs import judge_for, load_model
+        from bench.runs.suites import run_suite
         from leaderboards import gate
     except ImportError as error:
         pytest.fail(

@@ -7,22 +7,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import registry
-from bench.runs.jobs import (
-    Job,
-    check_jobs,
-    execute,
-    judge_for,
-    limits_of,
-    load_model,
-    prepare,
-    usual_folder,
-)
+from bench.runs.jobs import Job, judge_for, load_model, usual_folder
 from bench.runs.run import Run
+from bench.runs.suites import Limit, execute_suite, prepare_suite
+from bench.types import Benchmark
 from leaderboards.compare import Comparison
 from leaderboards.compare import compare as compare_folders
 
@@ -59,6 +50,8 @@ def run(
         options: The model's further options as the command names them, with underscores:
             `protocol`, `decoding`, `dtype`, `device`, `workers`, `trust_remote_code` …
 
+    Of a suite's benchmarks, those whose data or images are missing are left out.
+
     Raises:
         BenchError: Something is wrong with the request, or a run failed. What was answered is kept.
 
@@ -68,16 +61,13 @@ def run(
         0.9166666666666666
     """
     names = suite.split(",") if isinstance(suite, str) else list(suite)
-    limits = limits_of(names, limit)
-    benchmarks = {benchmark: registry.benchmark(benchmark) for benchmark in limits}
     its_judge = judge_for(judge, data)
     adapter = load_model(model, options)
     folder = Path(out) if out else usual_folder(adapter, names, data, limit, None, (max_tokens, 0))
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    prepared = []
-    for benchmark, its_limit in limits.items():
-        job = Job(
-            benchmarks[benchmark],
+
+    def job_of(benchmark: Benchmark, its_limit: Limit) -> Job:
+        return Job(
+            benchmark,
             adapter,
             its_judge,
             data,
@@ -87,13 +77,12 @@ def run(
             name=name,
             max_tokens=max_tokens,
         )
-        prepared.append(prepare(job, [], now))
-    # All are checked before the first is asked, so that a mistake costs nothing.
-    check_jobs(prepared)
+
+    prepared = prepare_suite(names, limit, job_of)
     with warnings.catch_warnings():
         # Libraries address these to the developers who call them, not to our users.
         warnings.simplefilter("ignore", FutureWarning)
-        return [Run(execute(item).folder) for item in prepared]
+        return [Run(outcome.folder) for _, outcome in execute_suite(prepared)]
 
 
 def compare(

@@ -19,10 +19,11 @@ from alignment.settings import Settings
 from bench import registry
 from bench.files import dump, locked, read_json, write_json
 from bench.metrics.paired import Change, format_change, paired
-from bench.runs.jobs import check_server, judge_for, load_model, run_suite
+from bench.runs.jobs import check_server, judge_for, load_model
 from bench.runs.run import Run
 from bench.runs.runner import read_samples
 from bench.runs.sources import open_data
+from bench.runs.suites import run_suite
 from bench.terminal import note
 from bench.types import CAVEAT, Benchmark, Figure, caveats_of
 

@@ -23,8 +23,9 @@ from alignment.settings import RecipeError
 from alignment.training.artifacts import MEASURED
 from bench.files import read_lines, replace_lines
 from bench.models.hf import HFModel
-from bench.runs.jobs import judge_for, run_suite
+from bench.runs.jobs import judge_for
 from bench.runs.run import Run
+from bench.runs.suites import run_suite
 from bench.types import scale_of
 
 

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import NamedTuple
+
+import typer
 
 from bench.files import indented
 from bench.metrics.agreement import Agreement
-from bench.terminal import show
+from bench.runs.runner import Outcome
+from bench.terminal import note, show
 from bench.text_tables import output_width, remark, text_table
-from bench.types import CAVEAT, Metric, caveats_of, format_value
+from bench.types import CAVEAT, Benchmark, Metric, caveats_of, format_value
 
 CAPTION = "value ± half-width, or [low, high], of the 95 % interval, clustered by image"
+INCOMPLETE = 3  # exit code
+SHOWN_REASONS = 5  # why samples are unscored
 
 
-class ShownRun(NamedTuple):
-    """A finished run as it is shown."""
+class FinishedRun(NamedTuple):
+    """A finished run, and what its tables call the model."""
 
-    benchmark: str
-    title: str
+    benchmark: Benchmark
+    outcome: Outcome
     model: str
-    folder: Path
-    metrics: Sequence[Metric]
 
 
 class JudgePair(NamedTuple):
@@ -34,14 +36,42 @@ class JudgePair(NamedTuple):
     agreement: Agreement
 
 
-def show_metrics(shown: ShownRun) -> None:
+def show_runs(
+    finished: Sequence[FinishedRun], as_json: bool, judges: Sequence[JudgePair] = ()
+) -> None:
+    """Tables, or one JSON object, and why samples are unscored."""
+    if as_json:
+        _show_json(finished, judges)
+    for run in finished:
+        benchmark, outcome = run.benchmark, run.outcome
+        if not as_json:
+            show_metrics(benchmark.title, run.model, outcome.metrics)
+            show(f"run: {outcome.folder}\n")
+        reasons = sorted(outcome.unscored.items(), key=lambda reason: -reason[1])
+        # A run of thousands may have as many reasons.
+        for reason, count in reasons[:SHOWN_REASONS]:
+            note(f"{benchmark.name}: {count} unscored: {reason}")
+        rest = sum(count for _, count in reasons[SHOWN_REASONS:])
+        if rest:
+            note(f"{benchmark.name}: {rest} unscored for reasons like these")
+        if benchmark.judged and "not judged" in outcome.unscored:
+            note(f"To judge them: bench judge {outcome.folder} --judge openai:MODEL")
+
+
+def exit_if_unscored(finished: Sequence[FinishedRun], left_out: Collection[str] = ()) -> None:
+    """Ends the program with exit code 3 if samples have no score, or benchmarks were left out."""
+    if left_out or any(run.outcome.unscored for run in finished):
+        raise typer.Exit(INCOMPLETE)
+
+
+def show_metrics(title: str, model: str, metrics: Sequence[Metric]) -> None:
     """One table: metrics by subset, each value ± half the width of its 95 % interval."""
-    header, body = _cells(shown.metrics)
+    header, body = _cells(metrics)
     header = [heading.replace("_", " ") for heading in header]
-    lines = [f"{shown.title} · {shown.model}"]
+    lines = [f"{title} · {model}"]
     lines += remark(CAPTION)
     lines += text_table([header, *body], output_width())
-    for caveat in caveats_of(shown.metrics):
+    for caveat in caveats_of(metrics):
         lines += remark(f"{CAVEAT} {caveat}")
     show("\n".join(lines))
 
@@ -74,19 +104,19 @@ def _cells(metrics: Sequence[Metric]) -> tuple[list[str], list[list[str]]]:
     return ["", *names, "n", "unscored", "cut off"], body
 
 
-def show_json(runs: Sequence[ShownRun], judges: Sequence[JudgePair]) -> None:
+def _show_json(finished: Sequence[FinishedRun], judges: Sequence[JudgePair]) -> None:
     """One object: {"runs": [{"benchmark", "model", "folder", "metrics": […]}]}.
 
     With "agreement" if several judges were asked.
     """
     rows = []
-    for run in runs:
+    for run in finished:
         rows.append(
             {
-                "benchmark": run.benchmark,
+                "benchmark": run.benchmark.name,
                 "model": run.model,
-                "folder": str(run.folder),
-                "metrics": list(map(asdict, run.metrics)),
+                "folder": str(run.outcome.folder),
+                "metrics": list(map(asdict, run.outcome.metrics)),
             }
         )
     content: dict[str, object] = {"runs": rows}

@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -66,25 +65,6 @@ class Prepared:
     questions: Questions
     record: Mapping[str, Any]
     store: RunFolder
-
-
-def limits_of(names: Sequence[str], limit: int | float | None) -> dict[str, int | float | None]:
-    """The benchmarks that the names stand for, each with its limit of samples.
-
-    Args:
-        names: Names of benchmarks and of several of them (`registry.SUITES`), which have limits of
-            their own.
-        limit: The limit that was asked for, None for the usual one.
-    """
-    limits: dict[str, int | float | None] = {}
-    # A benchmark that is named itself counts first.
-    for name in names:
-        if name not in registry.SUITES:
-            limits[name] = limit
-    for name in names:
-        for member, usual_limit in registry.SUITES.get(name, {}).items():
-            limits.setdefault(member, usual_limit if limit is None else limit)
-    return limits
 
 
 def load_model(spec: str, options: Mapping[str, Any]) -> Model:
@@ -286,8 +266,12 @@ def prepare(job: Job, command: Sequence[str], now: str) -> Prepared:
         "judge": judge,
         "environment": environment(),
     }
-    store = RunFolder(job.out / benchmark.name.replace(":", "-"))
-    return Prepared(job, questions, record, store)
+    return Prepared(job, questions, record, folder_of(job))
+
+
+def folder_of(job: Job) -> RunFolder:
+    """Where a job's run lies, or will lie."""
+    return RunFolder(job.out / job.benchmark.name.replace(":", "-"))
 
 
 def _limit_of(job: Job, samples: int) -> int | None:
@@ -325,36 +309,6 @@ def check_server(server: Model | Judge) -> None:
         server.check()
 
 
-def check_jobs(jobs: Sequence[Prepared]) -> None:
-    """Tries whatever can fail before the first answer is paid for.
-
-    Folders are made, images looked for, servers asked for a sign of life. A run that has all its
-    answers needs neither images nor servers. Raises what `execute` would raise later.
-    """
-    tried: set[int] = set()
-
-    def try_once(server: Model | Judge) -> None:
-        if id(server) not in tried:
-            tried.add(id(server))
-            check_server(server)
-
-    for prepared in jobs:
-        job, questions, store = prepared.job, prepared.questions, prepared.store
-        with store.locked():
-            store.check_space(len(questions.requests))
-            if store.record_file.exists():
-                store.check_same(prepared.record)
-        if lacks_images(prepared):
-            raise runner.no_images(job.benchmark, questions)
-        answered = store.answers().keys()
-        if any(request.key not in answered for request in questions.requests):
-            try_once(job.model)
-        if job.benchmark.judged and job.judge is not None:
-            judged = store.verdicts(runner.judge_digest(job.judge.describe()))
-            if any(sample.id not in judged for sample in questions.samples):
-                try_once(job.judge)
-
-
 def lacks_images(prepared: Prepared) -> bool:
     """Whether there is something to ask and not one of its images was found."""
     job, requests = prepared.job, prepared.questions.requests
@@ -364,17 +318,16 @@ def lacks_images(prepared: Prepared) -> bool:
     return any(request.key not in answered for request in requests)
 
 
-def begin_batches(prepared: Sequence[Prepared]) -> None:
-    """Sends the batches of all jobs, so that none waits for another's to end."""
-    for item in prepared:
-        if _is_batched(item.job.model):
-            with item.store.locked():
-                _begin(item)
-                _begin_batches(item)
-
-
-def _is_batched(model: Model) -> TypeGuard[Batching]:
+def is_batched(model: Model) -> TypeGuard[Batching]:
+    """Whether a model is asked by whole batches, which take hours."""
     return isinstance(model, Batching) and model.in_batches
+
+
+def begin_batches(prepared: Prepared) -> None:
+    """Starts a run whose model answers in batches: they are sent, and nothing is waited for."""
+    with prepared.store.locked():
+        _begin(prepared)
+        _send_batches(prepared)
 
 
 def _begin(prepared: Prepared) -> None:
@@ -383,10 +336,10 @@ def _begin(prepared: Prepared) -> None:
     prepared.store.begin(prepared.record, keys)
 
 
-def _begin_batches(prepared: Prepared) -> None:
+def _send_batches(prepared: Prepared) -> None:
     """Sends what is neither answered nor under way; nothing if the model is asked otherwise."""
     model, store = prepared.job.model, prepared.store
-    if _is_batched(model):
+    if is_batched(model):
         done = frozenset(store.answers())
         model.begin_batches(_with_images(prepared), done, store.batches_file)
 
@@ -409,7 +362,7 @@ def execute(prepared: Prepared) -> Outcome:
                 f"{name}: {asked:,} distinct questions stand for {answered:,} samples; the same "
                 "question about an image is asked once"
             )
-        _begin_batches(prepared)
+        _send_batches(prepared)
         if lacks_images(prepared):
             raise runner.no_images(job.benchmark, questions)
         with progress_bar(f"{name}: asking", asked) as progress:
@@ -438,29 +391,6 @@ def _with_judge_and_refusals(store: RunFolder, prepared: Prepared) -> dict[str, 
     if refusals:
         record["negotiated"] = list(refusals)
     return record
-
-
-def run_suite(
-    names: Sequence[str],
-    model: Model,
-    judge: Judge | None,
-    data: str,
-    limit: int | None,
-    out: Path,
-    subsets: Sequence[str] | None = None,
-    images: Path | None = None,
-) -> dict[str, Outcome]:
-    """One model on benchmarks by name, each in its folder under `out`.
-
-    A run that was begun before is continued.
-    """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    outcomes = {}
-    for name in names:
-        parts = None if subsets is None else tuple(subsets)
-        job = Job(registry.benchmark(name), model, judge, data, images, limit, out, parts)
-        outcomes[job.benchmark.name] = execute(prepare(job, [], now))
-    return outcomes
 
 
 def rescore(run: Run, judge: Judge | None) -> tuple[Benchmark, Outcome]:

@@ -128,7 +128,8 @@ def main() -> None:
 def compare_figures(done: dict[str, Any], folder: Path) -> None:
     """The figures of both adapters inside lmms-eval, of the same task under `bench run`, and of
     our own POPE."""
-    from bench.runs.jobs import load_model, run_suite
+    from bench.runs.jobs import load_model
+    from bench.runs.suites import run_suite
 
     model, columns = (
         load_model("llava-tiny", {"protocol": "native"}),

@@ -8,7 +8,6 @@ import os
 import re
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import typer
@@ -16,7 +15,7 @@ from safetensors import SafetensorError
 
 from bench import terminal
 from bench.cli.lmms_words import decoding_options, model_options
-from bench.cli.show import ShownRun, show_metrics
+from bench.cli.show import show_metrics
 from bench.errors import BenchError, DataError
 from bench.runs.jobs import Job, _limit_of
 from bench.types import Metric
@@ -137,14 +136,14 @@ def test_a_table_shows_tags_in_names_as_they_are(capsys):
     metrics = []
     for subset in ("[/x]", "[red]y", "\x1b[2J"):
         metrics.append(Metric("a[bold]", subset, 0.5, 0.4, 0.6, 10, 0, "higher", "fraction"))
-    show_metrics(ShownRun("b", "[/title]", "m[/]", Path("r"), metrics))
+    show_metrics("[/title]", "m[/]", metrics)
     shown = capsys.readouterr().out
     for text in ("[/title] · m[/]", "[/x]", "[red]y", "\\u001b[2J", "a[bold]"):
         assert text in shown
 
 
 def test_a_folders_last_part_names_the_model_in_tables(tmp_path):
-    from bench.cli.main import _shown_name
+    from bench.cli.run import _shown_name
 
     (tmp_path / "a+b" / "model").mkdir(parents=True)
     (tmp_path / "lora").mkdir()
@@ -153,6 +152,28 @@ def test_a_folders_last_part_names_the_model_in_tables(tmp_path):
     assert _shown_name(f"replay:{tmp_path}/lora") == "replay:lora"
     assert _shown_name("openai:m@http://u:secret@h:1/v1?k=s") == "openai:m@http://h:1/v1"
     assert _shown_name("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_the_options_of_a_run_stand_under_headings():
+    """Forty options in one list are read by nobody."""
+    shown = bench("run", "--help").stdout
+    order = ["What is run:", "  --model", "  --out", "How it answers:", "  --decoding"]
+    order += ["Models on this machine:", "  --device ", "Models behind a server:", "  --api-option"]
+    order += ["Options:", "  --json", "  -h, --help"]
+    places = [shown.index(f"\n{words}") for words in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("model", "judge"), [("llava-tiny", "openai:gpt-4o"), ("openai:gpt-4o", "scene")]
+)
+def test_a_missing_key_is_told_before_data_is_fetched(tmp_path, monkeypatch, model, judge):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    words = ("--suite", "mmhal", "--data", "hub", "--out", tmp_path / "out")
+    done = bench("run", "--model", model, "--judge", judge, *words)
+    assert done.returncode == 2 and "OPENAI_API_KEY is not set" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_list_of_nothing_names_what_there_is():

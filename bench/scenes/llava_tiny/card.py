@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.runs.jobs import judge_for, load_model, run_suite
+from bench.runs.jobs import judge_for, load_model
+from bench.runs.suites import run_suite
 from bench.scenes.llava_tiny.lessons import Habits
 from bench.types import format_value
 
