@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 PIPE_WIDTH = 160  # columns of a table that goes into a file or another program
 GAP = "  "
@@ -17,7 +17,9 @@ def output_width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
 
 
-def text_table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+def text_table(
+    rows: Sequence[Sequence[str]], width: int, ruled: Collection[int] = ()
+) -> list[str]:
     """Lines of a table, the first column on the left and all others on the right.
 
     Columns that do not fit stand in further tables below, each with the first column again and
@@ -26,6 +28,7 @@ def text_table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     Args:
         rows: Rows of cells, the first one being the headings.
         width: How wide a line may be.
+        ruled: Numbers of the rows that a line parts from those above.
     """
     columns_of_cells = []
     for number, (heading, *cells) in enumerate(zip(*rows, strict=True)):
@@ -37,15 +40,22 @@ def text_table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     lines: list[str] = []
     for columns in _fitting(widths, width):
         block = [[row[0], *(row[index] for index in columns)] for row in rows]
-        shown = [block[0]]
-        for row, part in zip(rows[1:], block[1:], strict=True):
+        shown = [0]
+        for number in range(1, len(rows)):
             # What is empty in all tables stands in the first one.
-            if _has_something(part) or (not lines and not _has_something(row)):
-                shown.append(part)
-        head, *body = _aligned(shown)
+            is_empty = not _has_something(rows[number])
+            if _has_something(block[number]) or (not lines and is_empty):
+                shown.append(number)
         if lines:
             lines.append("")
-        lines += [head, "─" * len(head), *body]
+        aligned = _aligned([block[number] for number in shown])
+        rule = "─" * len(aligned[0])
+        for place, (number, line) in enumerate(zip(shown, aligned, strict=True)):
+            if place == 1 or (place > 1 and any(shown[place - 1] < at <= number for at in ruled)):
+                lines.append(rule)
+            lines.append(line)
+        if len(shown) == 1:
+            lines.append(rule)
     return lines
 
 

@@ -185,7 +185,7 @@ def _benchmark_of(column: BoardColumn) -> str:
 
 
 def as_text(table: Board, remarks: Sequence[str]) -> str:
-    """A table for each benchmark, of the models that have a figure of it.
+    """A table for each benchmark, of the models that have a figure of it; runs stand below a line.
 
     * is derived; † says that sources disagree and ‡ that a number has caveats, both listed below;
     ± is half of the 95 % interval.
@@ -195,11 +195,14 @@ def as_text(table: Board, remarks: Sequence[str]) -> str:
     for benchmark in dict.fromkeys(map(_benchmark_of, table.columns)):
         columns = [column for column in table.columns if _benchmark_of(column) == benchmark]
         rows = [[benchmark, *(column.heading for column in columns)]]
+        first_measured = 0
         for line in table.lines:
             if any(column.id in line.cells for column in columns):
+                if line.measured and not first_measured:
+                    first_measured = len(rows)
                 cells = [cell_text(line.cells.get(column.id)) for column in columns]
                 rows.append([line.model, *cells])
-        text += [*text_table(rows, width), ""]
+        text += [*text_table(rows, width, (first_measured,)), ""]
     notes = [
         "* derived from accuracy and precision on as many yes as no questions; "
         "± half of the 95 % interval, or [low, high]"

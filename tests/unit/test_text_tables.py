@@ -30,6 +30,22 @@ def test_what_does_not_fit_stands_below_and_nothing_is_lost(cells, width):
                 assert shown.count(cell) >= row.count(cell)
 
 
+def test_a_line_parts_rows_even_where_the_first_below_it_is_left_out():
+    rows = [["", "a", "b"], ["x", "1", "2"], ["y", "–", "3"], ["z", "4", "–"]]
+    assert text_table(rows, 80, (2,)) == [
+        "   a  b",
+        "───────",
+        "x  1  2",
+        "───────",
+        "y  –  3",
+        "z  4  –",
+    ]
+    assert text_table(rows, 4, (2,)) == [
+        *("   a", "────", "x  1", "────", "z  4", ""),
+        *("   b", "────", "x  2", "────", "y  3"),
+    ]
+
+
 def test_decimal_points_stand_below_each_other_and_marks_hang():
     rows = [
         ["", "v"],
