@@ -17,9 +17,7 @@ def output_width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
 
 
-def text_table(
-    rows: Sequence[Sequence[str]], width: int, ruled: Collection[int] = ()
-) -> list[str]:
+def text_table(rows: Sequence[Sequence[str]], width: int, ruled: Collection[int] = ()) -> list[str]:
     """Lines of a table, the first column on the left and all others on the right.
 
     Columns that do not fit stand in further tables below, each with the first column again and

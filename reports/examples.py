@@ -13,7 +13,7 @@ from bench.data.images import is_image
 from bench.data.picture_sheet import BAD, GOOD, INK, QUIET, Panel, Paragraph, picture_sheet
 from bench.files import replace_file
 from bench.runs.run import Run
-from bench.types import Request, Sample
+from bench.types import Request, Sample, Values
 
 IMAGES, PER_MARK = 4, 2  # images, and right and wrong answers of each
 
@@ -26,7 +26,7 @@ class ShownAnswer:
     answer: str
     reference: str
     correct: bool
-    hallucinated: Sequence[str] = ()  # what it names and the image does not show
+    false: Sequence[str] = ()  # what it says and the image does not show
 
 
 def write_examples(run: Run, samples: Sequence[Sample], requests: Sequence[Request]) -> Path | None:
@@ -71,11 +71,15 @@ def _answers_by_image(
         if "correct" in score.values:
             text = run.answers[request.key].answer.text
             reference = _reference_text(sample.reference)
-            false = tuple(score.values.get("hallucinated") or ())
+            false = _false_words(score.values)
             is_right = bool(score.values["correct"])
             shown = ShownAnswer(sample.question, text, reference, is_right, false)
             by_image.setdefault(request.path, []).append(shown)
     return by_image
+
+
+def _false_words(values: Values) -> tuple[str, ...]:
+    return (*(values.get("hallucinated") or ()), *(values.get("false_claims") or ()))
 
 
 def _balance(shown: Sequence[ShownAnswer]) -> tuple[int, int]:
@@ -99,8 +103,8 @@ def _panel(path: Path, shown: Sequence[ShownAnswer]) -> Panel:
         paragraphs.append(Paragraph(item.question, QUIET, apart=True))
         answer = f"{'right' if item.correct else 'wrong'}: {item.answer}"
         # Where false words are known they are marked, and the rest is read as it is.
-        plain = GOOD if item.correct else INK if item.hallucinated else BAD
-        paragraphs.append(Paragraph(answer, plain, item.hallucinated))
+        plain = GOOD if item.correct else INK if item.false else BAD
+        paragraphs.append(Paragraph(answer, plain, item.false))
         if not item.correct:
             paragraphs.append(Paragraph(f"it should be: {item.reference}", QUIET))
     return Panel(path, paragraphs)

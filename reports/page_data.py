@@ -249,8 +249,8 @@ def _benchmark_object(
 def _answers(run_samples: RunSamples) -> dict[str, dict[str, Any]]:
     """Each sample's answer.
 
-    Its text, whether it is right, a remark, hallucinated objects, verdict, why it is unscored,
-    whether it was cut off or goes round in circles, and what was thought before it.
+    Its text, whether it is right, a remark, hallucinated objects, false claims, verdict, why it is
+    unscored, whether it was cut off or goes round in circles, and what was thought before it.
     """
     run = run_samples.run
     verdicts = {}
@@ -269,6 +269,7 @@ def _answers(run_samples: RunSamples) -> dict[str, dict[str, Any]]:
         }
         extras = {
             "h": list(dict.fromkeys(values.get("hallucinated") or ())),
+            "f": values.get("false_claims"),
             "note": _note(values),
             "why": score.unscored if score else None,
             "cut": answer is not None and answer.answer.finish == "length",

@@ -74,7 +74,7 @@ class FalseClaims:
             "correct": rating >= HALLUCINATION_BELOW,
             "claims": len(claims),
             "false": len(false),
-            "hallucinated": list(dict.fromkeys(false)),
+            "false_claims": list(dict.fromkeys(false)),
             "length": len(answer.text.split()),
         }
         return Score(sample.id, sample.subset, sample.cluster, values)

@@ -100,11 +100,11 @@ class MMHal:
             "correct": rating >= HALLUCINATION_BELOW,
             "unrated": is_official and len(ratings_in(verdict.text)) != 1,
         }
-        # A judge that lists claims tells which of them are false; the page marks their words.
+        # A judge that lists claims tells which of them are false; people are shown their words.
         claims = claims_in(verdict.text)
         if claims:
             false = [claim.subject for claim in claims if not claim.holds]
-            values["hallucinated"] = list(dict.fromkeys(false))
+            values["false_claims"] = list(dict.fromkeys(false))
         return Score(sample.id, sample.subset, sample.cluster, values)
 
     def metrics(self, scores: Sequence[Score]) -> list[Metric]:

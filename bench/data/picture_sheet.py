@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,16 +103,24 @@ def _panel(panel: Panel) -> Image.Image:
     return image.crop((0, 0, PANEL_WIDTH, max(top, picture.height) + GAP))
 
 
+def _words(text: str, marked: Collection[str]) -> Iterator[tuple[str, bool]]:
+    """The words of a text, and whether they belong to a marked phrase or its plural."""
+    ends = [re.escape(phrase) for phrase in marked if phrase.strip()]
+    phrases = re.compile(rf"\b(?:{'|'.join(ends)})(?:s|es)?\b", re.IGNORECASE) if ends else None
+    spans = [found.span() for found in phrases.finditer(text)] if phrases else []
+    for found in re.finditer(r"\S+", text):
+        is_marked = any(start < found.end() and found.start() < end for start, end in spans)
+        yield found.group(), is_marked
+
+
 def _draw_paragraph(draw: ImageDraw.ImageDraw, top: int, paragraph: Paragraph) -> int:
     """Draws the words in lines and returns where the next line begins."""
     font = _font(15)
-    # By word and by prefix, so that plurals and names of two words are marked too.
-    marked = tuple({part.lower() for name in paragraph.marked for part in name.split()})
     left = SIDE + 2 * GAP
     space = draw.textlength(" ", font=font)
     room = draw.textlength(" …", font=font)
     x, line = 0.0, 1
-    for word in visible_line(paragraph.text).split():
+    for word, is_marked in _words(visible_line(paragraph.text), paragraph.marked):
         width = draw.textlength(word, font=font)
         is_last_line = line == MOST_LINES
         if is_last_line and x + width > TEXT_WIDTH - room:
@@ -119,7 +128,6 @@ def _draw_paragraph(draw: ImageDraw.ImageDraw, top: int, paragraph: Paragraph) -
             break
         if x and x + width > TEXT_WIDTH:
             x, line, top = 0.0, line + 1, top + LINE
-        is_marked = bool(marked) and word.strip(".,;:!?\"'").lower().startswith(marked)
         colour = BAD if is_marked else paragraph.colour
         draw.text((left + x, top), word, colour, font)
         if is_marked:

@@ -23,9 +23,17 @@ from itertools import pairwise
 from typing import Any
 
 from bench.errors import JudgeError
-from bench.language.english import COUNTS
+from bench.language.english import (
+    COUNTS,
+    NUMBERS,
+    article,
+    plural,
+    question_about,
+    question_about_number,
+)
 from bench.language.object_mentions import categories_in, chair_words, mentions_in, read_synonyms
 from bench.language.scope import DENIALS
+from bench.metrics.claim_reviews import CheckedClaim, review_of
 from bench.metrics.ratings import SENTENCE, rating_by_facts
 from bench.scenes.facts import relation, scene_of, singles, synonym_lines
 from bench.scenes.world import CONTEXTS, Scene
@@ -137,7 +145,7 @@ class SceneJudge:
 
 
 def review(sample: Sample, answer: Answer) -> Verdict:
-    """The oracle's review of one answer: its reasons, and the rating on a line of its own."""
+    """The oracle's review of one answer: its claims, each true or false, and the rating."""
     try:
         scene = scene_of(sample.image)
     except ValueError as error:
@@ -151,13 +159,49 @@ def review(sample: Sample, answer: Answer) -> Verdict:
         return Verdict(json.dumps(sorted(read(answer.text, sample).objects)))
     # Reference and answer are read by the same rule, so its weaknesses cancel.
     claims = read(answer.text, sample).all()
-    false = sorted(str(claim) for claim in claims if not holds(claim, scene))
+    checked = [_checked(claim, scene, answer.text) for claim in sorted(claims, key=str)]
+    any_false = not all(claim.holds for claim in checked)
     wanted = essential(read(str(sample.reference), sample), sample.subset)
     given = wanted & claims
-    rating = rating_by_facts(bool(false), len(given), len(wanted), len(answer.text.split()))
-    reasons = f"False: {'; '.join(false)}." if false else "Nothing false."
+    rating = rating_by_facts(any_false, len(given), len(wanted), len(answer.text.split()))
     share = f"Gives {len(given)} of {len(wanted)} facts of the reference."
-    return Verdict(f"{reasons} {share}\nRating: {rating}")
+    return Verdict(f"{review_of(checked, rating)}\n{share}")
+
+
+def _checked(claim: Claim, scene: Scene, text: str) -> CheckedClaim:
+    """A claim as a question, with what the scene says and the words that make it."""
+    question, subject = _in_words(claim)
+    # Of an object the word as it stands in the answer.
+    if plural(subject) in text.lower():
+        subject = plural(subject)
+    is_so, is_denied = holds(claim, scene), claim[0] == "denied"
+    return CheckedClaim(is_so, float(is_so != is_denied), is_denied, question, subject)
+
+
+def _in_words(claim: Claim) -> tuple[str, str]:
+    """The question that a claim answers with yes (with no if it denies), and its words."""
+    kind, *terms = claim
+    name = terms[0]
+    if kind in ("objects", "denied"):
+        return question_about(name), name
+    if kind == "counts":
+        number = terms[1]
+        return question_about_number(name, number), _numbered(name, number)
+    if kind == "sizes":
+        return f"Is the {name} {terms[1]}?", terms[1]
+    if kind == "larger":
+        return f"Is the {name} larger than the {terms[1]}?", "larger"
+    if kind == "positions":
+        _, relation_to, other = terms
+        words = [word for word in relation_to.split() if word in POSITIONS]
+        return f"Is the {name} {relation_to} the {other}?", words[0]
+    if kind == "leftmost":
+        return f"Is the {name} the leftmost object?", name
+    return f"Does the image show {article(name)}?", name
+
+
+def _numbered(name: str, number: int) -> str:
+    return f"one {name}" if number == 1 else f"{NUMBERS[number]} {plural(name)}"
 
 
 def essential(reference: Claims, kind: str) -> set[Claim]:

@@ -1,4 +1,4 @@
-"""Reviews that list claims: written by the grounding judge, read by the benchmark `claims`.
+"""Reviews that list claims: written by the judges `grounding` and `scene`, read by benchmarks.
 
     2 claims, 1 of them false
     true | 0.98 | Is there a dog in the image? | dog

@@ -4,7 +4,7 @@
 
 Prints the share of answers with a false object, a false number, and a false place, size or
 position; and how many numbers above one an answer names. `results.json` is what
-`bench align --json` printed, and is read where it was; the judge's words name each false claim.
+`bench align --json` printed, and is read where it was; the judge's reviews list the claims.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-KINDS = {
-    "a false object": {"objects"},
-    "a false number": {"counts"},
-    "a false place, size or position": {"places", "sizes", "larger", "positions", "leftmost"},
-}
-CLAIM = re.compile(r"\('(\w+)'")
+from bench.metrics.claim_reviews import CheckedClaim, claims_in
+
+OBJECT, NUMBER = "a false object", "a false number"
+OTHER = "a false place, size or position"
+KINDS = (OBJECT, NUMBER, OTHER)
+ASKS_FOR_OBJECT = re.compile(r"Is there an? .+ in the image\?")
+ASKS_FOR_NUMBER = re.compile(r"(?:Is|Are) there .+ in the image\?")
 NUMBERS = re.compile(r"\b(?:two|three|four|five|six|seven|eight|nine|ten)\b")
 
 
@@ -35,14 +36,21 @@ def shares(run: Path) -> list[float]:
     """Of a run's answers: the share in percent with each kind of false claim; numbers an answer."""
     kinds_of = []
     for row in rows(run / "verdicts.jsonl"):
-        false = str(row["text"]).partition("Gives ")[0]
-        kinds_of.append(set(CLAIM.findall(false)))
+        claims = claims_in(str(row["text"])) or []
+        # A false denial says of no object that it is there.
+        kinds_of.append({_kind(item) for item in claims if not item.holds and not item.denied})
     values = []
-    for kinds in KINDS.values():
-        values.append(100 * statistics.fmean(bool(kinds & false_kinds) for false_kinds in kinds_of))
+    for kind in KINDS:
+        values.append(100 * statistics.fmean(kind in kinds for kinds in kinds_of))
     texts = [str(row["text"]) for row in rows(run / "answers.jsonl")]
     values.append(statistics.fmean(len(NUMBERS.findall(text)) for text in texts))
     return values
+
+
+def _kind(claim: CheckedClaim) -> str:
+    if ASKS_FOR_OBJECT.fullmatch(claim.question):
+        return OBJECT
+    return NUMBER if ASKS_FOR_NUMBER.fullmatch(claim.question) else OTHER
 
 
 def main() -> None:

@@ -193,7 +193,7 @@ function figuresOnly() {
 /* Samples with pictures to begin with: flipped to wrong, or wrong. */
 function firstExamples() {
   // What was said beyond the image is seen best where words are marked.
-  const isMarked = (sample) => sample.a.some((answer) => answer && answer.h);
+  const isMarked = (sample) => sample.a.some((answer) => answer && falseWords(answer).length);
   const parts = [...data.samples].sort((a, b) => b.rows.some(isMarked) - a.rows.some(isMarked));
   for (const [state, title] of [["worse", "Flipped to wrong"], ["wrong", "Wrong"]]) {
     for (const part of parts) {
@@ -360,6 +360,7 @@ function more() {
   shown = Math.min(found.length, shown + PAGE);
   $("more").hidden = shown >= found.length;
 }
+function falseWords(answer) { return [...(answer.h || []), ...(answer.f || [])]; }
 function marked(text, words) {
   const node = make("p");
   if (!words.length) { node.textContent = text; return node; }
@@ -402,12 +403,13 @@ function answerBox(model, answer) {
   if (!answer) { column.append(make("p", "no answer", { class: "quiet" })); return column; }
   const remarks = [
     answer.h && `not in the image: ${answer.h.join(", ")}`,
+    answer.f && `false: ${answer.f.join(", ")}`,
     answer.note,
     answer.cut && "cut off at the token limit",
     answer.loop && "repeats itself to the end",
     answer.why && `unscored: ${answer.why}`,
   ];
-  column.append(marked(answer.t, answer.h || []));
+  column.append(marked(answer.t, falseWords(answer)));
   for (const remark of remarks) if (remark) column.append(make("p", remark, { class: "quiet" }));
   for (const [name, text] of [["thoughts", answer.th], ["the judge's words", answer.v]]) {
     if (!text) continue;

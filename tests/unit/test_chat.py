@@ -285,7 +285,14 @@ def test_ctrl_c_does_not_wait_for_a_server_that_hangs(tmp_path, asks):
             what = ["--model", "llava-tiny", "--suite", "mmhal", "--judge", f"openai:m@{url}"]
         out = tmp_path / "run"
         command = [*BENCH, "run", *what, "--data", "scenes", "--limit", "24", "--out", str(out)]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        # What a shell starts in the background ignores Ctrl-C, and so do its children.
+        process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
         kept = out / what[3] / ("answers.jsonl" if asks == "model" else "verdicts.jsonl")
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:

@@ -349,7 +349,7 @@ def test_false_claims_of_an_open_answer_are_marked_too():
         CheckedClaim(False, 0.02, False, "Is there a cat in the image?", "cat"),
     ]
     score = MMHAL.score(sample, Answer("A dog and a cat."), Verdict(review_of(claims, 2)))
-    assert score.values["hallucination"] and score.values["hallucinated"] == ["cat"]
+    assert score.values["hallucination"] and score.values["false_claims"] == ["cat"]
 
 
 @pytest.mark.parametrize("content", [None, "käse".encode("latin-1")])

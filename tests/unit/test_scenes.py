@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.benchmarks.mmhal import TYPES
+from bench.benchmarks.mmhal import MMHAL, TYPES
 from bench.errors import DataError, JudgeError
 from bench.judges.scene import review
 from bench.metrics.ratings import official_rating
@@ -199,6 +199,24 @@ def test_the_oracle_rates_hand_written_answers(monkeypatch, asked, answer, ratin
     monkeypatch.setattr("bench.judges.scene.scene_of", lambda name: KITCHEN)
     verdict = review(Sample("1", KITCHEN.name, question, reference, "c", kind), Answer(answer))
     assert official_rating(verdict.text) == rating, verdict.text
+
+
+def test_the_oracle_says_in_plain_words_what_is_false(monkeypatch):
+    monkeypatch.setattr("bench.judges.scene.scene_of", lambda name: KITCHEN)
+    kind, question, reference = WHOLE
+    sample = Sample("1", KITCHEN.name, question, reference, "c", kind)
+    text = "There are three knives. There is no bowl. The cat is to the right of the bowl."
+    answer = Answer(text)
+    verdict = review(sample, answer)
+    false = {line for line in verdict.text.splitlines() if line.startswith("false |")}
+    assert false == {
+        "false | 0.000 | Is there a knife in the image? | knives",
+        "false | 0.000 | Are there three knives in the image? | three knives",
+        "false | 1.000 | not Is there a bowl in the image? | bowl",
+        "false | 0.000 | Is the cat to the right of the bowl? | right",
+    }
+    values = MMHAL.score(sample, answer, verdict).values
+    assert set(values["false_claims"]) == {"knives", "three knives", "bowl", "right"}
 
 
 def test_the_oracle_judges_scenes_alone():
