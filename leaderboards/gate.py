@@ -231,8 +231,8 @@ def _reference(run: Run) -> Reference:
     return Reference(run.record, run.metrics, scores, texts, seconds)
 
 
-def save(path: Path, file: Path) -> int:
-    """Writes the runs in a folder as a reference file; returns how many."""
+def save(path: Path, file: Path) -> Mapping[str, Reference]:
+    """Writes the runs in a folder as a reference file, and returns them by benchmark."""
     references = recorded(path)
     parts = dict.fromkeys(name.split(".")[0] for name in RECORD_PARTS)
     benchmarks = {}
@@ -245,7 +245,7 @@ def save(path: Path, file: Path) -> int:
             "answers": reference.texts,
         }
     write_json(file, with_digest({"format": FORMAT, "benchmarks": benchmarks}))
-    return len(references)
+    return references
 
 
 def read_reference(path: Path) -> dict[str, Reference]:
@@ -672,6 +672,23 @@ def plan(references: Mapping[str, Reference], margins: Margins, points: float | 
             shown_margin = f"{scale_of(figure.unit) * margin:g}"
             rows.append([figure.title, shown_margin, shown_by, f"{item.samples:,}"])
     return "\n".join(text_table(rows, output_width()))
+
+
+def widened(references: Mapping[str, Reference]) -> str | None:
+    """The default margins that so few samples widen, as a remark; None if there are none."""
+    wide = []
+    for reference in references.values():
+        for figure in figures_of(reference):
+            item = paired(figure, reference.scores, reference.scores)
+            margin = None if item is None else _margin(item, Margins())[0]
+            if margin is not None and figure.margin is not None and margin > figure.margin:
+                scale = scale_of(figure.unit)
+                wide.append(
+                    f"{figure.title} {scale * margin:.2g} instead of {scale * figure.margin:g}"
+                )
+    if not wide:
+        return None
+    return f"so few samples widen the margins of a check: {', '.join(wide)}"
 
 
 def as_json(checks: Sequence[Check]) -> str:

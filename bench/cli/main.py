@@ -32,7 +32,7 @@ from bench.cli.options import (
 from bench.cli.outgoing import app as outgoing_app
 from bench.cli.run import app as run_app
 from bench.errors import BenchError, ModelError
-from bench.terminal import USUAL, reports_errors, set_verbosity, show
+from bench.terminal import USUAL, note, reports_errors, set_verbosity, show
 
 if TYPE_CHECKING:
     from bench.cli.show import JudgePair
@@ -219,8 +219,11 @@ def check(
                 "--save checks nothing.",
                 "Give two commands.",
             )
-        count = gate.save(path, save)
-        show(f"{count} benchmark{'s' if count != 1 else ''} in {save}")
+        saved = gate.save(path, save)
+        show(f"{len(saved)} benchmark{'s' if len(saved) != 1 else ''} in {save}")
+        remark = gate.widened(saved)
+        if remark is not None:
+            note(f"{remark}; `bench check {save} --plan` says how many would do")
         return
     if plan:
         planned = gate.read_reference(path)
