@@ -96,7 +96,7 @@ class BenchCallback(TrainerCallback):  # type: ignore[misc]
         folder = self.out / f"step-{step}"
         adapter = folder / "adapter"
         # Saved, so that the run's record names what it measured; and removed, for it is large.
-        network.save_pretrained(adapter)
+        network.save_pretrained(adapter, save_embedding_layers=False)  # else peft asks the hub
         model = HFModel(f"{self.base}+{adapter}", {})
         model.take_network(network.get_base_model())
         judge = judge_for(self.judge, self.data)

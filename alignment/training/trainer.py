@@ -112,7 +112,8 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
         # A path of this machine means nothing where the adapter goes.
         for config in network.peft_config.values():
             config.base_model_name_or_path = name
-        network.save_pretrained(adapter, state_dict=tensors)
+        # The vocabulary is the base's; else peft asks the hub.
+        network.save_pretrained(adapter, state_dict=tensors, save_embedding_layers=False)
         write_curves(steps, read_lines(out / MEASURED), out)
         manifest = inputs["preferences"] / "manifest.json"
         preferences = read_json(manifest) if manifest.exists() else {}

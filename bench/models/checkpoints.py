@@ -601,7 +601,7 @@ def add_adapter(model: Any, folder: Path) -> Any:
             warnings.simplefilter("ignore")
             adapted = PeftModel.from_pretrained(model, folder, key_mapping=renamed)
             report = adapted.load_adapter(str(folder), "default", key_mapping=renamed)
-        loaded = get_peft_model_state_dict(adapted)
+        loaded = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     except Exception as error:  # peft raises ValueError, RuntimeError, KeyError … for one mistake
         raise ModelError(fact, one_line(error), remedy) from error
     # The base would answer as the adapter.

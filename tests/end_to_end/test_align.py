@@ -51,6 +51,7 @@ def small(tmp_path_factory):
     )
     done = bench("align", file, "--out", folder / "out", "--json")
     assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr, "peft would look for the base's config at the hub"
     # What it says is next can be typed.
     (look,) = [line for line in done.stderr.splitlines() if line.startswith("to look: bench ")]
     assert bench(*look.split()[3:]).returncode == 0
