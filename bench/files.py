@@ -138,7 +138,8 @@ def replace_file(file: Path, content: str | bytes) -> None:
 
     A device or a pipe is written to and not replaced.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # A path may hold bytes that are no text.
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
     # Beside the file, so that the rename stays on one file system.
     temporary = file.with_name(file.name + ".tmp")
     try:
@@ -295,14 +296,14 @@ def read_text(file: Path) -> str:
         raise DataError(f"{file} cannot be read.", f"{reason}.", RESTORE) from error
 
 
-def _without_surrogates(value: Any) -> Any:
+def without_surrogates(value: Any) -> Any:
     """Half a character ("\\ud800") is none: nothing can be made of it, neither tokens nor bytes."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, list):
-        return list(map(_without_surrogates, value))
+        return list(map(without_surrogates, value))
     if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+        return {without_surrogates(key): without_surrogates(item) for key, item in value.items()}
     return value
 
 
@@ -323,7 +324,7 @@ def read_rows(file: Path, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     # The suffix says little: POPE's .json files are JSON lines.
     rows = _array(file, text) if text.lstrip().startswith("[") else _lines(file, text)
     if "\\ud" in text.lower():
-        rows = _without_surrogates(rows)
+        rows = without_surrogates(rows)
     if not rows:
         raise DataError(f"{file} is empty.", "It holds no question.", RESTORE)
     for number, row in enumerate(rows, start=1):

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.files import dump, replace_file
+from bench.files import dump, replace_file, without_surrogates
 from bench.runs.run import Run
 from bench.runs.store import Recorded
 from bench.types import Sample, Score
@@ -87,7 +87,7 @@ def samples_frame(asked: RunSamples) -> pd.DataFrame:
             is_plain = value is None or isinstance(value, bool | int | float | str)
             row[f"score.{name}"] = value if is_plain else dump(value)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(without_surrogates(rows))
 
 
 def _answered(asked: RunSamples) -> Iterator[tuple[Sample, Recorded | None, Score | None]]:

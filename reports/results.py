@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import UnknownNameError
+from bench.files import without_surrogates
 from bench.metrics.paired import change_of, paired
 from bench.metrics.seeds import alike
 from bench.runs.run import Run, group_by_benchmark
@@ -465,4 +466,4 @@ def metrics_frame(runs: Sequence[Run]) -> pd.DataFrame:
                     "caveats": "; ".join(metric.caveats),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(without_surrogates(rows))  # a path may hold bytes that are no text

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.escaping import csv_text, markdown_text, visible_line
+from bench.files import without_surrogates
 from bench.types import Better
 
 LATEX = {
@@ -130,7 +131,7 @@ def latex(table: Table) -> str:
     # siunitx takes what is no number within braces.
     headings = [f"{{{tex(heading)}}}" for heading in table.headings]
     # By number: headings may be equal, and Styler wants them apart.
-    frame = pd.DataFrame(shown, columns=range(len(headings)))
+    frame = pd.DataFrame(without_surrogates(shown), columns=range(len(headings)))
     styler = frame.style.hide(axis="index").format_index(headings.__getitem__, axis="columns")
     text: str = styler.to_latex(
         hrules=True,
@@ -206,7 +207,7 @@ def frame_of(table: Table) -> pd.DataFrame:
             columns[f"{heading} n"] = [cell.n for cell in cells]
     if any(table.caveats):
         columns["caveats"] = list(table.caveats)
-    return pd.DataFrame(columns)
+    return pd.DataFrame(without_surrogates(columns))
 
 
 def csv_of(frame: pd.DataFrame) -> str:

@@ -23,7 +23,7 @@ PER_TOKEN = ("input_ids", "attention_mask", "labels", *TOKEN_TYPES)  # PaliGemma
 # Whose language model may be a Vicuna, and who was never taught a conversation.
 VICUNA_ARCHITECTURES = ("llava", "llava_next")
 WITHOUT_TEMPLATE = ("paligemma",)
-MAX_PADDED_PIXELS = 150_000_000
+MAX_PADDED_PIXELS = 100_000_000  # of which a processor makes two gigabytes
 PROBE = "Is there a dog in the image?"
 
 

@@ -141,7 +141,9 @@ def _distinct_endings(paths: Sequence[str]) -> list[str]:
     length = 1
     while len({part[-length:] for part in parts}) < len(parts):
         length += 1
-    return ["/".join(part[-length:]).lstrip("/") for part in parts]
+    endings = ["/".join(part[-length:]).lstrip("/") for part in parts]
+    # Bytes that are no text are shown so that names stay different.
+    return [ending.encode("utf-8", "backslashreplace").decode() for ending in endings]
 
 
 def _label(base: str, ending: str) -> str:

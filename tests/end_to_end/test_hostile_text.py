@@ -19,6 +19,8 @@ HOSTILE = (
     "\u202egnp\u2028 $\\frac{$ `` \n# heading\r\n-rf"
 )
 
+FORMATS = ("csv", "parquet", "lmms-eval", "every-eval-ever")
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
@@ -95,3 +97,27 @@ def test_every_file_of_a_report(runs, tmp_path):
 )
 def test_what_is_harmless_stays_as_it_is(text):
     assert csv_text(text) == markdown_text(text) == visible(text) == text
+
+
+def test_bytes_in_file_names_that_are_no_text(tmp_path):
+    """Linux takes any byte; JSON, Parquet, SVG and XML take characters."""
+    data, runs = tmp_path / "data", [tmp_path / "a\udcff", tmp_path / "b\udcfe"]
+    assert bench("data", "scenes", "--n", "3", "--out", data).returncode == 0
+    for out in runs:
+        words = ("--suite", "chair", "--data", data, "--out", out)
+        assert bench("run", "--model", "llava-tiny", *words).returncode == 0
+    reference, junit = tmp_path / "ref\udcff.json", tmp_path / "junit\udcff.xml"
+    for words in (
+        ("report", *runs, "--out", tmp_path / "report\udcff"),
+        ("report", runs[0], "--model-card", "--out", tmp_path / "card\udcff"),
+        *(("export", runs[0], "--format", form, "--out", tmp_path / "e\udcff") for form in FORMATS),
+        ("compare", *runs, "--json"),
+        ("board", *runs, "--json"),
+        ("check", runs[0], "--save", reference),
+        ("check", runs[1], "--against", reference, "--junit", junit),
+    ):
+        done = bench(*words)
+        assert done.returncode in (0, 3), done.stderr
+    ElementTree.parse(junit)
+    names = {row["model"] for row in json.loads(bench("board", *runs, "--json").stdout)["board"]}
+    assert len({name for name in names if "udcf" in name}) == 2, "they are told apart"

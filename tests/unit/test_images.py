@@ -165,6 +165,15 @@ def test_a_strip_is_not_padded_to_gigabytes(tiny, tmp_path, size):
     assert answers["good.png"].error is None
 
 
+@pytest.mark.parametrize("size", [(10001, 5000), (20000, 20000)])
+def test_a_picture_of_kilobytes_that_takes_gigabytes_is_refused(tmp_path, size):
+    Image.new("1", size).save(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 100_000
+    with pytest.raises(DataError, match="bomb.png cannot be read") as refusal:
+        read_image(tmp_path / "bomb.png")
+    assert "pixels" in refusal.value.reason
+
+
 def test_data_check_tells_what_is_peculiar(pictures, tmp_path):
     import shutil
 
