@@ -13,6 +13,7 @@ from alignment.rows import ImageFile, ResponseRow
 from alignment.settings import RecipeError
 from bench.errors import one_line
 from bench.models import checkpoints
+from bench.models.templates import by_template
 
 # How far two scores of one response may lie apart, as a share of the larger one (at least 1).
 TOLERANCE = {"cpu": 1e-3, "cuda": 5e-2}  # float32, bfloat16
@@ -99,10 +100,10 @@ class ClassifierReward(Reward):
                 output_loading_info=True,
                 **code,
             )
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # what is wrong in its files comes as dozens of types
             raise RecipeError(
                 f"The reward model {self.model} cannot be loaded.",
-                one_line(error),
+                f"{type(error).__name__}: {one_line(error)}",
                 "Give a sequence classifier with safetensors; `trust_remote_code: true` if it "
                 "brings its own code.",
             ) from error
@@ -130,7 +131,8 @@ def _conversation(tokenizer: Any, row: ResponseRow) -> list[int]:
         {"role": "user", "content": row["instruction"]},
         {"role": "assistant", "content": row["text"]},
     ]
-    return list(tokenizer.apply_chat_template(messages, return_dict=False))
+    remedy = "Use a reward model for conversations."
+    return list(by_template(tokenizer, messages, RecipeError, remedy, return_dict=False))
 
 
 def _unused_token(conversations: Sequence[list[int]]) -> int:

@@ -76,10 +76,10 @@ def load_clip(name: str, processor_name: str | None) -> Scorer:
         model: Any = AutoModel.from_pretrained(name, use_safetensors=True, **code)
         model = model.to(device).eval()
         processor = AutoProcessor.from_pretrained(processor_name or name, use_fast=False, **code)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # what is wrong in its files comes as dozens of types
         raise RecipeError(
             f"The image-text model {name} cannot be loaded.",
-            one_line(error),
+            f"{type(error).__name__}: {one_line(error)}",
             "Give a CLIP-like checkpoint with safetensors, and `processor:` if it brings none.",
         ) from error
 

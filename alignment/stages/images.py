@@ -331,10 +331,10 @@ def _load_pipeline(settings: DiffusersImages) -> Any:
         pipeline = DiffusionPipeline.from_pretrained(
             settings.model, torch_dtype=getattr(torch, dtype), use_safetensors=True
         )
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # what is wrong in its files comes as dozens of types
         raise RecipeError(
             f"The text-to-image pipeline {settings.model} cannot be loaded.",
-            one_line(error),
+            f"{type(error).__name__}: {one_line(error)}",
             "Give a hub id or folder of a diffusers pipeline with safetensors.",
         ) from error
     pipeline.set_progress_bar_config(disable=True)

@@ -11,11 +11,11 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from PIL import Image
 
-from bench.errors import DataError, ModelError, one_line
+from bench.errors import DataError, ModelError
 from bench.models.protocol import Protocol
+from bench.models.templates import by_template
 
 # Outputs of a processor that have one entry a token; all others belong to the image.
 TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
@@ -197,17 +197,16 @@ class Prompter:
             messages.insert(0, {"role": "system", "content": text_part(self.protocol.system)})
         if answer is not None:
             messages.append({"role": "assistant", "content": text_part(answer)})
-        try:
-            text = renderer.apply_chat_template(
-                messages, add_generation_prompt=answer is None, tokenize=False
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise ModelError(
-                "The checkpoint's chat template cannot be rendered.",
-                f"{type(error).__name__}: {one_line(error)}",
-                "Put chat_template.jinja of the base model into its folder"
-                + (", or leave out the protocol's system prompt." if self.protocol.system else "."),
-            ) from error
+        remedy = "Put chat_template.jinja of the base model into its folder"
+        remedy += ", or leave out the protocol's system prompt." if self.protocol.system else "."
+        text = by_template(
+            renderer,
+            messages,
+            ModelError,
+            remedy,
+            add_generation_prompt=answer is None,
+            tokenize=False,
+        )
         return str(text)
 
     @cached_property

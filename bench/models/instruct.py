@@ -10,6 +10,7 @@ import torch
 
 from bench.errors import BenchError, one_line
 from bench.models import checkpoints
+from bench.models.templates import by_template
 
 BATCH = 8
 
@@ -39,10 +40,10 @@ class InstructModel:
             self.tokenizer = AutoTokenizer.from_pretrained(
                 self.folder, padding_side="left", trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError) as fault:
+        except Exception as fault:  # tokenizers raises bare ones
             raise error(
-                f"The {role} {spec} has no tokenizer.",
-                one_line(fault, 200),
+                f"The {role} {spec} has no tokenizer that can be read.",
+                f"{type(fault).__name__}: {one_line(fault, 200)}",
                 "Give a whole checkpoint.",
             ) from fault
         # A base model would go on with the text instead of following it.
@@ -88,11 +89,14 @@ class InstructModel:
         texts = []
         for prompt in prompts:
             messages = [{"role": "user", "content": prompt}]
-            text = self.tokenizer.apply_chat_template(
-                # Templates of models that can think read it; others do not look at it.
+            text = by_template(
+                self.tokenizer,
                 messages,
+                self.error,
+                f"Put the chat_template.jinja of {self.name}'s base into its folder.",
                 add_generation_prompt=True,
                 tokenize=False,
+                # Templates of models that can think read it; others do not look at it.
                 enable_thinking=False,
             )
             texts.append(text)

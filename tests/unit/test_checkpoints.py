@@ -255,12 +255,23 @@ def test_the_tokenizers_template_is_taken_if_the_processor_has_none(tiny, tmp_pa
         ("<image> hello", "cannot ask about an image"),
         ("{{ messages[0]['content'] | no_such_filter }}", "cannot be rendered"),
         ("{% for", "cannot be rendered"),
+        ("{% for a in range(10**9) %}{% endfor %}", "cannot be rendered"),
+        ("{{ messages * 10**18 }}", "cannot be rendered"),
     ],
 )
 def test_a_template_that_cannot_ask_is_refused(tiny, tmp_path, template, words):
     folder = copy_of(tiny("llava_next"), tmp_path / "model")
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(ModelError, match=words):
+        HFModel(str(folder), {})
+
+
+def test_a_template_that_does_not_end_is_told(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.models.templates.LONGEST", 0.5)
+    folder = copy_of(tiny("llava_next"), tmp_path / "model")
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(loops)
+    with pytest.raises(ModelError, match=r"TimeoutError: it did not end within 0\.5 seconds"):
         HFModel(str(folder), {})
 
 
