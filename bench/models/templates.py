@@ -54,9 +54,10 @@ def _time_limit(seconds: float) -> Iterator[None]:
         raise TimeoutError(f"it did not end within {seconds:g} seconds")
 
     earlier = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        # Somebody else's alarm goes on.
+        signal.setitimer(signal.ITIMER_REAL, *timer)
         signal.signal(signal.SIGALRM, earlier)

@@ -11,6 +11,8 @@ import yaml
 
 from bench.files import read_lines
 from tests.conftest import ROOT, bench
+from tests.end_to_end.test_judging import tiny_judge
+from tests.tiny_pipelines import reward_model
 
 TINY = ROOT / "bench" / "scenes" / "llava-tiny"
 
@@ -45,6 +47,7 @@ def make(here: Path) -> list[Input]:
         *_recorded(here),
         *_settings(here),
         *_checkpoint(here),
+        *_alignment(here),
     ]
 
 
@@ -180,16 +183,71 @@ def _checkpoint(here: Path) -> list[Input]:
     shutil.copytree(TINY, here / "checkpoint")
     words = ("run", "--model", "{here}/checkpoint", "--suite", "pope", "--data", "{here}/data")
     rest = ("--limit", "2", "--out", "{out}", "--json")
+    return _files(here, "checkpoint", (*words, *rest), 30)
+
+
+def _files(here: Path, folder: str, words: tuple[str, ...], cost: int) -> list[Input]:
+    """The files of a checkpoint that the command reads."""
     inputs = []
     for name in (
         "config.json",
+        "adapter_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
         "processor_config.json",
         "generation_config.json",
         "chat_template.jinja",
         "model.safetensors",
+        "adapter_model.safetensors",
     ):
-        if (here / "checkpoint" / name).is_file():
-            inputs.append(Input(f"checkpoint {name}", f"checkpoint/{name}", (*words, *rest), 30))
+        if (here / folder / name).is_file():
+            inputs.append(Input(f"{folder} {name}", f"{folder}/{name}", words, cost))
     return inputs
+
+
+def _alignment(here: Path) -> list[Input]:
+    """What an alignment reads: prompts, pictures, a reward model, pairs; and what it leaves."""
+    reward_model(here / "reward-model")
+    tiny_judge(here / "judge")
+    shutil.copytree(here / "data" / "images", here / "pictures")
+    rows = []
+    for file in sorted((here / "pictures").rglob("*.png"))[:3]:
+        name = file.relative_to(here / "pictures").as_posix()
+        rows.append({"prompt": "a dog", "image": name, "instructions": ["Describe the image."]})
+    (here / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dpo = {"model": "llava-tiny", "batch": 4, "lora": {"rank": 4, "alpha": 8}}
+    recipe = {
+        "name": "small",
+        "prompts": {"kind": "file", "path": "prompts.jsonl"},
+        "images": {"kind": "folder", "path": "pictures"},
+        "responses": {"models": ["llava-tiny"], "samples": 4, "temperature": 1.5, "max_tokens": 32},
+        "rewards": {"kind": "classifier", "model": str(here / "reward-model")},
+        "preferences": {"margin": 0.0},
+        "dpo": dpo,
+    }
+    (here / "small.yaml").write_text(yaml.safe_dump(recipe))
+    _run("align", here / "small.yaml", "--out", here / "aligned")
+    (made,) = (here / "aligned").glob("preferences-*")
+    (pictures,) = (here / "aligned").glob("images-*")
+    shutil.copytree(next((here / "aligned").glob("dpo-*")) / "adapter", here / "adapter")
+    _run("data", "pairs", made, "--out", here / "pairs.json")
+    released = {"path": "pairs.json", "images": str(pictures)}
+    (here / "released.yaml").write_text(
+        yaml.safe_dump({"name": "released", "pairs": released, "dpo": dpo})
+    )
+    align = ("align", "{here}/small.yaml", "--out", "{out}")
+    stage = made.relative_to(here).as_posix()
+    pairs = ("data", "pairs", f"{{here}}/{stage}", "--out", "{here}/again.json")
+    adapted = ("run", "--model", "llava-tiny+{here}/adapter", "--suite", "pope", "--limit", "2")
+    judged = ("judge", "{here}/run/mmhal", "--judge", "hf:{here}/judge", "--json")
+    return [
+        Input("prompts", "prompts.jsonl", align, 15),
+        Input("pairs", "pairs.json", ("align", "{here}/released.yaml", "--out", "{out}"), 15),
+        *_files(here, "reward-model", align, 8),
+        *_files(here, "judge", (*judged, "--judge-max-tokens", "4"), 8),
+        *_files(here, "adapter", (*adapted, "--data", "{here}/data", "--out", "{out}"), 20),
+        *(
+            Input(f"data pairs {name}", f"{stage}/{name}", pairs, 20)
+            for name in ("pairs.jsonl", "manifest.json")
+        ),
+    ]
