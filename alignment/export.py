@@ -27,16 +27,17 @@ def export(folder: Path, file: Path) -> tuple[int, Path]:
             f"{folder} holds no pairs.", "It is no finished preferences-… folder.", "Name one."
         )
     images = _images_folder(folder, read_json(manifest)["inputs"].get("images"))
-    if file.suffix == ".json":
-        write_released(pairs, file)
-    elif file.suffix == ".parquet":
-        write_trl(pairs, images, file)
-    else:
+    if file.suffix not in (".json", ".parquet"):
         raise RecipeError(
             f"{file} has no known format.",
             f"It ends in '{file.suffix}'.",
             "Use .json or .parquet.",
         )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".json":
+        write_released(pairs, file)
+    else:
+        write_trl(pairs, images, file)
     return len(pairs), images
 
 

@@ -171,7 +171,7 @@ def read_recipe(name: Path) -> Recipe:
     except OSError as error:
         raise RecipeError(
             f"{file} cannot be read.",
-            f"{error.strerror}.",
+            registry.did_you_mean(str(name), shipped) or f"{error.strerror}.",
             f"Check the path, or name a shipped recipe: {', '.join(shipped)}.",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

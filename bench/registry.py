@@ -148,7 +148,7 @@ def benchmark(name: str) -> Any:
     kind, _, rest = name.partition(":")
     registered = name if name in known else kind
     if registered not in known:
-        raise unknown("benchmarks", name, known)
+        raise unknown("benchmarks", name, [*known, *SUITES])
     loaded = load("benchmarks", registered)
     is_family = isinstance(loaded, type)
     if is_family and rest:
@@ -194,17 +194,18 @@ def split_adapter(spec: str) -> tuple[str, str]:
 
 def unknown(table: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """An error that names what was asked, the nearest match and where to see all."""
-    by_lower_case = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
-    if close:
-        reason = f"Did you mean '{by_lower_case[close[0]]}'?"
-    else:
-        reason = f"Known: {', '.join(sorted(known)) or 'none'}."
     return UnknownNameError(
         f"There is no {table[:-1]} '{name}'.",
-        reason,
+        did_you_mean(name, known) or f"Known: {', '.join(sorted(known)) or 'none'}.",
         f"`bench list {SHOWN_BY.get(table, table)}` shows all.",
     )
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """A question with the name that is nearest in any case; empty if none is near."""
+    by_lower_case = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=cutoff)
+    return f"Did you mean '{by_lower_case[close[0]]}'?" if close else ""
 
 
 def split_kind(table: str, spec: str) -> tuple[str, str] | None:

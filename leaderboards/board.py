@@ -165,7 +165,8 @@ def chosen_columns(table: Board, names: Sequence[str]) -> Board:
         if name not in (*benchmarks, *ids):
             raise UnknownNameError(
                 f"The board has no column '{name}'.",
-                f"It has columns of {', '.join(benchmarks)}, such as {ids[0]}.",
+                registry.did_you_mean(name, [*benchmarks, *ids])
+                or f"It has columns of {', '.join(benchmarks)}, such as {ids[0]}.",
                 "Name benchmarks or single columns, with commas between them.",
             )
     columns = []

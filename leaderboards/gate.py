@@ -404,6 +404,9 @@ def _figure_checks(
         detail = f"{change_of(item)}, margin {scale * margin:.3g}{why}"
         if verdict == "inconclusive":
             detail += f"; {item.samples} samples cannot show on which side of the margin it lies"
+            enough = _deciding(item, margin)
+            if math.isfinite(enough):
+                detail += f", about {math.ceil(enough):,} would if it stays"
         worst = [] if verdict == "passed" else _worst(figure, first, second, asked_of)
         checks.append(Check(figure.title, verdict, detail, worst))
     # A floor holds whatever the reference says, so that a slow decline is seen.
@@ -458,6 +461,21 @@ def _verdict(item: Paired, margin: float) -> Verdict:
     if any(low > 0 and value > margin for low, value, _ in sides):
         return "failed"
     return "inconclusive"
+
+
+def _deciding(item: Paired, margin: float) -> float:
+    """How many samples would decide an inconclusive figure whose difference stays as it is.
+
+    The interval narrows with the square root of their number. It then lies within the margin or, if
+    the difference is beyond it, on one side of zero.
+    """
+    difference = item.difference
+    half_width = (difference.high - difference.low) / 2
+    loss = {"higher": -difference.value, "lower": difference.value}.get(
+        item.figure.better, abs(difference.value)
+    )
+    room = loss if loss > margin else margin - loss
+    return item.samples * (half_width / room) ** 2 if room > 0 else math.inf
 
 
 def _missing_check(

@@ -147,8 +147,15 @@ def _command(run: Run) -> str:
     """The command as it was typed, or as it would be."""
     words = run.record.get("command")
     if not words:
-        model, data = str(run.record["model"]["name"]), str(run.record["source"]["data"])
-        words = ["run", "--model", model, "--suite", run.benchmark, "--data", data]
+        source = run.record["source"]
+        # Where the checkpoint lies if it is of this machine, else its name at the hub.
+        model = str(source.get("model") or run.record["model"]["name"].partition("+")[0])
+        if source.get("adapter"):
+            model += f"+{source['adapter']}"
+        words = ["run", "--model", model, "--suite", run.benchmark, "--data", str(source["data"])]
+        for option in ("limit", "max_tokens"):
+            if run.record.get(option) is not None:
+                words += [f"--{option.replace('_', '-')}", str(run.record[option])]
     command = shlex.join(words)
     # It stands between two lines of ```, of which it may hold none.
     if "\n" in command or "`" in command:

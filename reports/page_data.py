@@ -190,10 +190,13 @@ def _run_object(run: Run) -> dict[str, Any]:
     cells = {(metric.name, metric.subset): format_value(metric) for metric in run.metrics}
     rows = []
     for name in names:
-        rows.append([name, [cells.get((name, subset), "") for subset in subsets]])
+        values = [cells.get((name, subset), "") for subset in subsets]
+        rows.append([name.replace("_", " "), values])
     whole = []
     for name, metric in run.whole().items():
-        whole.append([name, format_value(metric), CAVEAT if metric.caveats else ""])
+        whole.append(
+            [name.replace("_", " "), format_value(metric), CAVEAT if metric.caveats else ""]
+        )
     return {
         "benchmark": run.benchmark,
         "model": run.label,

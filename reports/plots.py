@@ -114,17 +114,24 @@ def forest(comparisons: Sequence[Comparison], names: Mapping[Path, str]) -> Plot
         _draw_panel(axes, AXES[unit], effects)
     first, second = names[comparisons[0].first], names[comparisons[0].second]
     title = f"{first} → {'others' if several else second}"
-    all_axes[0].set_title(plot_text(title), loc="left", fontsize=10, fontweight="bold")
-    plot.supxlabel(
-        "← worse      better →\n95 % intervals; ● better, ■ worse, after Holm's correction; "
-        "○ no more than noise",
-        fontsize=9,
-    )
+    plot.suptitle(plot_text(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
+    explained = "95 % intervals; ● better, ■ worse, after Holm's correction; ○ no more than noise"
+    if any(comparison.caveats for comparison in comparisons):
+        explained += f"; {CAVEAT} has caveats, listed beside the tables"
+    plot.supxlabel(explained, fontsize=9)
     return plot
 
 
 def _draw_panel(axes: Axes, unit: str, effects: Sequence[Effect]) -> None:
     """The effects of one unit, from above to below, their numbers on the right."""
+    axes.annotate(
+        "← worse   better →",
+        (0, 1),
+        xycoords=("data", "axes fraction"),
+        ha="center",
+        va="bottom",
+        fontsize=8,
+    )
     for y, effect in enumerate(effects):
         value, low, high = gain(effect.row)
         said = verdict(effect.row)

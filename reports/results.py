@@ -19,7 +19,7 @@ from bench.types import CAVEAT, Better, Metric, caveats_of, format_value, scale_
 from leaderboards.compare import SIGNIFICANT, Comparison
 from leaderboards.compare import Row as Compared
 from leaderboards.published import Published, disputed, measured_by, read_published
-from reports.tables import Cell, Table
+from reports.tables import INTERVAL, Cell, Table
 
 BASE = "LLaVA-1.5-7B"
 OURS = ("LLaVA-1.5-7B + PDS-DPO", "LLaVA-1.5-7B + PDS-DPO-9K")
@@ -263,7 +263,7 @@ def difference_table(comparisons: Sequence[Comparison], names: Mapping[Path, str
         "first",
         "then",
         "difference",
-        "95 % interval",
+        INTERVAL,
         "p",
         "detectable",
     ]
@@ -300,7 +300,7 @@ def _difference_row(row: Compared, model: str) -> list[Cell]:
         Cell(change.difference, scale * item.difference.value, False, low, high),
         Cell(change.interval),
         Cell(change.p, row.p_holm),
-        Cell(f"{detectable:.2f}", detectable),
+        Cell(f"{detectable:.2f}" if math.isfinite(detectable) else "–", detectable),
     ]
 
 

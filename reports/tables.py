@@ -24,6 +24,7 @@ LATEX = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
     "±": r"$\pm$",
     "σ": r"$\sigma$",
     "–": "--",
@@ -39,6 +40,7 @@ LATEX = {
 WIDE = 6  # columns that fit a line
 ARROWS = {"higher": "↑", "lower": "↓"}
 PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+INTERVAL = "95 % interval"  # a column of texts
 LATEX_SPECIAL = re.compile("|".join(map(re.escape, LATEX)))
 
 
@@ -199,6 +201,8 @@ def frame_of(table: Table) -> pd.DataFrame:
     """
     columns: dict[str, list[float | str]] = {}
     for heading, cells in zip(table.header, zip(*table.rows, strict=True), strict=True):
+        if heading == INTERVAL:  # its ends stand beside the difference
+            continue
         columns[heading] = [cell.text if math.isnan(cell.value) else cell.value for cell in cells]
         if not all(math.isnan(cell.low) for cell in cells):
             columns[f"{heading} low"] = [cell.low for cell in cells]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 from bench import registry
@@ -17,7 +19,9 @@ def listing(what: str, folder: Path) -> Listing:
     """(name, explanation) rows. Raises UnknownNameError for anything but KINDS."""
     if what not in KINDS:
         raise UnknownNameError(
-            f"There is no list of '{what}'.", f"There are {', '.join(KINDS)}.", "Name one of them."
+            f"There is no list of '{what}'.",
+            registry.did_you_mean(what, KINDS) or f"There are {', '.join(KINDS)}.",
+            "`bench list` shows all.",
         )
     if what == "runs":
         return _runs(folder)
@@ -61,8 +65,11 @@ def _recipes() -> Listing:
     folder = Path(__file__).parents[2] / "alignment" / "recipes"
     rows = []
     for file in sorted(folder.glob("*.yaml")):
-        first_line = file.read_text(encoding="utf-8").splitlines()[0]
-        rows.append((file.stem, first_line.lstrip("# ")))
+        lines = itertools.takewhile(
+            lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines()
+        )
+        comment = " ".join(line.strip("# ") for line in lines)
+        rows.append((file.stem, re.split(r"(?<=\.) ", comment)[0]))
     return rows
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from bench.metrics.seeds import seed_of
 from bench.metrics.yes_no import MIN_MASS, Ranking, subset_blocks, yes_no_mass
 from bench.stats import (
+    Bounds,
     Difference,
     Estimate,
     Floats,
@@ -223,7 +224,17 @@ def paired(
     for fit in fits:
         error = jackknife_error(fit.value, fit.without)
         estimates.append(interval(fit.value, error, fit.groups, figure.bounds))
+    difference = _possible(difference, figure.bounds)
     return Paired(figure, len(sides[0]), estimates[0], estimates[1], difference)
+
+
+def _possible(difference: Difference, bounds: Bounds) -> Difference:
+    """The difference with an interval that ends where differences do."""
+    if bounds is None:
+        return difference
+    span = bounds[1] - bounds[0]
+    low, high = np.clip([difference.low, difference.high], -span, span).tolist()
+    return difference._replace(low=low, high=high)
 
 
 def _on_the_same_samples(figure: Figure, sides: Sequence[Mapping[str, Score]]) -> list[list[Score]]:
@@ -290,6 +301,7 @@ def paired_over_seeds(
         of_seeds = math.sqrt(variance_between(side.seeds))
         error = math.hypot(of_images, of_seeds)
         estimates.append(interval(side.value, error, groups, figure.bounds))
+    difference = _possible(difference, figure.bounds)
     item = Paired(figure, len(sides[0]), estimates[0], estimates[1], difference)
     return PairedSeeds(item, second.seeds)
 

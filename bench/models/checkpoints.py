@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import os
 import re
@@ -99,17 +98,12 @@ def locate(
     if not HUB_ID.fullmatch(name):
         raise ModelError(
             f"There is no model '{name}'.",
-            "It is no folder, no alias and no hub id of the form owner/name."
-            + _did_you_mean(name, registry.MODEL_ALIASES, cutoff=0.5),
+            "It is no folder, no alias and no hub id of the form owner/name. "
+            + registry.did_you_mean(name, registry.MODEL_ALIASES),
             "`bench list models` shows the aliases.",
         )
     code = ["*.py"] if remote_code else []
     return Path(_download(name, revision, [*patterns, *code]))
-
-
-def _did_you_mean(name: str, known: Iterable[str], cutoff: float) -> str:
-    close = difflib.get_close_matches(name, [*known], n=1, cutoff=cutoff)
-    return f" Did you mean '{close[0]}'?" if close else ""
 
 
 def _download(name: str, revision: str | None, patterns: list[str]) -> str:
@@ -134,9 +128,9 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> str:
             f"{name} is gated.", "Its owner gives access on request.", "Ask, then set HF_TOKEN."
         ) from error
     except RepositoryNotFoundError as error:
-        hint = _did_you_mean(name, registry.MODEL_ALIASES.values(), cutoff=0.7)
+        hint = registry.did_you_mean(name, registry.MODEL_ALIASES.values(), cutoff=0.7)
         raise ModelError(
-            f"There is no model '{name}' on the hub.", f"The hub does not know it.{hint}", remedy
+            f"There is no model '{name}' on the hub.", f"The hub does not know it. {hint}", remedy
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(

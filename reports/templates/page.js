@@ -69,10 +69,13 @@ function roundUp(x) {
   return [1, 2, 3, 4, 6, 8, 10].map((step) => step * power).find((end) => end >= x);
 }
 
+/* Whether a figure is seen at once: the board's, and whatever is more than noise. */
+function isFirst(row) { return row.main || row.verdict === "better" || row.verdict === "worse"; }
+
 /* One table; the figures of each unit have an axis of their own. */
 function effectTable(verdict) {
   const box = make("div");
-  const wide = make("div", undefined, { class: "wide", tabindex: "0", role: "region", "aria-label": "Differences" });
+  const wide = make("div", undefined, { class: "wide", tabindex: "0", role: "region", "aria-label": `Differences: ${verdict.first} → ${verdict.second}` });
   const table = make("table", undefined, { class: "effects" });
   const head = headRow(["figure", ...OPTIONAL.slice(0, 2), "difference", ...OPTIONAL.slice(2)], OPTIONAL);
   const barHead = make("th", undefined, { scope: "col", class: "bar" });
@@ -87,7 +90,7 @@ function effectTable(verdict) {
   }
   wide.append(table);
   box.append(wide);
-  const further = verdict.rows.filter((row) => !row.main).length;
+  const further = verdict.rows.filter((row) => !isFirst(row)).length;
   if (further) box.append(furtherButton(table, further));
   return box;
 }
@@ -97,7 +100,7 @@ function effectRows(rows, unit) {
   const drawn = rows.filter((row) => row.drawn);
   const end = roundUp(Math.max(0, ...drawn.flatMap((row) => row.drawn.map(Math.abs))));
   for (const row of rows) {
-    const line = make("tr", undefined, row.main ? {} : { class: "further", hidden: "" });
+    const line = make("tr", undefined, isFirst(row) ? {} : { class: "further", hidden: "" });
     line.append(make("td", row.figure));
     for (const value of [row.first, row.second]) line.append(make("td", value, { class: "narrow-off" }));
     const tone = { better: "good", worse: "bad" }[row.verdict] || "";
@@ -110,7 +113,7 @@ function effectRows(rows, unit) {
   }
   if (drawn.length) {
     const axis = axisRow(end, unit);
-    if (!rows.some((row) => row.main)) { axis.classList.add("further"); axis.hidden = true; }
+    if (!rows.some(isFirst)) { axis.classList.add("further"); axis.hidden = true; }
     body.append(axis);
   }
   return body;
@@ -119,7 +122,7 @@ function effectRows(rows, unit) {
 /* A number with the sign that typesetters use. */
 function signed(text) { return text.replace(/-(?=\d)/g, "−"); }
 
-/* A button that shows the figures that the board leaves out. */
+/* A button that shows the other figures. */
 function furtherButton(table, count) {
   const button = make("button", `Show ${count} further figures`, { type: "button" });
   button.addEventListener("click", () => {
@@ -150,7 +153,8 @@ function axisRow(end, unit) {
   const svg = draw("svg", { viewBox: `0 0 ${WIDTH} 19`, "aria-hidden": "true" });
   for (const share of [-1, -0.5, 0, 0.5, 1]) {
     const number = Math.abs(share * end);
-    svg.append(draw("text", { x: MIDDLE + HALF * share, y: 13 }, Number(number.toPrecision(2)).toString()));
+    const place = { x: MIDDLE + HALF * share, y: 13, class: Math.abs(share) === 0.5 ? "half" : "" };
+    svg.append(draw("text", place, Number(number.toPrecision(2)).toString()));
   }
   const cell = make("td", undefined, { class: "bar" });
   cell.append(svg);
@@ -198,7 +202,12 @@ function firstExamples() {
   for (const [state, title] of [["worse", "Flipped to wrong"], ["wrong", "Wrong"]]) {
     for (const part of parts) {
       const models = part.models.map((_, index) => index).slice(0, 2);
-      const rows = part.rows.filter((sample) => data.pictures[sample.i] && isKept(state, sample, 0, models.length - 1));
+      const asked = new Set(); // POPE asks the same in several subsets
+      const rows = part.rows.filter((sample) => {
+        const question = `${sample.i} ${sample.q}`;
+        if (asked.has(question) || !data.pictures[sample.i] || !isKept(state, sample, 0, models.length - 1)) return false;
+        return asked.add(question);
+      });
       rows.sort((a, b) => isMarked(b) - isMarked(a));
       if (!rows.length) continue;
       const list = make("ol");

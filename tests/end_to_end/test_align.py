@@ -243,11 +243,11 @@ def test_pairs_are_exported_with_their_pictures(small, tmp_path):
     _, out, _ = small
     folder = next(out.glob("preferences-*"))
     for name in ("pairs.json", "pairs.parquet"):
-        done = bench("data", "pairs", folder, "--out", tmp_path / name)
+        done = bench("data", "pairs", folder, "--out", tmp_path / "new" / name)
         assert done.returncode == 0, done.stderr
-    assert str(out).encode() not in (tmp_path / "pairs.parquet").read_bytes(), "no paths"
+    assert str(out).encode() not in (tmp_path / "new" / "pairs.parquet").read_bytes(), "no paths"
     rows = read_lines(folder / "pairs.jsonl")
-    assert [pair.chosen for pair in read_pairs(tmp_path / "pairs.json")] == [
+    assert [pair.chosen for pair in read_pairs(tmp_path / "new" / "pairs.json")] == [
         row["chosen"] for row in rows
     ]
     loaded = Dataset.from_parquet(str(tmp_path / "pairs.parquet"))

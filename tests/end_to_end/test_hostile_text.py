@@ -89,6 +89,10 @@ def test_every_file_of_a_report(runs, tmp_path):
             for row in csv.reader(file.open(newline="")):
                 assert not any(re.match(r"[=@]|[+-](?![\d.])", cell) for cell in row), row
     assert (tmp_path / "figures" / "p-yes.svg").is_file()
+    page = (tmp_path / "index.html").read_text()
+    assert only_shown(page) and "\\\\u202egnp" in page, "no line of the page is reversed"
+    data = json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
+    assert only_shown(json.dumps(data, ensure_ascii=False).replace("\\n", "")), "nor by its script"
 
 
 @pytest.mark.parametrize(

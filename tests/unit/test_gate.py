@@ -4,6 +4,7 @@ is told."""
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from xml.etree import ElementTree
 
@@ -64,6 +65,11 @@ def test_few_samples_cannot_show_that_nothing_was_lost(tmp_path):
     )[0]
     assert accuracy.verdict == "inconclusive"
     assert "100 samples cannot show on which side" in accuracy.detail
+    # As it stays: half the interval, over what is left to the margin, squared.
+    item = paired(COCO.figures[0], *(gate.recorded(run)["pope"].scores for run in runs[::-1]))
+    half = (item.difference.high - item.difference.low) / 2
+    enough = 100 * (half / (0.06 + item.difference.value)) ** 2
+    assert item.difference.value > -0.06 and f"about {math.ceil(enough):,} would" in accuracy.detail
 
 
 def test_floors_hold_whatever_the_reference_says(good):

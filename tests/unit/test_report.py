@@ -4,6 +4,7 @@ are escaped."""
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 
@@ -25,7 +26,7 @@ from reports.results import (
 )
 from reports.tables import Cell, Table, as_csv, document, latex, markdown
 from tests.conftest import bench
-from tests.recorded_runs import metric_row, pope_run, record_of, write_run
+from tests.recorded_runs import metric_row, pope_run, record_of, sealed, write_run
 
 
 def model_run(folder, share, name, **model):
@@ -229,6 +230,22 @@ def test_a_model_card_carries_results_intervals_and_the_command(runs, tmp_path):
     two = bench("report", *runs, "--out", tmp_path / "two", "--model-card")
     assert two.returncode == 2
     assert "A card is of one model" in two.stderr
+
+
+def test_a_card_repeats_what_was_run_from_python(runs, tmp_path):
+    """Such a run has no words of a command; its adapter and its limit are in the record."""
+    file = runs[1] / "run.json"
+    record = json.loads(file.read_text())
+    source = {**record["source"], "model": None, "adapter": "/checkpoints/mine"}
+    record |= {"command": [], "limit": 30, "source": source}
+    file.write_text(json.dumps(record))
+    sealed(runs[1])
+    assert bench("report", runs[1], "--out", tmp_path / "out", "--model-card").returncode == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    asked = (
+        f"--model {record['model']['name']}+/checkpoints/mine --suite pope --data hub --limit 30"
+    )
+    assert f"$ bench run {asked}" in text
 
 
 NASTY = r"50% & <b>x_y</b> ${a}$ #1 ~ \end{table} ± →"

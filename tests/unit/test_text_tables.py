@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,7 +92,28 @@ def test_a_column_that_the_board_does_not_have_is_refused():
     done = bench("board", "--columns", "pope,mmhall")
     assert done.returncode == 2
     assert "no column 'mmhall'" in done.stderr
-    assert "mmhal," in done.stderr
+    assert "Did you mean 'mmhal'?" in done.stderr
+    assert "It has columns of pope" in bench("board", "--columns", "zzzzzz").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("run --model llava-tiny --suite quik --data scenes", "quick"),
+        ("run --model LLAVA-TINY --suite pope --data scenes", "llava-tiny"),
+        ("board --columns POPE", "pope"),
+        ("align scenes-tny", "scenes-tiny"),
+        ("list RUNS", "runs"),
+    ],
+)
+def test_whatever_is_named_wrongly_has_a_nearest_name(words, meant):
+    done = bench(*words.split())
+    assert done.returncode == 2 and f"Did you mean '{meant}'?" in done.stderr
+
+
+def test_recipes_are_listed_with_whole_sentences():
+    rows = json.loads(bench("list", "recipes", "--json").stdout)["recipes"]
+    assert len(rows) > 3 and all(row["what"].endswith(".") for row in rows)
 
 
 def test_a_name_in_other_case_is_recognised():
