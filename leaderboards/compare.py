@@ -343,15 +343,17 @@ def _comparison_text(comparison: Comparison) -> str:
         lines.append(f"  seconds an answer: {before:.3g} → {after:.3g} ({after / before:.2f} ×)")
     flips = comparison.flips
     worse, better = flips.counts
-    lines.append(
+    lines += remark(
         f"  flipped to wrong {worse}, to right {better}; p for no net change, by image, "
-        f"{format_p(flips.p)}"
+        f"{format_p(flips.p)}",
+        "    ",
     )
     for direction, by_subset in (("wrong", flips.worse), ("right", flips.better)):
         for subset, names in by_subset.items():
             more = ", …" if len(names) > SHOWN_FLIPS else ""
             shown = ", ".join(names[:SHOWN_FLIPS])
-            lines.append(f"    {len(names):5} to {direction} in {subset}: {shown}{more}")
+            text = f"    {len(names):5} to {direction} in {subset}: {shown}{more}"
+            lines += remark(text, " " * 10)
     return "\n".join(lines)
 
 

@@ -132,6 +132,8 @@ def _draw_paragraph(draw: ImageDraw.ImageDraw, top: int, paragraph: Paragraph) -
         draw.text((left + x, top), word, colour, font)
         if is_marked:
             below = top + LINE - 3
-            draw.line((left + x, below, left + x + width, below), BAD, 2)
+            # The mark is of the words, not of what ends the sentence.
+            marked_width = draw.textlength(word.rstrip(".,;:!?"), font=font)
+            draw.line((left + x, below, left + x + marked_width, below), BAD, 2)
         x += width + space
     return top + LINE

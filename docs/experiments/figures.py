@@ -5,12 +5,14 @@
 
 It prints the table of results.md. `rates.png`: hallucination against recall, a dot for each seed
 in the ellipse of its intervals over images. `forest.png`: differences from the base, a line for
-each seed. `scaling.png`, where the conditions are there: rates by pairs and by candidates.
+each seed. `equal_recall.png`: rates against recall from no pair to all of them, by what the panel
+sees. `scaling.png`: rates by pairs and by candidates, where the conditions are there.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
 from collections import defaultdict
@@ -28,6 +30,8 @@ TABLE = (*FOREST, "POPE accuracy", "CHAIR words")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#777777", "#990099")
 MARKERS = "osD^vP*X"
 MAIN = "grounding"
+FEWER, ALL = (350, 700, 1400), 2000  # pairs
+SEEN = {MAIN: "the picture", "wrong-image": "another picture", "blank-image": "a grey picture"}
 Rows = Mapping[str, Mapping[str, Any]]  # of one training, by figure
 
 
@@ -90,6 +94,41 @@ def rates(conditions: Mapping[str, Sequence[Rows]]) -> Figure:
     return plot
 
 
+def equal_recall(conditions: Mapping[str, Sequence[Rows]]) -> Figure:
+    """Rates against recall with ever more pairs, a line for each thing that the panel sees."""
+    plot = Figure(figsize=(10, 4.2), layout="constrained")
+    for axes, figure in zip(plot.subplots(1, 2), RATES, strict=True):
+        base = next(iter(conditions.values()))[0]
+        start = (percent(base[RECALL], "base")[0], percent(base[figure], "base")[0])
+        for place, kind in enumerate(SEEN):
+            colour, _ = style(place)
+            prefix = "" if kind == MAIN else f"{kind}-"
+            points = [start]
+            for pairs in (*FEWER, ALL):
+                name = kind if pairs == ALL else f"{prefix}pairs-{pairs}"
+                if name in conditions:
+                    points.append(_mean_point(conditions[name], figure))
+                    axes.annotate(
+                        f"{pairs:,}", points[-1], (5, 4), textcoords="offset points", fontsize=7
+                    )
+                    each = [_mean_point([rows], figure) for rows in conditions[name]]
+                    axes.plot(*zip(*each, strict=True), ".", color=colour, alpha=0.5)
+            axes.plot(*zip(*points, strict=True), "o-", color=colour, label=SEEN[kind])
+        axes.plot(*start, "kX", markersize=9, label="base")
+        axes.set(
+            xlabel="CHAIR recall, % (right is better)", ylabel=f"{figure}, % (below is better)"
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, title="the panel sees", title_fontsize=8)
+    return plot
+
+
+def _mean_point(seeds: Sequence[Rows], figure: str) -> tuple[float, float]:
+    """Recall and rate, means over the seeds."""
+    recall = statistics.fmean(percent(rows[RECALL], "aligned")[0] for rows in seeds)
+    return recall, statistics.fmean(percent(rows[figure], "aligned")[0] for rows in seeds)
+
+
 def forest(conditions: Mapping[str, Sequence[Rows]]) -> Figure:
     """Differences from the base in points, with each seed's interval over images."""
     plot = Figure(figsize=(12, 1.2 + 0.45 * len(conditions)), layout="constrained")
@@ -119,13 +158,13 @@ def scaling(conditions: Mapping[str, Sequence[Rows]]) -> Figure | None:
         kind, _, number = name.partition("-")
         if kind in varied and number.isdigit():
             varied[kind][int(number)] = seeds
-    if not any(varied.values()):
+    varied = {kind: by_number for kind, by_number in varied.items() if by_number}
+    if not varied:
         return None
-    varied["pairs"][2000] = varied["samples"][4] = conditions[MAIN]
-    plot = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, (kind, by_number) in zip(
-        plot.subplots(1, 2, sharey=True), varied.items(), strict=True
-    ):
+    plot = Figure(figsize=(4.8 * len(varied), 3.6), layout="constrained")
+    all_axes = plot.subplots(1, len(varied), sharey=True, squeeze=False)[0]
+    for axes, (kind, by_number) in zip(all_axes, varied.items(), strict=True):
+        by_number[ALL if kind == "pairs" else 4] = conditions[MAIN]
         for figure, colour in zip(RATES, COLOURS, strict=False):
             numbers = sorted(by_number)
             means = []
@@ -146,10 +185,15 @@ def main() -> None:
     conditions = read(Path(sys.argv[1]))
     main_ones = {}
     for name, seeds in conditions.items():
-        if not name.startswith(("pairs-", "samples-")) and "-beta-" not in name:
+        if not re.search(r"(pairs|samples|beta)-[\d.]+$", name):
             main_ones[name] = seeds
     print(table(main_ones))
-    plots = {"rates": rates(main_ones), "forest": forest(main_ones), "scaling": scaling(conditions)}
+    plots = {
+        "rates": rates(main_ones),
+        "forest": forest(main_ones),
+        "equal_recall": equal_recall(conditions),
+        "scaling": scaling(conditions),
+    }
     for name, plot in plots.items():
         if plot is not None:
             plot.savefig(Path(sys.argv[2]) / f"{name}.png", dpi=110, metadata={"Software": None})

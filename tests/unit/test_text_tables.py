@@ -76,7 +76,12 @@ def test_commands_fit_a_terminal_of_80_columns(tmp_path, monkeypatch):
     )
     board = bench("board", tmp_path / "r", "--columns", "mmhal,amber.cover", out=Terminal())
     listed = bench("list", "suites", out=Terminal())
-    compared = bench("compare", tmp_path / "r", tmp_path / "r", out=Terminal())
+    bench(
+        *("run", "--model", "llava-tiny-b", "--suite", "mmhal,amber", "--data", "scenes"),
+        *("--limit", "24", "--out", tmp_path / "b"),
+    )
+    compared = bench("compare", tmp_path / "r", tmp_path / "b", out=Terminal())
+    assert " to wrong in " in compared.stdout
     for done in (scored, board, listed, compared):
         assert done.returncode == 0, done.stderr
         wide = [line for line in done.stdout.splitlines() if len(line) > 80]
