@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.runs.jobs import Job, judge_for, load_model, usual_folder
 from bench.runs.run import Run
-from bench.runs.suites import Limit, execute_suite, prepare_suite
+from bench.runs.suites import Limit, choose, execute_suite, prepare_suite
 from bench.types import Benchmark
 from leaderboards.compare import Comparison
 from leaderboards.compare import compare as compare_folders
@@ -50,7 +50,7 @@ def run(
         options: The model's further options as the command names them, with underscores:
             `protocol`, `decoding`, `dtype`, `device`, `workers`, `trust_remote_code` …
 
-    Of a suite's benchmarks, those whose data or images are missing are left out.
+    Of a suite's benchmarks, those whose data or images are missing are left out and told.
 
     Raises:
         BenchError: Something is wrong with the request, or a run failed. What was answered is kept.
@@ -61,6 +61,7 @@ def run(
         0.9166666666666666
     """
     names = suite.split(",") if isinstance(suite, str) else list(suite)
+    choice = choose(names, limit)
     its_judge = judge_for(judge, data)
     adapter = load_model(model, options)
     folder = Path(out) if out else usual_folder(adapter, names, data, limit, None, (max_tokens, 0))
@@ -78,7 +79,7 @@ def run(
             max_tokens=max_tokens,
         )
 
-    prepared = prepare_suite(names, limit, job_of)
+    prepared = prepare_suite(choice, job_of)
     with warnings.catch_warnings():
         # Libraries address these to the developers who call them, not to our users.
         warnings.simplefilter("ignore", FutureWarning)

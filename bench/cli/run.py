@@ -258,7 +258,7 @@ def run(
     from bench.cli.lmms_words import decoding_options, model_options
     from bench.cli.show import FinishedRun, exit_if_unscored, show_runs
     from bench.runs.jobs import Job, judge_for, load_model, usual_folder
-    from bench.runs.suites import execute_suite, prepare_suite
+    from bench.runs.suites import choose, execute_suite, prepare_suite
 
     terminal.set_verbosity(verbose - quiet)
     trackers = words_of(track) if track is not None else []
@@ -278,6 +278,7 @@ def run(
         limit = int(limit)
     tags, prices = _tags(reasoning_tags), _prices(price, model)
     names = words_of(suite)
+    choice = choose(names, limit)
     run_judge = judge_for(
         judge, data, judge_template, judge_max_tokens, judge_api_key_env, judge_claims
     )
@@ -324,9 +325,7 @@ def run(
             tags,
         )
 
-    prepared = prepare_suite(names, limit, job_of, sys.argv[1:])
-    for benchmark, reason in prepared.missing.items():
-        terminal.note(f"{benchmark} is left out. {reason.fact} {reason.remedy}")
+    prepared = prepare_suite(choice, job_of, sys.argv[1:])
     finished: list[FinishedRun] = []
     fault: BenchError | None = None
     try:

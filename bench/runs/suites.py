@@ -5,7 +5,7 @@ A mistake in the last one would else be told after hours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +25,25 @@ from bench.runs.jobs import (
     prepare,
 )
 from bench.runs.runner import Outcome
+from bench.terminal import note
 from bench.types import Benchmark, Judge, Model
 
 Limit = int | float | None  # of samples; below 1 a share of them
+
+
+@dataclass(frozen=True)
+class ChosenBenchmarks:
+    """The benchmarks that names stand for.
+
+    Args:
+        benchmarks: Each with its limit of samples, by name.
+        named: Those that were named themselves, and not as members of a suite.
+        missing: Why members of suites cannot be had, by name.
+    """
+
+    benchmarks: Mapping[str, tuple[Benchmark, Limit]]
+    named: Collection[str]
+    missing: Mapping[str, DataError]
 
 
 @dataclass(frozen=True)
@@ -43,8 +59,10 @@ class Suite:
     missing: Mapping[str, DataError]
 
 
-def limits_of(names: Sequence[str], limit: Limit) -> dict[str, Limit]:
+def choose(names: Sequence[str], limit: Limit) -> ChosenBenchmarks:
     """The benchmarks that the names stand for, each with its limit of samples.
+
+    Nothing is fetched: a name that is wrong costs nothing.
 
     Args:
         names: Names of benchmarks and of several of them (`registry.SUITES`), which have limits of
@@ -52,7 +70,7 @@ def limits_of(names: Sequence[str], limit: Limit) -> dict[str, Limit]:
         limit: The limit that was asked for, None for the usual one.
 
     Raises:
-        BenchError: There is no name.
+        BenchError: There is no name, or no such benchmark.
     """
     if not names:
         raise BenchError(
@@ -66,22 +84,27 @@ def limits_of(names: Sequence[str], limit: Limit) -> dict[str, Limit]:
     for name in names:
         for member, usual_limit in registry.SUITES.get(name, {}).items():
             limits.setdefault(member, usual_limit if limit is None else limit)
-    return limits
+    benchmarks: dict[str, tuple[Benchmark, Limit]] = {}
+    missing: dict[str, DataError] = {}
+    for name, its_limit in limits.items():
+        try:
+            benchmarks[name] = (registry.benchmark(name), its_limit)
+        except DataError as error:  # a task of lmms-eval without it
+            if name in names:
+                raise
+            missing[name] = error
+    return ChosenBenchmarks(benchmarks, frozenset(names), missing)
 
 
 def prepare_suite(
-    names: Sequence[str],
-    limit: Limit,
-    job_of: Callable[[Benchmark, Limit], Job],
-    command: Sequence[str] = (),
+    choice: ChosenBenchmarks, job_of: Callable[[Benchmark, Limit], Job], command: Sequence[str] = ()
 ) -> Suite:
     """Reads all that benchmarks need but images and weights.
 
-    Of a suite, what can be measured is; what cannot is left out.
+    Of a suite, what can be measured is; what cannot is left out and told.
 
     Args:
-        names: Benchmarks and suites.
-        limit: The limit of samples, None for the usual one.
+        choice: The benchmarks.
         job_of: Makes the job of a benchmark under a limit.
         command: The words of the command line, for the records.
 
@@ -89,21 +112,14 @@ def prepare_suite(
         BenchError: Something is wrong with a benchmark that was named, with a server that is to be
             asked, or with all members of the suites.
     """
-    missing: dict[str, DataError] = {}
-    jobs: dict[str, Job] = {}
-    for name, its_limit in limits_of(names, limit).items():
-        try:
-            jobs[name] = job_of(registry.benchmark(name), its_limit)
-        except DataError as error:  # a task of lmms-eval without it
-            if name in names:
-                raise
-            missing[name] = error
+    missing = dict(choice.missing)
+    jobs = {name: job_of(*benchmark) for name, benchmark in choice.benchmarks.items()}
     # Data may have to be fetched, and that there is no key is known before.
     _check_servers([job for job in jobs.values() if not folder_of(job).record_file.exists()])
     now = datetime.now(UTC).isoformat(timespec="seconds")
     prepared = []
     for name, job in jobs.items():
-        is_named = name in names
+        is_named = name in choice.named
         try:
             item = prepare(job, command, now)
             if not is_named and lacks_images(item):
@@ -113,6 +129,8 @@ def prepare_suite(
             if is_named:
                 raise
             missing[name] = error
+    for name, reason in missing.items():
+        note(f"{name} is left out. {reason.fact} {reason.remedy}")
     if not prepared:
         raise next(iter(missing.values()))
     return Suite(prepared, missing)
@@ -156,7 +174,7 @@ def run_suite(
     def job_of(benchmark: Benchmark, its_limit: Limit) -> Job:
         return Job(benchmark, model, judge, data, images, its_limit, out, parts)
 
-    suite = prepare_suite(names, limit, job_of)
+    suite = prepare_suite(choose(names, limit), job_of)
     return {item.job.benchmark.name: outcome for item, outcome in execute_suite(suite)}
 
 

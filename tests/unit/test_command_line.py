@@ -13,10 +13,11 @@ import pytest
 import typer
 from safetensors import SafetensorError
 
+from bench import run as run_from_python
 from bench import terminal
 from bench.cli.lmms_words import decoding_options, model_options
 from bench.cli.show import show_metrics
-from bench.errors import BenchError, DataError
+from bench.errors import BenchError, DataError, UnknownNameError
 from bench.runs.jobs import Job, _limit_of
 from bench.types import Metric
 from tests.conftest import bench
@@ -192,3 +193,14 @@ def test_what_a_library_says_of_a_full_disk_is_no_fault_of_ours(monkeypatch, tmp
     done = bench("convert", "llava-tiny", tmp_path / "out")
     assert done.returncode == 2 and "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_benchmark_is_told_before_a_model_is_fetched(monkeypatch):
+    def fetched(*_):
+        raise AssertionError("a checkpoint of gigabytes")
+
+    monkeypatch.setattr("bench.runs.jobs.load_model", fetched)
+    done = bench("run", "--model", "owner/large", "--suite", "pope,quik", "--data", "scenes")
+    assert done.returncode == 2 and "Did you mean 'quick'?" in done.stderr
+    with pytest.raises(UnknownNameError, match="quik"):
+        run_from_python("owner/large", ["pope", "quik"], data="scenes")
