@@ -250,7 +250,7 @@ def test_pairs_are_exported_with_their_pictures(small, tmp_path):
     assert [pair.chosen for pair in read_pairs(tmp_path / "new" / "pairs.json")] == [
         row["chosen"] for row in rows
     ]
-    loaded = Dataset.from_parquet(str(tmp_path / "pairs.parquet"))
+    loaded = Dataset.from_parquet(str(tmp_path / "new" / "pairs.parquet"))
     assert len(loaded) == len(rows)
     assert loaded[0]["images"][0].size == (128, 128)
     wrong = bench("data", "pairs", out, "--out", tmp_path / "x.json")
