@@ -174,7 +174,9 @@ def scaling(conditions: Mapping[str, Sequence[Rows]]) -> Figure | None:
                 means.append(statistics.fmean(values))
             axes.plot(numbers, means, color=colour, label=figure)
         axes.set(xscale="log", xlabel=kind if kind == "pairs" else "samples of each model")
-        axes.set_xticks(sorted(by_number), list(map(str, sorted(by_number))))
+        axes.set_xticks(sorted(by_number), [f"{number:,}" for number in sorted(by_number)])
+        axes.minorticks_off()
+        axes.set_ylabel("%, a dot for each training")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False)
     return plot
