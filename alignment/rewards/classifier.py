@@ -167,6 +167,12 @@ def _scores(model: Any, conversations: Sequence[list[int]]) -> list[float]:
                 input_ids=torch.tensor(padded, device=model.device),
                 attention_mask=torch.tensor(masks, device=model.device),
             )
+    except Exception as error:  # memory that is short, tokens that it does not know
+        raise RecipeError(
+            f"The reward model cannot rate {len(padded)} conversations of up to {width} tokens.",
+            f"{type(error).__name__}: {one_line(error)}",
+            "Set a smaller `batch:`, shorten the prompts, or get the checkpoint again.",
+        ) from error
     finally:
         model.config.pad_token_id = declared
     own_score = getattr(output, "score", None)

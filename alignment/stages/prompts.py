@@ -228,10 +228,12 @@ def _read_line(file: Path, number: int, line: str) -> Draft:
                 f"{file} is broken in line {number}.", f"{error}.", "Correct the line."
             ) from error
     instructions = content.get("instructions") or []
-    if not isinstance(content.get("prompt"), str) or not isinstance(instructions, list):
+    texts = [content.get("prompt"), content.get("image", "")]
+    texts += instructions if isinstance(instructions, list) else [None]
+    if not all(isinstance(text, str) for text in texts):
         raise RecipeError(
             f"{file} is broken in line {number}.",
-            "It needs a text 'prompt'.",
+            "It needs a text 'prompt'; 'image' is a text and 'instructions' a list of texts.",
             "Correct the line.",
         )
     return {**content, "instructions": instructions}

@@ -85,7 +85,10 @@ class InstructModel:
 
     @torch.inference_mode()
     def replies(self, prompts: Sequence[str], max_tokens: int) -> list[tuple[str, bool]]:
-        """For each prompt the reply, and whether it was cut off at the token limit."""
+        """For each prompt the reply, and whether it was cut off at the token limit.
+
+        Raises the error of its role if the checkpoint cannot be loaded or asked.
+        """
         texts = []
         for prompt in prompts:
             messages = [{"role": "user", "content": prompt}]
@@ -100,17 +103,27 @@ class InstructModel:
                 enable_thinking=False,
             )
             texts.append(text)
-        # The template has written the special tokens already.
-        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
-        output = self.model.generate(
-            **inputs.to(self.device),
-            do_sample=False,
-            max_new_tokens=max_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
+        model = self.model
+        try:
+            # The template has written the special tokens already.
+            inputs = self.tokenizer(
+                texts, return_tensors="pt", padding=True, add_special_tokens=False
+            )
+            output = model.generate(
+                **inputs.to(self.device),
+                do_sample=False,
+                max_new_tokens=max_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        except Exception as fault:  # settings of its tokenizer and its generation that do not fit
+            raise self.error(
+                f"The {self.role} {self.name} cannot be asked.",
+                f"{type(fault).__name__}: {one_line(fault, 200)}",
+                "Get the checkpoint again; if memory is short, use a smaller one.",
+            ) from fault
         prompt_length = inputs["input_ids"].shape[1]
         generated = output[:, prompt_length:]
-        ends = self.model.generation_config.eos_token_id
+        ends = model.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else ends or []
         has_end = torch.isin(generated, torch.tensor(ends, device=self.device)).any(dim=1).tolist()
         texts = self.tokenizer.batch_decode(generated, skip_special_tokens=True)

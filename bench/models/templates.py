@@ -30,11 +30,14 @@ def by_template(
         options: Further arguments of `apply_chat_template`.
 
     Raises:
-        BenchError: The template is broken or does not end.
+        BenchError: The template is broken, does not end or writes nothing.
     """
     try:
         with _time_limit(LONGEST):
-            return renderer.apply_chat_template(messages, **options)
+            written = renderer.apply_chat_template(messages, **options)
+        if not written:
+            raise ValueError("it writes nothing")
+        return written
     except Exception as fault:  # a program of somebody raises anything
         raise error(
             "The checkpoint's chat template cannot be rendered.",

@@ -6,9 +6,13 @@ import json
 
 import pytest
 
+from alignment.settings import RecipeError
+from alignment.stages import prompts
+from alignment.stages.prompts import FilePrompts
 from bench.errors import DataError, StoreError
 from bench.files import check_types, folder_of_its_own, read_rows, read_text
 from tests.conftest import bench
+from tests.end_to_end.test_judging import tiny_judge
 
 FIELDS = {"id": str | int, "image": str, "names": list[str]}
 ROW = {"id": 1, "image": "a.png", "names": ["dog"], "more": 2}
@@ -100,3 +104,47 @@ def test_a_folder_that_was_left_unfinished_is_written_again_by_the_same_command_
     assert [file.name for file in out.iterdir()] == ["whole.png"]
     with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 1"):
         pass
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "a dog", "image": True, "instructions": ["Describe it."]},
+        {"prompt": "a dog", "instructions": ["Describe it.", 3]},
+        {"prompt": "a dog", "instructions": "Describe it."},
+    ],
+)
+def test_a_prompt_of_another_shape_is_named_with_its_line(tmp_path, row):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(f"a cat\n{json.dumps(row)}\n")
+    settings = FilePrompts(kind="file", path=file, instructions=["Describe it."])
+    with pytest.raises(RecipeError, match="is broken in line 2"):
+        prompts.run(settings, {}, tmp_path, 0)
+
+
+@pytest.mark.parametrize("content", [[], 1.5, {"inputs": "x"}, {"inputs": {}, "sha256": 1}])
+def test_a_damaged_manifest_of_pairs_is_told(tmp_path, content):
+    pair = {"image": "a.png", "instruction": "q", "chosen": "a", "rejected": "b"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    done = bench("data", "pairs", tmp_path, "--out", tmp_path / "out.json")
+    assert done.returncode == 2 and "manifest.json is not as published" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("chat_template.jinja", "{# nothing #}", "it writes nothing"),
+        ("tokenizer_config.json", {"pad_token": "</nowhere>"}, "cannot be asked"),
+    ],
+)
+def test_a_judge_that_cannot_be_asked_is_told(small_world, tmp_path, name, change, words):
+    judge = tiny_judge(tmp_path / "judge")
+    file = judge / name
+    if isinstance(change, dict):
+        change = json.dumps(json.loads(file.read_text()) | change)
+    file.write_text(change)
+    suite = ("--suite", "mmhal", "--data", small_world, "--limit", 2, "--out", tmp_path / "run")
+    done = bench("run", "--model", "llava-tiny", *suite, "--judge", f"hf:{judge}")
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert (tmp_path / "run" / "mmhal" / "answers.jsonl").stat().st_size, "the answers are kept"
