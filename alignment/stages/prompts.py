@@ -228,7 +228,8 @@ def _read_line(file: Path, number: int, line: str) -> Draft:
                 f"{file} is broken in line {number}.", f"{error}.", "Correct the line."
             ) from error
     instructions = content.get("instructions") or []
-    texts = [content.get("prompt"), content.get("image", "")]
+    image = content.get("image")
+    texts = [content.get("prompt"), "" if image is None else image]
     texts += instructions if isinstance(instructions, list) else [None]
     if not all(isinstance(text, str) for text in texts):
         raise RecipeError(
