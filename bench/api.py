@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.runs.jobs import Job, judge_for, load_model, usual_folder
 from bench.runs.run import Run
-from bench.runs.suites import Limit, choose, execute_suite, prepare_suite
-from bench.types import Benchmark
+from bench.runs.suites import choose, execute_suite, prepare_suite
 from leaderboards.compare import Comparison
 from leaderboards.compare import compare as compare_folders
 
@@ -66,19 +66,16 @@ def run(
     adapter = load_model(model, options)
     folder = Path(out) if out else usual_folder(adapter, names, data, limit, None, (max_tokens, 0))
 
-    def job_of(benchmark: Benchmark, its_limit: Limit) -> Job:
-        return Job(
-            benchmark,
-            adapter,
-            its_judge,
-            data,
-            Path(images) if images else None,
-            its_limit,
-            folder,
-            name=name,
-            max_tokens=max_tokens,
-        )
-
+    job_of = partial(
+        Job,
+        model=adapter,
+        judge=its_judge,
+        data=data,
+        images=Path(images) if images else None,
+        out=folder,
+        name=name,
+        max_tokens=max_tokens,
+    )
     prepared = prepare_suite(choice, job_of)
     with warnings.catch_warnings():
         # Libraries address these to the developers who call them, not to our users.

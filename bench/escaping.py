@@ -7,6 +7,8 @@ templates, LaTeX in `reports/tables.py`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 # Control characters but for tab and line feed, those of other writing directions, line separators.
 UNSEEN = re.compile(
@@ -24,6 +26,20 @@ def visible(text: str) -> str:
     'a\\u001b[31mb'
     """
     return UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def in_all_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A value of JSON with all its texts changed, those of its keys too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        changed = {}
+        for name, item in value.items():
+            changed[in_all_texts(name, change)] = in_all_texts(item, change)
+        return changed
+    if isinstance(value, list | tuple):
+        return [in_all_texts(item, change) for item in value]
+    return value
 
 
 def visible_line(text: str) -> str:

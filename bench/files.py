@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bench.errors import DataError, StoreError, one_line, os_reason
+from bench.escaping import in_all_texts
 
 UNFINISHED = ".unfinished"  # in a folder that is being written
 RESTORE = "Restore the file from its source."
@@ -298,13 +299,7 @@ def read_text(file: Path) -> str:
 
 def without_surrogates(value: Any) -> Any:
     """Half a character ("\\ud800") is none: nothing can be made of it, neither tokens nor bytes."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        return list(map(without_surrogates, value))
-    if isinstance(value, dict):
-        return {without_surrogates(key): without_surrogates(item) for key, item in value.items()}
-    return value
+    return in_all_texts(value, lambda text: text.encode("utf-8", "replace").decode())
 
 
 def read_rows(file: Path, fields: Mapping[str, Any]) -> list[dict[str, Any]]:

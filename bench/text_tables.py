@@ -46,14 +46,14 @@ def text_table(rows: Sequence[Sequence[str]], width: int, ruled: Collection[int]
                 shown.append(number)
         if lines:
             lines.append("")
-        aligned = _aligned([block[number] for number in shown])
-        rule = "─" * len(aligned[0])
-        for place, (number, line) in enumerate(zip(shown, aligned, strict=True)):
-            if place == 1 or (place > 1 and any(shown[place - 1] < at <= number for at in ruled)):
+        head, *body = _aligned([block[number] for number in shown])
+        rule = "─" * len(head)
+        lines += [head, rule]
+        for above, number, line in zip(shown, shown[1:], body, strict=False):
+            # Below the headings there is a line anyway.
+            if above and any(above < first <= number for first in ruled):
                 lines.append(rule)
             lines.append(line)
-        if len(shown) == 1:
-            lines.append(rule)
     return lines
 
 

@@ -436,15 +436,22 @@ def _margin(item: Paired, margins: Margins) -> tuple[float | None, str]:
         return margins.margins[figure.title], ""
     if figure.margin is None or figure.bounds is None:
         return figure.margin, ""
-    # The reference alone decides, for a candidate must not widen its own margin. Two models that
-    # correlate by a half have a difference with the error of one of them.
-    error = (item.first.high - item.first.low) / (2 * NORMAL_QUANTILE)
     span = figure.bounds[1] - figure.bounds[0]
-    visible = min(detectable(error), LARGEST_MARGIN * span) if math.isfinite(error) else 0.0
+    shown = _shown_difference(item)
+    visible = min(shown, LARGEST_MARGIN * span) if math.isfinite(shown) else 0.0
     if visible <= figure.margin:
         return figure.margin, ""
     own = scale_of(figure.unit) * figure.margin
     return visible, f" (what {item.samples} samples can show; the benchmark's own is {own:g})"
+
+
+def _shown_difference(item: Paired) -> float:
+    """What so many samples show with 80 % power.
+
+    The reference alone decides, for a candidate must not widen its own margin. Two models that
+    correlate by a half have a difference with the error of one of them.
+    """
+    return detectable((item.first.high - item.first.low) / (2 * NORMAL_QUANTILE))
 
 
 def _verdict(item: Paired, margin: float) -> Verdict:
@@ -683,9 +690,8 @@ def plan(references: Mapping[str, Reference], margins: Margins, points: float | 
                 margin = points / 100
             if item is None or not margin:
                 continue
-            error = (item.first.high - item.first.low) / (2 * NORMAL_QUANTILE)
             # The error falls with the square root of the number of samples.
-            needed = item.samples * (detectable(error) / margin) ** 2
+            needed = item.samples * (_shown_difference(item) / margin) ** 2
             shown_by = f"{math.ceil(needed):,}" if math.isfinite(needed) else "–"
             shown_margin = f"{scale_of(figure.unit) * margin:g}"
             rows.append([figure.title, shown_margin, shown_by, f"{item.samples:,}"])

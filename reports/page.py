@@ -22,7 +22,7 @@ from PIL import Image
 
 from bench.data.images import read_image
 from bench.errors import DataError
-from bench.escaping import visible
+from bench.escaping import in_all_texts, visible
 from bench.files import replace_file
 from bench.runs.run import Run
 from leaderboards.board import Board
@@ -85,24 +85,16 @@ def page_html(data: Mapping[str, Any]) -> str:
     # The policy names the one script that may run; what a model wrote cannot.
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = Template((TEMPLATES / "page.html").read_text(encoding="utf-8"))
-    shown = {name: value if name == "pictures" else _visible(value) for name, value in data.items()}
+    shown = {}
+    for name, value in data.items():
+        # Pictures are megabytes of our own making.
+        shown[name] = value if name == "pictures" else in_all_texts(value, visible)
     return template.substitute(
         data=_safe_json(shown),
         script=script,
         script_hash=f"sha256-{script_hash}",
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )
-
-
-def _visible(value: Any) -> Any:
-    """A value whose texts show as codes what would reverse a line or is seen by nobody."""
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, Mapping):
-        return {name: _visible(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return list(map(_visible, value))
-    return value
 
 
 def _safe_json(data: Any) -> str:

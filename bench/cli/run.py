@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from bench.cli.show import FinishedRun
     from bench.runs.jobs import Prepared
     from bench.runs.runner import Outcome
-    from bench.runs.suites import Limit
-    from bench.types import Benchmark
 
 app = typer.Typer()
 
@@ -267,10 +266,12 @@ def run(
 
         check_trackers(trackers)
     if model_args is not None:
-        given = model_options(model_args)
-        model, dtype = given.get("model", model), given.get("dtype", dtype)
-        device, revision = given.get("device", device), given.get("revision", revision)
-        trust_remote_code = given.get("trust_remote_code", trust_remote_code)
+        in_lmms_words = model_options(model_args)
+        model = in_lmms_words.get("model", model)
+        dtype = in_lmms_words.get("dtype", dtype)
+        device = in_lmms_words.get("device", device)
+        revision = in_lmms_words.get("revision", revision)
+        trust_remote_code = in_lmms_words.get("trust_remote_code", trust_remote_code)
     if gen_kwargs is not None:
         its_decoding, its_bound = decoding_options(gen_kwargs)
         decoding, max_tokens = decoding or its_decoding, max_tokens or its_bound
@@ -309,22 +310,19 @@ def run(
         adapter, names, data, limit, subsets, (max_tokens, thinking_tokens, *(tags or ()))
     )
 
-    def job_of(benchmark: Benchmark, its_limit: Limit) -> Job:
-        return Job(
-            benchmark,
-            adapter,
-            run_judge,
-            data,
-            images,
-            its_limit,
-            folder,
-            subsets,
-            name,
-            max_tokens,
-            thinking_tokens,
-            tags,
-        )
-
+    job_of = partial(
+        Job,
+        model=adapter,
+        judge=run_judge,
+        data=data,
+        images=images,
+        out=folder,
+        subsets=subsets,
+        name=name,
+        max_tokens=max_tokens,
+        thinking_tokens=thinking_tokens,
+        reasoning_tags=tags,
+    )
     prepared = prepare_suite(choice, job_of, sys.argv[1:])
     finished: list[FinishedRun] = []
     fault: BenchError | None = None

@@ -105,12 +105,14 @@ def _panel(panel: Panel) -> Image.Image:
 
 def _words(text: str, marked: Collection[str]) -> Iterator[tuple[str, bool]]:
     """The words of a text, and whether they belong to a marked phrase or its plural."""
-    ends = [re.escape(phrase) for phrase in marked if phrase.strip()]
-    phrases = re.compile(rf"\b(?:{'|'.join(ends)})(?:s|es)?\b", re.IGNORECASE) if ends else None
-    spans = [found.span() for found in phrases.finditer(text)] if phrases else []
-    for found in re.finditer(r"\S+", text):
-        is_marked = any(start < found.end() and found.start() < end for start, end in spans)
-        yield found.group(), is_marked
+    phrases = "|".join(re.escape(phrase) for phrase in marked if phrase.strip())
+    spans = []
+    if phrases:
+        pattern = rf"\b(?:{phrases})(?:s|es)?\b"
+        spans = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)]
+    for word in re.finditer(r"\S+", text):
+        is_marked = any(start < word.end() and word.start() < end for start, end in spans)
+        yield word.group(), is_marked
 
 
 def _draw_paragraph(draw: ImageDraw.ImageDraw, top: int, paragraph: Paragraph) -> int:

@@ -25,8 +25,8 @@ from typing import Any
 from bench.errors import JudgeError
 from bench.language.english import (
     COUNTS,
-    NUMBERS,
     article,
+    numbered,
     plural,
     question_about,
     question_about_number,
@@ -186,7 +186,7 @@ def _in_words(claim: Claim) -> tuple[str, str]:
         return question_about(name), name
     if kind == "counts":
         number = terms[1]
-        return question_about_number(name, number), _numbered(name, number)
+        return question_about_number(name, number), numbered(name, number)
     if kind == "sizes":
         return f"Is the {name} {terms[1]}?", terms[1]
     if kind == "larger":
@@ -198,10 +198,6 @@ def _in_words(claim: Claim) -> tuple[str, str]:
     if kind == "leftmost":
         return f"Is the {name} the leftmost object?", name
     return f"Does the image show {article(name)}?", name
-
-
-def _numbered(name: str, number: int) -> str:
-    return f"one {name}" if number == 1 else f"{NUMBERS[number]} {plural(name)}"
 
 
 def essential(reference: Claims, kind: str) -> set[Claim]:

@@ -51,7 +51,16 @@ def counted(name: str, count: int) -> str:
     >>> counted("dog", 1), counted("dog", 2)
     ('a dog', 'two dogs')
     """
-    return article(name) if count == 1 else f"{NUMBERS[count]} {plural(name)}"
+    return article(name) if count == 1 else numbered(name, count)
+
+
+def numbered(name: str, number: int) -> str:
+    """The name with its number as a word, one as well.
+
+    >>> numbered("knife", 1), numbered("knife", 3)
+    ('one knife', 'three knives')
+    """
+    return f"{NUMBERS[number]} {name if number == 1 else plural(name)}"
 
 
 def listed(parts: Sequence[str]) -> str:
@@ -71,9 +80,7 @@ def question_about_number(name: str, number: int) -> str:
     >>> question_about_number("knife", 3)
     'Are there three knives in the image?'
     """
-    if number == 1:
-        return f"Is there one {name} in the image?"
-    return f"Are there {NUMBERS[number]} {plural(name)} in the image?"
+    return f"{'Is' if number == 1 else 'Are'} there {numbered(name, number)} in the image?"
 
 
 def question_about(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from bench import registry
@@ -53,10 +54,12 @@ class Suite:
     Args:
         jobs: The benchmarks that can be asked.
         missing: Why others cannot, by benchmark: members of suites, which nobody named.
+        answering: Models and judges that have given a sign of life, by `id`.
     """
 
     jobs: Sequence[Prepared]
     missing: Mapping[str, DataError]
+    answering: Collection[int]
 
 
 def choose(names: Sequence[str], limit: Limit) -> ChosenBenchmarks:
@@ -97,7 +100,7 @@ def choose(names: Sequence[str], limit: Limit) -> ChosenBenchmarks:
 
 
 def prepare_suite(
-    choice: ChosenBenchmarks, job_of: Callable[[Benchmark, Limit], Job], command: Sequence[str] = ()
+    choice: ChosenBenchmarks, job_of: Callable[..., Job], command: Sequence[str] = ()
 ) -> Suite:
     """Reads all that benchmarks need but images and weights.
 
@@ -105,7 +108,7 @@ def prepare_suite(
 
     Args:
         choice: The benchmarks.
-        job_of: Makes the job of a benchmark under a limit.
+        job_of: Makes a job of `benchmark` and `limit`: a `Job` with all its other fields.
         command: The words of the command line, for the records.
 
     Raises:
@@ -113,9 +116,12 @@ def prepare_suite(
             asked, or with all members of the suites.
     """
     missing = dict(choice.missing)
-    jobs = {name: job_of(*benchmark) for name, benchmark in choice.benchmarks.items()}
+    jobs = {}
+    for name, (benchmark, limit) in choice.benchmarks.items():
+        jobs[name] = job_of(benchmark=benchmark, limit=limit)
     # Data may have to be fetched, and that there is no key is known before.
-    _check_servers([job for job in jobs.values() if not folder_of(job).record_file.exists()])
+    not_begun = [job for job in jobs.values() if not folder_of(job).record_file.exists()]
+    answering = _check_servers(not_begun)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     prepared = []
     for name, job in jobs.items():
@@ -133,7 +139,7 @@ def prepare_suite(
         note(f"{name} is left out. {reason.fact} {reason.remedy}")
     if not prepared:
         raise next(iter(missing.values()))
-    return Suite(prepared, missing)
+    return Suite(prepared, missing, answering)
 
 
 def execute_suite(suite: Suite) -> Iterator[tuple[Prepared, Outcome]]:
@@ -146,7 +152,7 @@ def execute_suite(suite: Suite) -> Iterator[tuple[Prepared, Outcome]]:
     Raises:
         BenchError: A trial or a run failed. What was answered is kept.
     """
-    _check_jobs(suite.jobs)
+    _check_jobs(suite.jobs, suite.answering)
     # The batches of all are sent first, so that none waits for another's to end.
     for item in suite.jobs:
         if is_batched(item.job.model):
@@ -170,16 +176,15 @@ def run_suite(
     A run that was begun before is continued.
     """
     parts = None if subsets is None else tuple(subsets)
-
-    def job_of(benchmark: Benchmark, its_limit: Limit) -> Job:
-        return Job(benchmark, model, judge, data, images, its_limit, out, parts)
-
+    job_of = partial(
+        Job, model=model, judge=judge, data=data, images=images, out=out, subsets=parts
+    )
     suite = prepare_suite(choose(names, limit), job_of)
     return {item.job.benchmark.name: outcome for item, outcome in execute_suite(suite)}
 
 
-def _check_jobs(jobs: Sequence[Prepared]) -> None:
-    """Raises what `execute` would raise later."""
+def _check_jobs(jobs: Sequence[Prepared], answering: Collection[int]) -> None:
+    """Raises what `execute` would raise later; servers that are `answering` are not asked again."""
     to_ask: list[Model | Judge] = []
     for prepared in jobs:
         job, questions, store = prepared.job, prepared.questions, prepared.store
@@ -196,20 +201,22 @@ def _check_jobs(jobs: Sequence[Prepared]) -> None:
             judged = store.verdicts(runner.judge_digest(job.judge.describe()))
             if any(sample.id not in judged for sample in questions.samples):
                 to_ask.append(job.judge)
-    _check_each(to_ask)
+    _check_each([server for server in to_ask if id(server) not in answering])
 
 
-def _check_servers(jobs: Sequence[Job]) -> None:
-    """Raises if the model or judge of a run that has not begun cannot be asked."""
+def _check_servers(jobs: Sequence[Job]) -> Collection[int]:
+    """Raises if a model or judge of runs that have not begun cannot be asked; else their ids."""
     to_ask: list[Model | Judge] = []
     for job in jobs:
         to_ask.append(job.model)
         if job.benchmark.judged and job.judge is not None:
             to_ask.append(job.judge)
-    _check_each(to_ask)
+    return _check_each(to_ask)
 
 
-def _check_each(servers: Sequence[Model | Judge]) -> None:
-    """Tries each server once."""
-    for server in {id(server): server for server in servers}.values():
+def _check_each(servers: Sequence[Model | Judge]) -> Collection[int]:
+    """Tries each server once and returns their ids."""
+    by_id = {id(server): server for server in servers}
+    for server in by_id.values():
         check_server(server)
+    return by_id.keys()

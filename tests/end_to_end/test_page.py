@@ -102,9 +102,12 @@ def test_the_first_view_is_the_verdict_with_links_to_what_flipped(browser, page)
     better, worse, noise = map(
         int, re.search(r"(\d+) better, (\d+) worse, (\d+) no", lead).groups()
     )
-    seen = [row for row in find_all(browser, ".effects tbody tr") if row.is_displayed()]
-    said = [find(row, ".said").text for row in seen]
-    assert (said.count("better"), said.count("worse")) == (better, worse), "none of them is hidden"
+    visible_verdicts = []
+    for row in find_all(browser, ".effects tbody tr"):
+        if row.is_displayed():
+            visible_verdicts.append(find(row, ".said").text)
+    counts = (visible_verdicts.count("better"), visible_verdicts.count("worse"))
+    assert counts == (better, worse), "none of them is hidden"
     find(browser, "#view-verdict button").click()  # the figures that the board leaves out
     verdicts = [cell.text for cell in find_all(browser, ".effects tbody tr:not(.axis) .said")]
     assert [verdicts.count(word) for word in ("better", "worse", "noise")] == [better, worse, noise]

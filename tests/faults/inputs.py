@@ -227,16 +227,16 @@ def _alignment(here: Path) -> list[Input]:
     }
     (here / "small.yaml").write_text(yaml.safe_dump(recipe))
     _run("align", here / "small.yaml", "--out", here / "aligned")
-    (made,) = (here / "aligned").glob("preferences-*")
+    (preferences,) = (here / "aligned").glob("preferences-*")
     (pictures,) = (here / "aligned").glob("images-*")
     shutil.copytree(next((here / "aligned").glob("dpo-*")) / "adapter", here / "adapter")
-    _run("data", "pairs", made, "--out", here / "pairs.json")
+    _run("data", "pairs", preferences, "--out", here / "pairs.json")
     released = {"path": "pairs.json", "images": str(pictures)}
     (here / "released.yaml").write_text(
         yaml.safe_dump({"name": "released", "pairs": released, "dpo": dpo})
     )
     align = ("align", "{here}/small.yaml", "--out", "{out}")
-    stage = made.relative_to(here).as_posix()
+    stage = preferences.relative_to(here).as_posix()
     pairs = ("data", "pairs", f"{{here}}/{stage}", "--out", "{here}/again.json")
     adapted = ("run", "--model", "llava-tiny+{here}/adapter", "--suite", "pope", "--limit", "2")
     judged = ("judge", "{here}/run/mmhal", "--judge", "hf:{here}/judge", "--json")

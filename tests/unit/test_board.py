@@ -116,8 +116,8 @@ def test_runs_stand_beside_with_intervals(run):
     lines = table.lines
     assert lines[-1].measured
     assert lines[-1].cells["pope.accuracy"].value == pytest.approx(86.1)
-    above, own = as_text(table, remarks).split("\n\n")[0].splitlines()[-2:]
-    assert set(above) == {"─"} and "86.10 ±1.0" in own, "what was measured is told apart"
+    above, measured = as_text(table, remarks).split("\n\n")[0].splitlines()[-2:]
+    assert set(above) == {"─"} and "86.10 ±1.0" in measured, "what was measured is told apart"
     rows = json.loads(bench("board", run, "--json").stdout)["board"]
     assert rows[-1]["cells"]["pope.accuracy"]["low"] == pytest.approx(85.1)
 
