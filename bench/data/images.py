@@ -72,7 +72,8 @@ def read_image(path: Path, upright: bool = True) -> Image.Image:
     try:
         with _opened(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} × {image.height}: more than 50 megapixels")
+                most = MAX_PIXELS // 10**6
+                raise ValueError(f"{image.width} × {image.height}: more than {most} megapixels")
             return in_rgb(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them raise
         raise DataError(
