@@ -183,10 +183,11 @@ class RunFolder:
         updated = dict(recorded)
         if record.get("name"):
             updated["name"] = record["name"]
-        if record.get("created") != recorded.get("created"):
-            answered = self.answers().keys()
-            if not answered >= set(keys):
-                updated["sessions"] = _with_session(recorded, record, len(answered))
+        answered = self.answers().keys()
+        if not answered >= set(keys):
+            sessions = _with_session(recorded, record, len(answered))
+            if sessions != recorded.get("sessions", []):
+                updated["sessions"] = sessions
         if updated != recorded:
             # The figures were made from the record as it was.
             self.metrics_file.unlink(missing_ok=True)
@@ -399,18 +400,25 @@ def asked_of(model: Mapping[str, Any]) -> dict[str, Any]:
 def _with_session(
     recorded: Mapping[str, Any], record: Mapping[str, Any], answers: int
 ) -> list[dict[str, Any]]:
-    """The sessions after the first, the one that begins now last.
+    """The sessions that asked by something else than the one before, up to the one begun now.
 
-    Each has its start, how many answers were recorded before it, and by what it asks.
+    Each has its start, how many answers were recorded before it, and by what it asks. Starts tell
+    no sessions apart: clocks are set back.
     """
     sessions = [item for item in recorded.get("sessions", ()) if item["answers"] < answers]
-    session = {
-        "created": record.get("created"),
-        "answers": answers,
+    by = _asks_by(record)
+    before = sessions[-1] if sessions else _asks_by(recorded)
+    if by.items() <= before.items():
+        return sessions
+    return [*sessions, {"created": record.get("created"), "answers": answers, **by}]
+
+
+def _asks_by(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a session asks by, beside what it asks."""
+    return {
         "environment": record.get("environment"),
         SOFTWARE: record["model"].get(SOFTWARE),
     }
-    return [*sessions, session]
 
 
 def _served(record: Mapping[str, Any]) -> Any:

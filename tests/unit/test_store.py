@@ -130,6 +130,17 @@ def test_a_session_is_recorded_if_it_can_ask_and_replaced_if_it_gave_nothing(sto
     assert [item["software"] for item in sessions] == [{"t": "3"}, {"t": "4"}]
 
 
+def test_a_session_is_told_from_the_one_before_by_what_it_asks_by_not_by_its_clock(store):
+    """A clock may be set back by as much as has passed."""
+    store.append_answers([(request("k1"), Answer("yes"), None)])
+    same_time = {**RECORD, "model": {**RECORD["model"], "software": {"t": "2"}}}
+    store.begin({**RECORD, "created": "later"}, ["k1", "k2"])
+    assert "sessions" not in store.record(), "nothing is another"
+    store.begin(same_time, ["k1", "k2"])
+    (session,) = store.record()["sessions"]
+    assert session["answers"] == 1 and session["software"] == {"t": "2"}
+
+
 def test_verdicts_belong_to_their_judge(store):
     store.append_verdicts([("s1", Verdict("Rating: 6"))], "aaa")
     store.append_verdicts([("s1", Verdict("Rating: 0"))], "bbb")
