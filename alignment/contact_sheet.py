@@ -30,4 +30,6 @@ def write_sheet(rows: Sequence[PairRow], total: int, folder: Path, file: Path) -
             paragraphs.append(Paragraph(text, marked=doubtful, apart=True))
         panels.append(Panel(folder / row["image"], paragraphs))
     subtitle = f"{len(rows):,} of {total:,}; what the reward doubts is underlined"
-    picture_sheet("Preference pairs", subtitle, panels).save(file)
+    models = {row["chosen_model"] for row in rows} | {row["rejected_model"] for row in rows}
+    title = f"Preference pairs of {', '.join(sorted(models))}"
+    picture_sheet(title, subtitle, panels).save(file)

@@ -17,6 +17,7 @@ from bench.runs.store import flatten
 from bench.types import CAVEAT, Sample, Values, caveats_of, format_value
 from leaderboards.board import Board, BoardCell, cell_text
 from leaderboards.compare import Comparison, Row, gain, verdict
+from reports.results import metric_title
 from reports.tables import Table
 
 # Of run.json: what a reader asks about a number. Digests of single files stay in the record.
@@ -80,7 +81,7 @@ def page_data(
     for benchmark, members in by_benchmark.items():
         samples.append(_benchmark_object(benchmark, members, index_of))
     return {
-        "verdicts": _verdicts(comparisons, {run.folder: run.label for run in runs}),
+        "verdicts": _verdicts(comparisons, runs),
         "board": _board_object(board),
         "tables": list(map(_table_object, tables)),
         "runs": list(map(_run_object, runs)),
@@ -89,10 +90,10 @@ def page_data(
     }
 
 
-def _verdicts(
-    comparisons: Sequence[Comparison], labels: Mapping[Path, str]
-) -> list[dict[str, Any]]:
+def _verdicts(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One object for each model that is held against the first one."""
+    labels = {run.folder: run.label for run in runs}
+    titles = {run.benchmark: run.title for run in runs}
     by_models: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in comparisons:
         models = (labels[comparison.first], labels[comparison.second])
@@ -111,7 +112,7 @@ def _verdicts(
                 "first": first,
                 "second": second,
                 "rows": rows,
-                "flips": list(map(_flips_object, members)),
+                "flips": [_flips_object(comparison, titles) for comparison in members],
                 "caveats": list(dict.fromkeys(caveats)),
             }
         )
@@ -137,10 +138,11 @@ def _row_object(row: Row) -> dict[str, Any]:
     }
 
 
-def _flips_object(comparison: Comparison) -> dict[str, Any]:
+def _flips_object(comparison: Comparison, titles: Mapping[str, str]) -> dict[str, Any]:
     worse, better = comparison.flips.counts
     return {
         "benchmark": comparison.benchmark,
+        "title": titles[comparison.benchmark],
         "matched": comparison.matched,
         "worse": worse,
         "better": better,
@@ -178,7 +180,7 @@ def _table_object(table: Table) -> dict[str, Any]:
         rows.append([cell.text for cell in row])
     return {
         "caption": table.caption,
-        "header": list(table.header),
+        "header": table.headings,
         "rows": rows,
         "notes": list(table.notes),
     }
@@ -191,14 +193,13 @@ def _run_object(run: Run) -> dict[str, Any]:
     rows = []
     for name in names:
         values = [cells.get((name, subset), "") for subset in subsets]
-        rows.append([name.replace("_", " "), values])
+        rows.append([metric_title(run, name), values])
     whole = []
     for name, metric in run.whole().items():
-        whole.append(
-            [name.replace("_", " "), format_value(metric), CAVEAT if metric.caveats else ""]
-        )
+        mark = CAVEAT if metric.caveats else ""
+        whole.append([metric_title(run, name), format_value(metric), mark])
     return {
-        "benchmark": run.benchmark,
+        "title": run.title,
         "model": run.label,
         "folder": str(run.folder),
         "whole": whole,
@@ -243,6 +244,7 @@ def _benchmark_object(
         )
     return {
         "benchmark": name,
+        "title": run_samples[0].run.title,
         "models": [item.run.label for item in run_samples],
         "subsets": list(dict.fromkeys(sample.subset for sample in samples.values())),
         "rows": rows,

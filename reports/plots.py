@@ -1,8 +1,4 @@
-"""Plots as SVG and PNG.
-
-They are safe for colour-blind readers (Okabe-Ito), legible in print, and the same bytes from the
-same runs.
-"""
+"""Plots as SVG and PNG, legible in print, and the same bytes from the same runs."""
 
 from __future__ import annotations
 
@@ -19,24 +15,17 @@ from matplotlib.figure import Figure as Plot
 
 from bench.escaping import plot_text
 from bench.metrics.paired import change_of
+from bench.plot_style import COLOURS, GREY, dashes, legend_below, open_frame, style
 from bench.runs.run import Run, group_by_benchmark
 from bench.stats import Floats
+from bench.training_curves import training_curves
 from bench.types import CAVEAT, Figure, Metric, caveats_of, scale_of
 from leaderboards.compare import Comparison, Row, gain, verdict
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-GREY = "#777777"
-MARKERS = "osD^vP*"
 SPREAD = 0.12  # between the markers of two models
 BINS = 10
 YES = 0.5  # P(yes) from which on the answer is yes
 NEARLY_ALL = 0.99  # of the true-positive rate, up to which the ROC is drawn
-CURVES = {
-    "loss": "training loss",
-    "rewards/accuracies": "share of pairs whose chosen is preferred",
-    "rewards/margins": "margin of the implicit reward",
-}
-SMOOTHED = 0.08  # of a training's steps that a smoothed value is the mean of
 AXES = {
     "fraction": "percentage points",
     "rating": "points of the rating",
@@ -56,33 +45,17 @@ def save(plot: Plot, folder: Path, name: str) -> list[Path]:
     return [svg, png]
 
 
-def _open_frame(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _legend_below(plot: Plot, axes: Axes) -> None:
-    """The models' legend, once for all panels, where it hides no point."""
-    handles, labels = axes.get_legend_handles_labels()
-    plot.legend(handles, labels, loc="outside lower center", fontsize=8, frameon=False)
-
-
-def _style(number: int) -> dict[str, Any]:
-    """Colour and marker of model number `number`."""
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[number % len(MARKERS)],
-    }
-
-
 class Effect(NamedTuple):
-    """A difference as the forest draws it."""
+    """A line of the forest: a difference, or a heading above those of several models."""
 
     name: str
-    row: Row
+    row: Row | None = None
 
     @property
     def text(self) -> str:
         """The change and its interval, with their signs."""
+        if self.row is None:
+            return ""
         change = change_of(self.row.paired, self.row.p_holm)
         text = f"{change.first} → {change.second}   {change.difference} {change.interval}"
         return text.replace("-", "−")
@@ -96,15 +69,22 @@ def forest(comparisons: Sequence[Comparison], names: Mapping[Path, str]) -> Plot
         names: What models are called, by the run's folder.
     """
     several = len({names[comparison.second] for comparison in comparisons}) > 1
-    panels: dict[str, list[Effect]] = {}
+    by_unit: dict[str, dict[str, list[Effect]]] = {}  # unit → figure → its differences
     for comparison in comparisons:
+        mark = f" {CAVEAT}" if comparison.caveats else ""
         for row in comparison.rows:
             figure = row.paired.figure
             if figure.better != "neither" and math.isfinite(row.paired.difference.low):
-                model = f"{names[comparison.second]}: " if several else ""
-                mark = f" {CAVEAT}" if comparison.caveats else ""
-                effect = Effect(plot_text(f"{model}{figure.title}{mark}"), row)
-                panels.setdefault(figure.unit, []).append(effect)
+                name = f"{names[comparison.second] if several else figure.title}{mark}"
+                by_figure = by_unit.setdefault(figure.unit, {})
+                by_figure.setdefault(figure.title, []).append(Effect(plot_text(name), row))
+    panels: dict[str, list[Effect]] = {}
+    for unit, by_figure in by_unit.items():
+        panels[unit] = []
+        for title, effects in by_figure.items():
+            # A figure is named once, its models below it.
+            panels[unit] += [Effect(plot_text(title))] if several else []
+            panels[unit] += effects
     heights = [len(effects) + 1.5 for effects in panels.values()]
     plot = Plot(figsize=(9, 0.9 + 0.3 * sum(heights)), layout="constrained")
     if not panels:
@@ -132,9 +112,10 @@ def _draw_panel(axes: Axes, unit: str, effects: Sequence[Effect]) -> None:
         va="bottom",
         fontsize=8,
     )
-    for y, effect in enumerate(effects):
-        value, low, high = gain(effect.row)
-        said = verdict(effect.row)
+    drawn = [(y, effect.row) for y, effect in enumerate(effects) if effect.row is not None]
+    for y, row in drawn:
+        value, low, high = gain(row)
+        said = verdict(row)
         colour = {"better": COLOURS[0], "worse": COLOURS[1]}.get(said, GREY)
         axes.plot([low, high], [y, y], color=colour, linewidth=1.6)
         axes.plot(
@@ -145,7 +126,7 @@ def _draw_panel(axes: Axes, unit: str, effects: Sequence[Effect]) -> None:
             markerfacecolor="white" if said == "noise" else colour,
         )
         axes.annotate(
-            effect.text,
+            effects[y].text,
             (1.01, y),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -154,14 +135,18 @@ def _draw_panel(axes: Axes, unit: str, effects: Sequence[Effect]) -> None:
         )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(effects)), [effect.name for effect in effects], fontsize=9)
+    for label, effect in zip(axes.get_yticklabels(), effects, strict=True):
+        if effect.row is None:
+            label.set_fontweight("bold")
+    axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(effects) - 0.4, -0.6)  # the axis counts from below
-    end = 1.08 * max(abs(edge) for effect in effects for edge in gain(effect.row))
+    end = 1.08 * max(abs(edge) for _, row in drawn for edge in gain(row))
     axes.set_xlim(-end or -1, end or 1)
     # A difference for the worse stands on the left, whatever its sign.
     axes.xaxis.set_major_formatter(lambda x, _: f"{abs(x):g}")
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel(unit, fontsize=8, loc="right")
-    _open_frame(axes)
+    open_frame(axes)
 
 
 class NamedPlot(NamedTuple):
@@ -207,16 +192,22 @@ def _subset_plot(runs: Sequence[Run], figure: Figure) -> Plot | None:
                 values.append(value)
                 lows.append(below)
                 highs.append(above)
-        style = _style(number)
         axes.errorbar(
-            x, values, yerr=[lows, highs], linestyle="none", capsize=2, label=_legend(run), **style
+            x,
+            values,
+            yerr=[lows, highs],
+            linestyle="none",
+            capsize=2,
+            label=_legend(run),
+            **style(number),
         )
     axes.set_xticks(range(len(subsets)), list(map(plot_text, subsets)))
+    axes.set_xlim(-0.5, len(subsets) - 0.5)
     axes.set_ylabel(plot_text(f"{figure.title}{_percent(figure.unit)}"))
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)
-    _open_frame(axes)
-    _legend_below(plot, axes)
+    open_frame(axes)
+    legend_below(plot, axes)
     return plot
 
 
@@ -273,7 +264,7 @@ def _beside_plot(runs: Sequence[Run], figure: Figure, beside: str) -> Plot | Non
             linestyle="none",
             capsize=2,
             label=_legend(run),
-            **_style(number),
+            **style(number),
         )
     title = next((other.title for other in runs[0].figures if other.metric == beside), beside)
     axes.set_xlabel(plot_text(f"{title}{_percent(points[0][1].unit)} →"))
@@ -281,8 +272,8 @@ def _beside_plot(runs: Sequence[Run], figure: Figure, beside: str) -> Plot | Non
     axes.set_title("best: below, right", fontsize=9, loc="right")
     axes.grid(color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)
-    _open_frame(axes)
-    _legend_below(plot, axes)
+    open_frame(axes)
+    legend_below(plot, axes)
     return plot
 
 
@@ -318,23 +309,25 @@ def roc_and_reliability(runs: Sequence[Run]) -> Plot | None:
     edges = list(np.linspace(0, 1, BINS + 1))
     zoom = Zoom()
     for number, (run, probabilities, truth) in enumerate(curves):
-        style = _style(number)
+        look = style(number)
         false_positives, true_positives = _roc(probabilities, truth)
         zoom = zoom.over(false_positives, true_positives)
         left.step(
             false_positives,
             true_positives,
             where="post",
-            color=style["color"],
+            color=look["color"],
+            linestyle=dashes(number),
             label=f"{_legend(run)}{_auc(run)}",
         )
         said_yes = probabilities >= YES
         false_alarms, hits = said_yes[truth == 0].mean(), said_yes[truth == 1].mean()
         zoom = Zoom(max(zoom.right, 1.1 * false_alarms), min(zoom.bottom, hits))
-        left.plot(false_alarms, hits, **style)
+        left.plot(false_alarms, hits, **look)
         means, shares = _reliability(probabilities, truth)
-        right.plot(means, shares, linestyle="-", **style)
-        counts.hist(probabilities, edges, histtype="step", color=style["color"])
+        right.plot(means, shares, linestyle=dashes(number), **look)
+        outline = {"color": look["color"], "linestyle": dashes(number)}
+        counts.hist(probabilities, edges, histtype="step", **outline)
     right.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle="--")
     margin = 0.03
     left.set_xlim(-margin * zoom.right, zoom.right)
@@ -346,8 +339,8 @@ def roc_and_reliability(runs: Sequence[Run]) -> Plot | None:
     right.tick_params(labelbottom=False)
     counts.set(xlabel="P(yes)", ylabel="questions", yscale="log", xlim=(-0.02, 1.02))
     for axes in (left, right, counts):
-        _open_frame(axes)
-    _legend_below(plot, left)
+        open_frame(axes)
+    legend_below(plot, left)
     return plot
 
 
@@ -411,21 +404,7 @@ def training(runs: Sequence[Run]) -> Plot | None:
                 curves[file] = _legend(run), rows
     if not curves:
         return None
-    plot = Plot(figsize=(10, 3.2), layout="constrained")
-    for axes, (column, title) in zip(plot.subplots(1, 3), CURVES.items(), strict=True):
-        for number, (model, rows) in enumerate(curves.values()):
-            if column in rows:
-                values = rows[column].dropna()
-                window = max(1, round(SMOOTHED * len(values)))
-                colour = COLOURS[number % len(COLOURS)]
-                axes.plot(values, color=colour, linewidth=0.7, alpha=0.3)
-                smooth = values.rolling(window, min_periods=1, center=True).mean()
-                axes.plot(smooth, color=colour, linewidth=1.6, label=model)
-        axes.set_xlabel("step")
-        axes.set_title(title, fontsize=10)
-        _open_frame(axes)
-    _legend_below(plot, axes)
-    return plot
+    return training_curves(dict(curves.values()))
 
 
 def _read_curves(file: Path) -> pd.DataFrame | None:

@@ -77,14 +77,29 @@ def _benchmark_table(benchmark: str, runs: Sequence[Run], best: Mapping[str, Run
             cells.append(_metric_cell(by_name.get(name), is_best))
         rows.append(cells)
     note = f"{INTERVALS}; {BOLD}."
-    models = "one model" if len(runs) == 1 else f"{len(runs)} models"
     notes = [note, *caveat_notes(runs)]
     caveats = ["; ".join(caveats_of(by_name.values())) for by_name in metrics]
     better: list[Better] = ["neither"]
+    titles = ["model"]
     for name in names:
         better.append(next(by_name[name].better for by_name in metrics if name in by_name))
-    caption = f"{benchmark}: {models}"
-    return Table(benchmark, caption, ["model", *names], rows, notes, caveats, better)
+        titles.append(metric_title(runs[0], name))
+    caption = f"{runs[0].title}: {_models_and_samples(runs)}"
+    return Table(benchmark, caption, ["model", *names], rows, notes, caveats, better, titles)
+
+
+def metric_title(run: Run, name: str) -> str:
+    """What people call a metric: its figure's title, or its name in words."""
+    titles = {figure.metric: figure.title for figure in run.figures}
+    return titles.get(name, name.replace("_", " "))
+
+
+def _models_and_samples(runs: Sequence[Run]) -> str:
+    """Such as "2 models on 500 samples", of which some may be unscored."""
+    samples = sorted({len(run.scores) for run in runs})
+    models = runs[0].label if len(runs) == 1 else f"{len(runs)} models"
+    counts = " to ".join(f"{count:,}" for count in dict.fromkeys((samples[0], samples[-1])))
+    return f"{models} on {counts} samples"
 
 
 def overview_table(runs: Sequence[Run], best: Best, benchmarks: Sequence[str] = ()) -> Table:
@@ -132,7 +147,8 @@ def overview_table(runs: Sequence[Run], best: Best, benchmarks: Sequence[str] = 
             rows.append([Cell(model), *(cells.get(title, EMPTY) for title in header[1:])])
             row_caveats.append("; ".join(caveats[model]))
     notes.insert(0, f"{INTERVALS}; {BOLD}.")
-    caption = f"Main figures of {', '.join(benchmarks or groups)}"
+    titles = [groups[name][0].title for name in benchmarks or groups]
+    caption = f"Main figures of {', '.join(titles)}"
     return Table("overview", caption, header, rows, notes, row_caveats, better)
 
 
@@ -145,7 +161,7 @@ def caveat_notes(runs: Sequence[Run]) -> list[str]:
             names = []
             for name, metric in metrics.items():
                 if caveat in metric.caveats:
-                    names.append(name)
+                    names.append(metric_title(run, name))
             which = "" if len(names) == len(metrics) else f", {', '.join(names)}"
             models_of.setdefault((caveat, which), []).append(run.label)
     notes = []
@@ -267,6 +283,8 @@ def difference_table(comparisons: Sequence[Comparison], names: Mapping[Path, str
         "p",
         "detectable",
     ]
+    first = names[comparisons[0].first]
+    titles = [first if heading == "first" else heading for heading in header]
     rows = []
     row_caveats = []
     for comparison in comparisons:
@@ -281,8 +299,8 @@ def difference_table(comparisons: Sequence[Comparison], names: Mapping[Path, str
     for comparison in comparisons:
         for side, caveat in comparison.caveats:
             notes.append(f"{CAVEAT} {names[side]}, {comparison.benchmark}: {caveat}.")
-    caption = f"Paired differences from {names[comparisons[0].first]}"
-    return Table("differences", caption, header, rows, list(dict.fromkeys(notes)), row_caveats)
+    caption, notes = f"Paired differences from {first}", list(dict.fromkeys(notes))
+    return Table("differences", caption, header, rows, notes, row_caveats, (), titles)
 
 
 def _difference_row(row: Compared, model: str) -> list[Cell]:

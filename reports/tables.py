@@ -70,12 +70,13 @@ class Table(NamedTuple):
     Args:
         name: Of its files, and of its label in LaTeX.
         caption: What stands above it.
-        header: Headings.
+        header: The columns' names, of CSV for one.
         rows: Rows, whose first cell names them.
         notes: Remarks below it.
         caveats: For each row what a reader must know beside its numbers; a column of the CSV form,
             which has no remarks.
-        better: For each heading which direction is better; empty if no column has one.
+        better: For each column which direction is better; empty if none has one.
+        titles: What people read above the columns; empty if it is their names.
     """
 
     name: str
@@ -85,14 +86,15 @@ class Table(NamedTuple):
     notes: Sequence[str] = ()
     caveats: Sequence[str] = ()
     better: Sequence[Better] = ()
+    titles: Sequence[str] = ()
 
     @property
     def headings(self) -> list[str]:
-        """The headings with an arrow in the better direction."""
+        """What stands above the columns, with an arrow in the better direction."""
         better = self.better or ["neither"] * len(self.header)
         headings = []
-        for heading, direction in zip(self.header, better, strict=True):
-            headings.append(f"{heading} {ARROWS.get(direction, '')}".rstrip())
+        for title, direction in zip(self.titles or self.header, better, strict=True):
+            headings.append(f"{title} {ARROWS.get(direction, '')}".rstrip())
         return headings
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from alignment.training.settings import Training
 
-CURVES = (
+COLUMNS = (
     "step",
     "loss",
     "rewards/chosen",
@@ -19,7 +19,6 @@ CURVES = (
     "grad_norm",
 )
 MEASURED = "measured.jsonl"  # figures of benchmarks on the way
-COLOURS = {"chosen": "#0060a0", "rejected": "#be3c00"}
 
 
 def model_card(
@@ -74,52 +73,20 @@ optimisation (trl's DPOTrainer) for {len(steps)} steps with seed {seed}; loss {s
 def write_curves(
     history: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]], out: Path
 ) -> None:
-    """curves.csv and curves.png: what a training was like, by step.
-
-    Loss, rewards of chosen and rejected responses, and the rates that were measured on the way.
+    """curves.csv, every step of a training, and curves.png, which shows them.
 
     Args:
         history: The trainer's log, a row a step.
         measured: Rows of measured.jsonl; empty if nothing was measured.
         out: The artifact's folder.
     """
-    from matplotlib.figure import Figure
+    import pandas as pd
+
+    from bench.training_curves import training_curves
 
     with (out / "curves.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, CURVES, extrasaction="ignore", restval="")
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(history)
-    panels = 3 if measured else 2
-    figure = Figure(figsize=(4.5 * panels, 3.6), layout="constrained")
-    left, middle, *rest = figure.subplots(1, panels)
-    steps = [row["step"] for row in history]
-    losses = [row["loss"] for row in history]
-    left.plot(steps, losses, color=COLOURS["chosen"])
-    left.set(xlabel="step", ylabel="loss")
-    for side, colour in COLOURS.items():
-        # A supervised training has no rewards.
-        rewards = [row.get(f"rewards/{side}", 0.0) for row in history]
-        middle.plot(steps, rewards, color=colour, label=side)
-    middle.set(xlabel="step", ylabel="implicit reward")
-    middle.legend()
-    for panel in rest:
-        _plot_rates(panel, measured)
-    figure.savefig(out / "curves.png", dpi=110)
-
-
-def _plot_rates(panel: Any, measured: Sequence[Mapping[str, Any]]) -> None:
-    """Measured percentages over steps with their 95 % intervals; other units have other axes."""
-    by_figure: dict[str, list[Mapping[str, Any]]] = {}
-    for row in measured:
-        if row["unit"] == "fraction":
-            by_figure.setdefault(row["figure"], []).append(row)
-    for title, rows in by_figure.items():
-        steps = [row["step"] for row in rows]
-        (line,) = panel.plot(steps, [row["value"] for row in rows], marker="o", label=title)
-        ends = [(row["low"], row["high"]) for row in rows]
-        # A count has no interval.
-        if all(None not in end for end in ends):
-            low, high = zip(*ends, strict=True)
-            panel.fill_between(steps, low, high, color=line.get_color(), alpha=0.15)
-    panel.set(xlabel="step", ylabel="%, with 95 % interval")
-    panel.legend(fontsize="small")
+    curves = pd.DataFrame(list(history)).set_index("step")
+    training_curves({"": curves}, measured).savefig(out / "curves.png", dpi=150)

@@ -53,7 +53,9 @@ class Training(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     merge: bool = False
     launch: str = ""
-    trackers: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
+    trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
+        default_factory=list
+    )
     lora: Lora = Lora()
     measure: Measuring | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 from bench import registry
 from bench.errors import BenchError, StoreError, UnknownNameError
@@ -73,25 +74,38 @@ def _recipes() -> Listing:
     return rows
 
 
+def objects(what: str, folder: Path) -> list[dict[str, Any]]:
+    """The rows as objects with `name` and `what`; of runs, what `what` says by name too."""
+    if what == "runs":
+        return [{"name": str(run.folder), **_about(run)} for run in _found(folder)]
+    return [{"name": name, "what": text} for name, text in listing(what, folder)]
+
+
 def _runs(folder: Path) -> Listing:
+    return [(str(run.folder), _about(run)["what"]) for run in _found(folder)]
+
+
+def _found(folder: Path) -> list[Run]:
     try:
-        runs = find_runs(folder)
+        return find_runs(folder)
     except StoreError:
         return []
-    return [(str(run.folder), _about(run)) for run in runs]
 
 
-def _about(run: Run) -> str:
+def _about(run: Run) -> dict[str, Any]:
+    """What a run is, by name and, in `what`, in words."""
     try:
-        state = "scored" if run.finished else "unfinished"
-        parts = [run.benchmark, run.model]
-        decoding = decoding_of(run.record)
-        if decoding:
-            parts.append(decoding)
-        if run.record.get("subsets"):
-            parts.append(", ".join(run.record["subsets"]))
-        if run.record.get("limit") is not None:
-            parts.append(f"limit {run.record['limit']}")
-        return " · ".join([*parts, run.record["created"], state])
+        limit = run.record.get("limit")
+        about = {
+            "benchmark": run.benchmark,
+            "model": run.model,
+            "decoding": decoding_of(run.record),
+            "subsets": ", ".join(run.record.get("subsets") or ()),
+            "limit": None if limit is None else int(limit),
+            "created": str(run.record["created"]),
+            "state": "scored" if run.finished else "unfinished",
+        }
     except (BenchError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        return f"unreadable run.json ({type(error).__name__})"
+        return {"what": f"unreadable run.json ({type(error).__name__})"}
+    told = about | {"limit": "" if limit is None else f"limit {limit}"}
+    return {"what": " · ".join(str(text) for text in told.values() if text), **about}

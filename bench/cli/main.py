@@ -394,18 +394,17 @@ def list_(
     json: Json = False,
 ) -> None:
     """List what there is to choose from."""
-    from bench.cli.listing import KINDS, listing
+    from bench.cli.listing import KINDS, listing, objects
     from bench.files import indented
     from bench.text_tables import remark
 
     if what is None:
         show("\n".join(f"bench list {kind}" for kind in KINDS))
         return
-    rows = listing(what, folder)
     if json:
-        objects = [{"name": name, "what": text} for name, text in rows]
-        show(indented({what: objects}))
+        show(indented({what: objects(what, folder)}))
         return
+    rows = listing(what, folder)
     width = 0
     for name, _ in rows:
         width = max(width, len(name))

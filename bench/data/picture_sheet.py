@@ -17,7 +17,7 @@ from bench.escaping import visible_line
 COLUMNS = 2
 SIDE, TEXT_WIDTH, GAP, LINE = 240, 420, 18, 21  # pixels
 PANEL_WIDTH = SIDE + TEXT_WIDTH + 3 * GAP
-MOST_LINES = 4  # of a paragraph
+MOST_LINES = 8  # of a paragraph
 INK, QUIET = (27, 27, 27), (89, 89, 89)
 # Told apart by colour-blind readers too, and by their words.
 GOOD, BAD = (0, 98, 155), (168, 60, 0)

@@ -78,6 +78,14 @@ class Run:
         return str(self.record["benchmark"]["name"])
 
     @property
+    def title(self) -> str:
+        """What people call the benchmark; its name if it is not installed here."""
+        try:
+            return str(registry.benchmark(self.benchmark).title)
+        except BenchError:
+            return self.benchmark
+
+    @property
     def model(self) -> str:
         """What the model is called if no other one of that name is beside it.
 

@@ -2,8 +2,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const PAGE = 40; // samples that are added at once
 const EXAMPLES = 3; // samples in the first view
+const SHOWN_MODELS = 4; // whose answers stand in them
 const AXES = { fraction: "percentage points", rating: "rating", amount: "as counted", count: "as counted" };
-const OPTIONAL = ["first", "second", "95 % interval", "p"]; // columns that a narrow screen leaves out
 const VERDICTS = { better: "better", worse: "worse", noise: "noise", "": "" };
 const $ = (id) => document.getElementById(id);
 
@@ -39,28 +39,101 @@ function verdictView() {
     line.append(make("progress", undefined, { value: answered, max: questions, "aria-label": `${benchmark}, ${model}` }));
     view.append(line);
   }
-  for (const verdict of data.verdicts) view.append(...oneVerdict(verdict));
   if (!data.verdicts.length) view.append(...figuresOnly());
+  else if (data.verdicts.length === 1) view.append(make("h2", versus(data.verdicts[0])), ...oneVerdict(data.verdicts[0]));
+  else view.append(...severalVerdicts());
   const examples = firstExamples();
   if (examples) view.append(...examples);
 }
 
-function oneVerdict(verdict) {
+function versus(verdict) { return `${verdict.first} → ${verdict.second}`; }
+
+/* "3 better, 1 worse, 20 no more than noise", as nodes. */
+function counted(verdict) {
   const counts = { better: 0, worse: 0, noise: 0 };
   for (const row of verdict.rows) if (row.verdict) counts[row.verdict] += 1;
+  return [make("b", `${counts.better} better`, { class: "good" }), ", ",
+    make("b", `${counts.worse} worse`, { class: "bad" }), `, ${counts.noise} no more than noise`];
+}
+
+function oneVerdict(verdict) {
   const lead = make("p", undefined, { class: "lead" });
-  lead.append(
-    make("b", `${counts.better} better`, { class: "good" }), ", ",
-    make("b", `${counts.worse} worse`, { class: "bad" }),
-    `, ${counts.noise} no more than noise: ${counts.better + counts.worse + counts.noise} figures, paired by image, after Holm's correction.`);
-  const nodes = [make("h2", `${verdict.first} → ${verdict.second}`), lead, flipList(verdict), effectTable(verdict)];
+  const figures = verdict.rows.filter((row) => row.verdict).length;
+  lead.append(...counted(verdict), `: ${figures} figures, paired by image, after Holm's correction.`);
+  const nodes = [lead, flipList(verdict), effectTable(verdict)];
   if (verdict.caveats.length) {
     const box = make("details");
     box.append(make("summary", `What a reader must know (${verdict.caveats.length})`));
     for (const caveat of verdict.caveats) box.append(make("p", `‡ ${caveat}`));
     nodes.push(box);
   }
+  nodes.push(howRun([verdict.first, verdict.second]));
   return nodes;
+}
+
+/* Several models: a figure a row, a model a column, and each model's own verdict behind it. */
+function severalVerdicts() {
+  const first = data.verdicts[0].first;
+  const rows = new Map(); // figure → its row in each verdict
+  for (const verdict of data.verdicts) {
+    for (const row of verdict.rows) {
+      if (!rows.has(row.figure)) rows.set(row.figure, new Map());
+      rows.get(row.figure).set(verdict, row);
+    }
+  }
+  const table = make("table", undefined, { class: "models" });
+  table.append(make("thead"), make("tbody"));
+  const head = headRow(["figure", first]);
+  for (const verdict of data.verdicts) head.append(make("th", verdict.second, { scope: "colgroup", colspan: "2" }));
+  table.tHead.append(head);
+  let further = 0;
+  for (const [figure, byVerdict] of rows) {
+    const all = [...byVerdict.values()];
+    const line = make("tr", undefined, all.some(isFirst) ? {} : { class: "further", hidden: "" });
+    if (line.hidden) further += 1;
+    line.append(make("td", figure), make("td", all[0].first));
+    for (const verdict of data.verdicts) line.append(...modelCells(byVerdict.get(verdict)));
+    table.tBodies[0].append(line);
+  }
+  const nodes = [
+    make("h2", `${first} → ${data.verdicts.length} others`),
+    make("p", "Differences paired by image. ▲ better, ▼ worse, after Holm's correction over all of them; without a mark no more than noise.", { class: "quiet" }),
+    scrolled(table, `${first} and the others`, "tall")];
+  if (further) nodes.push(furtherButton(table, further));
+  for (const verdict of data.verdicts) {
+    const box = make("details", undefined, { class: "verdict" });
+    const summary = make("summary", `${versus(verdict)}: `);
+    summary.append(...counted(verdict));
+    box.append(summary, ...oneVerdict(verdict));
+    nodes.push(box);
+  }
+  return nodes;
+}
+
+/* A model's value and its difference from the first one's, whose mark hangs. */
+function modelCells(row) {
+  if (!row) return [make("td", "–"), make("td")];
+  const tone = { better: "good", worse: "bad" }[row.verdict];
+  const cell = make("td", undefined, { class: "change", title: `${signed(row.interval)}, p ${row.p || "–"}` });
+  cell.append(make(tone ? "b" : "small", signed(row.difference), tone ? { class: tone } : {}));
+  if (tone) cell.append(make("span", row.verdict === "better" ? " ▲" : " ▼", { class: `mark ${tone}` }));
+  return [make("td", row.second), cell];
+}
+
+/* What the models' runs were made with, folded. */
+function howRun(models) {
+  const box = make("details");
+  box.append(make("summary", "How they were run"));
+  for (const run of data.runs.filter((run) => models.includes(run.model))) {
+    box.append(make("h3", `${run.title} · ${run.model}`), runDetails(run));
+  }
+  return box;
+}
+
+function runDetails(run) {
+  const list = make("dl");
+  for (const [name, value] of [["folder", run.folder], ...run.details]) list.append(make("dt", name), make("dd", value));
+  return list;
 }
 
 /* A round number at least as large as x. */
@@ -75,9 +148,9 @@ function isFirst(row) { return row.main || row.verdict === "better" || row.verdi
 /* One table; the figures of each unit have an axis of their own. */
 function effectTable(verdict) {
   const box = make("div");
-  const wide = make("div", undefined, { class: "wide", tabindex: "0", role: "region", "aria-label": `Differences: ${verdict.first} → ${verdict.second}` });
   const table = make("table", undefined, { class: "effects" });
-  const head = headRow(["figure", ...OPTIONAL.slice(0, 2), "difference", ...OPTIONAL.slice(2)], OPTIONAL);
+  const models = [verdict.first, verdict.second], tests = ["95 % interval", "p"];
+  const head = headRow(["figure", ...models, "difference", ...tests], [...models, ...tests]);
   const barHead = make("th", undefined, { scope: "col", class: "bar" });
   const ends = make("span", undefined, { class: "ends" });
   ends.append(make("span", "← worse"), make("span", "better →"));
@@ -88,8 +161,7 @@ function effectTable(verdict) {
   for (const unit of new Set(verdict.rows.map((row) => row.unit))) {
     table.append(effectRows(verdict.rows.filter((row) => row.unit === unit), unit));
   }
-  wide.append(table);
-  box.append(wide);
+  box.append(scrolled(table, `Differences: ${versus(verdict)}`, "fits"));
   const further = verdict.rows.filter((row) => !isFirst(row)).length;
   if (further) box.append(furtherButton(table, further));
   return box;
@@ -169,9 +241,9 @@ function flipList(verdict) {
     const seen = data.samples.some((part) => part.benchmark === flips.benchmark);
     const count = (number, state, text) =>
       seen && number
-        ? make("a", `${number.toLocaleString("en")} ${text}`, { href: `#samples/${flips.benchmark}//${state}` })
+        ? make("a", `${number.toLocaleString("en")} ${text}`, { href: `#samples/${flips.benchmark}//${state}/${encodeURIComponent(verdict.second)}` })
         : make("span", `${number.toLocaleString("en")} ${text}`);
-    entry.append(make("b", flips.benchmark), ": ", count(flips.worse, "worse", "to wrong"), ", ",
+    entry.append(make("b", flips.title), ": ", count(flips.worse, "worse", "to wrong"), ", ",
       count(flips.better, "better", "to right"), make("span", ` of ${flips.matched.toLocaleString("en")}`, { class: "quiet" }));
     list.append(entry);
   }
@@ -185,11 +257,9 @@ function figuresOnly() {
     nodes.push(make("h3", model));
     const rows = [];
     for (const run of data.runs.filter((run) => run.model === model)) {
-      run.whole.forEach(([name, text, mark], index) => rows.push([index ? "" : run.benchmark, name, text + mark]));
+      run.whole.forEach(([name, text, mark], index) => rows.push([index ? "" : run.title, name, text + mark]));
     }
-    const wide = make("div", undefined, { class: "wide", tabindex: "0", role: "region", "aria-label": model });
-    wide.append(plainTable(["benchmark", "figure", "value, 95 % interval"], rows));
-    nodes.push(wide);
+    nodes.push(scrolled(plainTable(["benchmark", "figure", "value, 95 % interval"], rows), model, "tall"));
   }
   return nodes;
 }
@@ -201,18 +271,19 @@ function firstExamples() {
   const parts = [...data.samples].sort((a, b) => b.rows.some(isMarked) - a.rows.some(isMarked));
   for (const [state, title] of [["worse", "Flipped to wrong"], ["wrong", "Wrong"]]) {
     for (const part of parts) {
-      const models = part.models.map((_, index) => index).slice(0, 2);
+      const models = part.models.map((_, index) => index).slice(0, SHOWN_MODELS);
+      const others = models.length > 1 ? models.slice(1) : [0];
       const asked = new Set(); // POPE asks the same in several subsets
       const rows = part.rows.filter((sample) => {
         const question = `${sample.i} ${sample.q}`;
-        if (asked.has(question) || !data.pictures[sample.i] || !isKept(state, sample, 0, models.length - 1)) return false;
+        if (asked.has(question) || !data.pictures[sample.i] || !others.some((other) => isKept(state, sample, 0, other))) return false;
         return asked.add(question);
       });
       rows.sort((a, b) => isMarked(b) - isMarked(a));
       if (!rows.length) continue;
       const list = make("ol");
       for (const sample of rows.slice(0, EXAMPLES)) list.append(sampleItem(part, sample, models));
-      return [make("h3", `${title}: ${part.benchmark}`), list];
+      return [make("h3", `${title}: ${part.title}`), list];
     }
   }
   return null;
@@ -269,6 +340,13 @@ function boardCell(cell) {
   return box;
 }
 
+/* A table in a box of its own that scrolls sideways; `kind` says how it does up and down. */
+function scrolled(table, label, kind) {
+  const box = make("div", undefined, { class: `wide ${kind}`, tabindex: "0", role: "region", "aria-label": label });
+  box.append(table);
+  return box;
+}
+
 function plainTable(header, rows) {
   const table = make("table");
   table.append(make("thead"), make("tbody"));
@@ -285,9 +363,7 @@ function plainTable(header, rows) {
 function tableBox(title, header, rows) {
   const box = make("details", undefined, { open: "" });
   box.append(make("summary", title));
-  const wide = make("div", undefined, { class: "wide", tabindex: "0", role: "region", "aria-label": title });
-  wide.append(plainTable(header, rows));
-  box.append(wide);
+  box.append(scrolled(plainTable(header, rows), title, "tall"));
   return box;
 }
 
@@ -300,13 +376,10 @@ function runs() {
   }
   for (const run of data.runs) {
     const rows = run.rows.map(([name, cells]) => [name, ...cells]);
-    const box = tableBox(`${run.benchmark} · ${run.model}`, ["metric", ...run.subsets], rows);
+    const box = tableBox(`${run.title} · ${run.model}`, ["metric", ...run.subsets], rows);
     for (const caveat of run.caveats) box.append(make("p", `‡ ${caveat}`, { class: "caveat" }));
     const details = make("details");
-    details.append(make("summary", "How it was run"));
-    const list = make("dl");
-    for (const [name, value] of [["folder", run.folder], ...run.details]) list.append(make("dt", name), make("dd", value));
-    details.append(list);
+    details.append(make("summary", "How it was run"), runDetails(run));
     box.append(details);
     $("run-tables").append(box);
   }
@@ -385,7 +458,7 @@ function sampleItem(part, sample, models) {
   const asked = make("div", undefined, { class: "asked" });
   const link = make("a", sample.id, { href: `#samples/${part.benchmark}/${encodeURIComponent(sample.id)}` });
   const from = make("p", undefined, { class: "quiet" });
-  from.append(`${part.benchmark} · ${sample.s} · `, link);
+  from.append(`${part.title} · ${sample.s} · `, link);
   asked.append(from, make("p", sample.q, { class: "question" }), make("p", `Reference: ${sample.r}`, { class: "quiet" }));
   const answers = make("div", undefined, { class: "answers" });
   for (const model of models) answers.append(answerBox(part.models[model], sample.a[model]));
@@ -449,10 +522,10 @@ function move(step) {
   if (next) { next.focus(); next.scrollIntoView({ block: "nearest" }); }
 }
 
-/* Views and deep links: #VIEW, #samples/BENCHMARK/ID, #samples/BENCHMARK//STATE. */
+/* Views and deep links: #VIEW, #samples/BENCHMARK/ID, #samples/BENCHMARK//STATE/MODEL. */
 const VIEWS = ["verdict", "samples", "board", "runs"];
 function route() {
-  const [view, benchmark, id, state] = location.hash.slice(1).split("/");
+  const [view, benchmark, id, state, model] = location.hash.slice(1).split("/");
   const name = VIEWS.includes(view) ? view : VIEWS[0];
   for (const other of VIEWS) $(`view-${other}`).hidden = other !== name;
   for (const link of document.querySelectorAll("nav a")) {
@@ -464,6 +537,8 @@ function route() {
   if (name !== "samples" || index < 0) return;
   $("f-benchmark").value = String(index);
   fillModels();
+  const second = data.samples[index].models.indexOf(decodeURIComponent(model || ""));
+  if (second > 0) { $("f-first").value = "0"; $("f-second").value = String(second); }
   $("f-subset").value = ""; $("f-text").value = decodeURIComponent(id || "");
   if (id) $("f-state").value = "all";
   else if (state) $("f-state").value = state;
@@ -475,7 +550,7 @@ function route() {
 verdictView();
 board();
 runs();
-options($("f-benchmark"), data.samples.map((part, index) => [String(index), part.benchmark]));
+options($("f-benchmark"), data.samples.map((part, index) => [String(index), part.title]));
 fillModels();
 firstState();
 filter();

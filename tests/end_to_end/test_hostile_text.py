@@ -6,12 +6,19 @@ import csv
 import json
 import re
 import shutil
+import threading
+import urllib.request
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 
+from bench.cli.outgoing import reopen
 from bench.escaping import UNSEEN, csv_text, markdown_text, visible
+from bench.integrations.trackers import track
+from bench.runs.run import Run
+from reports.live import LiveView, server_of
 from tests.conftest import bench
 
 HOSTILE = (
@@ -125,3 +132,75 @@ def test_bytes_in_file_names_that_are_no_text(tmp_path):
     ElementTree.parse(junit)
     names = {row["model"] for row in json.loads(bench("board", *runs, "--json").stdout)["board"]}
     assert len({name for name in names if "udcf" in name}) == 2, "they are told apart"
+
+
+def test_exports_hold_it_as_data(runs, tmp_path):
+    for form in FORMATS:
+        words = ("export", runs / "hostile", "--format", form, "--out", tmp_path)
+        done = bench(*words)
+        assert done.returncode == 0 and only_shown(done.stdout + done.stderr), done.stderr
+    answers = pd.read_parquet(tmp_path / "pope.parquet")["answer"]
+    assert set(answers) == {HOSTILE}, "to programs it is what the model said"
+    samples = [json.loads(line) for line in (tmp_path / "pope_samples_pope.jsonl").open()]
+    assert {row["filtered_resps"][0] for row in samples} == {HOSTILE}
+    assert json.loads((tmp_path / "pope.json").read_text())
+    with (tmp_path / "pope.csv").open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert any("cmd|" in cell for cell in cells)
+    assert not any(re.match(r"[=@]|[+-](?![\d.])", cell) for cell in cells), "nothing computes"
+    assert all(map(only_shown, cells))
+
+
+def test_inspect_ai_reads_it_as_data(runs, tmp_path):
+    log = pytest.importorskip("inspect_ai.log")
+    done = bench("export", runs / "hostile", "--format", "inspect", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    samples = log.read_eval_log(str(tmp_path / "pope.eval")).samples
+    assert {sample.output.completion for sample in samples} == {HOSTILE}
+
+
+def test_trackers_get_it_as_text(runs, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    shutil.copytree(runs / "hostile" / "pope", tmp_path / "pope")
+    assert track(Run(tmp_path / "pope"), ["tensorboard"]) == []
+    events = accumulator.EventAccumulator(str(tmp_path / "pope" / "tensorboard")).Reload()
+    (text,) = [
+        event.tensor_proto.string_val[0] for event in events.Tensors("run.json/text_summary")
+    ]
+    # An indented line is code in Markdown, in which nothing is markup.
+    assert text.startswith(b"    ") and b"\n" not in text and b"onerror" in text
+
+
+def test_the_live_view_shows_the_same_page(runs):
+    server, address = server_of(LiveView([runs / "hostile"], reopen), 0)
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with urllib.request.urlopen(address) as answer:
+            page = answer.read().decode()
+        server.shutdown()
+    assert only_shown(page) and "<img src=x" not in page
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "csv", "tsv", "jsonl"])
+def test_recorded_answers_of_others(tmp_path, ending):
+    """A spreadsheet's formulas are texts, and nothing that a cell says is obeyed."""
+    data = tmp_path / "data"
+    assert bench("data", "scenes", "--n", "3", "--out", data).returncode == 0
+    images = sorted(file.name for file in (data / "images").rglob("*.png"))
+    text = HOSTILE
+    if ending == "xlsx":  # in which what begins like a formula is one, and XML takes no controls
+        text = HOSTILE.replace("\x1b", "").replace("\x9b", "").removeprefix("=")
+    rows = pd.DataFrame({"image": images, "answer": text, "x=1+1": "@SUM(1)"})
+    file = tmp_path / f"answers.{ending}"
+    if ending == "xlsx":
+        rows.to_excel(file, index=False)
+    elif ending == "jsonl":
+        rows.to_json(file, orient="records", lines=True)
+    else:
+        rows.to_csv(file, index=False, sep="\t" if ending == "tsv" else ",")
+    words = ("--suite", "chair", "--data", data, "--out", tmp_path / "run")
+    done = bench("run", "--model", f"replay:{file}", *words)
+    assert done.returncode == 0, done.stderr
+    assert only_shown(done.stdout + done.stderr)
+    recorded = Run(tmp_path / "run" / "chair").answers.values()
+    assert {" ".join(item.answer.text.split()) for item in recorded} == {" ".join(text.split())}

@@ -3,7 +3,9 @@ text."""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 from html import unescape
 
@@ -116,7 +118,7 @@ def test_the_first_view_is_the_verdict_with_links_to_what_flipped(browser, page)
     assert float(row.text.split()[3].replace("−", "-")) < 0
     point = find(row, "svg .point")
     assert float(point.get_attribute("cx")) > 160
-    link = find(browser, ".flips a[href='#samples/chair//better']")
+    link = find(browser, ".flips a[href^='#samples/chair//better/']")
     count = int(link.text.split()[0])
     link.click()
     assert find(browser, "#count").text == f"{count} of 60 samples"
@@ -170,16 +172,61 @@ def test_a_run_tells_how_it_was_run(browser, page):
 VIEWS = ("verdict", "samples/chair", "board", "runs")
 
 
+def faults_of_axe(browser):
+    """What axe-core finds in the view that is open."""
+    axe = pytest.importorskip("axe_core_python.base").AXE_SCRIPT
+    browser.execute_script(axe)
+    result = browser.execute_async_script("axe.run().then(arguments[0])")
+    return [(fault["id"], fault["nodes"][0]["html"]) for fault in result["violations"]]
+
+
 @pytest.mark.parametrize(("scheme", "views"), [("light", VIEWS), ("dark", VIEWS[:2])])
 def test_it_is_accessible(browser, page, scheme, views):
-    axe = pytest.importorskip("axe_core_python.base").AXE_SCRIPT
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     for view in views:
         opened(browser, page, view)
-        browser.execute_script(axe)
-        result = browser.execute_async_script("axe.run().then(arguments[0])")
-        assert [(fault["id"], fault["nodes"][0]["html"]) for fault in result["violations"]] == []
+        assert faults_of_axe(browser) == []
+
+
+def test_several_models_stand_side_by_side_and_each_links_to_its_own_samples(browser, page):
+    runs = page.parents[1]
+    if not (runs / "third").exists():
+        shutil.copytree(runs / "llava-tiny-b", runs / "third")
+        for record in (runs / "third").rglob("run.json"):
+            record.write_text(json.dumps(json.loads(record.read_text()) | {"name": "third"}))
+            sealed(record.parent)
+    folders = [runs / name for name in ("llava-tiny", "llava-tiny-b", "third")]
+    done = bench("report", *folders, "--out", runs / "three")
+    assert done.returncode == 0, done.stderr
+    several = runs / "three" / "index.html"
+    opened(browser, several, "")
+    assert find(browser, "h2").text == "llava-tiny on scenes → 2 others"
+    heads = [head.text for head in find_all(browser, ".models th")]
+    assert heads[1:] == ["llava-tiny on scenes", "llava-tiny-b on scenes", "third on scenes"]
+    marks = {"▲": 0, "▼": 0}
+    for row in find_all(browser, ".models tbody tr"):
+        cells = [cell.text for cell in find_all(row, "td")]
+        if row.is_displayed():
+            assert cells[2:4] == cells[4:6], "the third's answers are the second's"
+            for mark in marks:
+                marks[mark] += mark in cells[3]
+    found = re.search(r"(\d+) better, (\d+) worse", find(browser, "details.verdict summary").text)
+    assert tuple(marks.values()) == (int(found[1]), int(found[2])), "what is no noise is seen"
+    assert faults_of_axe(browser) == []
+    last = find_all(browser, "details.verdict")[-1]
+    find(last, "summary").click()
+    find(last, ".flips a[href*='chair']").click()
+    chosen = browser.execute_script(
+        "return document.getElementById('f-second').selectedOptions[0].text"
+    )
+    assert chosen == "third on scenes"
+    browser.set_window_size(500, 800)
+    opened(browser, several, "")
+    width, inside = browser.execute_script(
+        "return [document.documentElement.scrollWidth, window.innerWidth]"
+    )
+    assert width <= inside
 
 
 def test_the_keyboard_moves_sorts_and_filters(browser, page):

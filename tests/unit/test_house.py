@@ -28,6 +28,7 @@ FLOORS = (
         "bench/registry.py",
         "bench/chat.py",
         "bench/files.py",
+        "bench/training_curves.py",
         "bench/terminal.py",
     ),
     (
@@ -35,6 +36,7 @@ FLOORS = (
         "bench/types.py",
         "bench/errors.py",
         "bench/escaping.py",
+        "bench/plot_style.py",
         "bench/text_tables.py",
         "bench/yaml_text.py",
         "bench/language/",
