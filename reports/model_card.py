@@ -41,7 +41,7 @@ def model_card(runs: Sequence[Run]) -> str:
     results = []
     for run in runs:
         dataset = f"{run.benchmark} ({run.record['source']['data']})"
-        for name, metric in run.whole().items():
+        for metric_name, metric in run.whole().items():
             if math.isnan(metric.value):  # the hub's index takes numbers only
                 continue
             results.append(
@@ -49,13 +49,12 @@ def model_card(runs: Sequence[Run]) -> str:
                     task_type="image-text-to-text",
                     dataset_type=run.benchmark,
                     dataset_name=dataset,
-                    metric_type=name,
-                    metric_name=visible(
-                        "; ".join([f"{name}, 95 % interval {_interval(metric)}", *metric.caveats])
-                    ),
+                    metric_type=metric_name,
+                    metric_name=visible("; ".join([_with_interval(metric), *metric.caveats])),
                     metric_value=round(scale_of(metric.unit) * metric.value, 2),
                 )
             )
+    name = runs[0].model_name  # which data its figures are of, each of them says
     record = runs[0].record
     model = record["model"]
     known = _own_card(record["source"])
@@ -64,7 +63,7 @@ def model_card(runs: Sequence[Run]) -> str:
         known["base_model"] = visible(str(model["name"]).partition("+")[0])
         known["library_name"] = "peft"
     metadata = ModelCardData(
-        model_name=visible(names[0]),
+        model_name=visible(name),
         eval_results=results,
         pipeline_tag="image-text-to-text",
         **known,
@@ -80,7 +79,7 @@ def model_card(runs: Sequence[Run]) -> str:
 {metadata.to_yaml()}
 ---
 
-# {markdown_text(names[0])}
+# {markdown_text(name)}
 
 Measured with synth-align {version}; protocol `{protocol}`, weights `{model.get("weights_sha256")}`.
 
@@ -107,7 +106,7 @@ def eval_results(runs: Sequence[Run]) -> str | None:
         metric = run.whole().get(headed[0].metric) if headed else None
         if run.record["source"]["data"] != "hub" or repository is None or metric is None:
             continue
-        notes = [f"{metric.name}, 95 % interval {_interval(metric)}", *metric.caveats]
+        notes = [_with_interval(metric), *metric.caveats]
         entries.append(
             EvalResultEntry(
                 dataset_id=repository,
@@ -138,9 +137,10 @@ def _own_card(source: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _interval(metric: Metric) -> str:
+def _with_interval(metric: Metric) -> str:
     scale = scale_of(metric.unit)
-    return f"{scale * metric.low:.2f} to {scale * metric.high:.2f}"
+    ends = f"{scale * metric.low:.2f} to {scale * metric.high:.2f}"
+    return f"{metric.name}, 95 % interval {ends}"
 
 
 def _command(run: Run) -> str:

@@ -77,8 +77,9 @@ class Collator:
                 encoded_crops.append(self.prompter.encode(crop, [example["question"]]))
         chosen = [self._response(example["chosen_text"]) for example in examples]
         rejected = [self._response(example["rejected_text"]) for example in examples]
-        for item in encoded:
+        for item, *responses in zip(encoded, chosen, rejected, strict=True):
             self._check(item.ids[0])
+            self.model.check_ids([*item.ids[0], *responses[0], *responses[1]])
         batch: dict[str, Any] = {}
         if self.model.not_packed_in_training:
             batch |= self._padded(encoded, chosen + rejected)

@@ -275,16 +275,36 @@ class HFModel(ByProtocol):
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _check_image_token(self, ids: Sequence[int]) -> None:
-        """Raises ModelError if the model would find no image in a prompt's ids."""
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raises ModelError if the weights have no row for one of a prompt's ids, or no image."""
         sought = getattr(self.config, "image_token_id", None)
+        reason = ""
         if isinstance(sought, int) and sought not in ids:
+            reason = (
+                f"The model looks for an image at token {sought} (config.json), and its processor "
+                "writes other ones."
+            )
+        # Special ones may lie outside: what stands for the image is replaced.
+        beyond = {number for number in ids if number >= self._rows}
+        beyond -= {sought, *self.processor.tokenizer.all_special_ids}
+        if beyond:
+            token = min(beyond)
+            word = self.processor.tokenizer.convert_ids_to_tokens(token)
+            reason = (
+                f"Its tokenizer writes {word!r} as {token}, and its weights have {self._rows:,} "
+                "tokens."
+            )
+        if reason:
             raise ModelError(
                 f"The files of {self.name} do not fit together.",
-                f"The model looks for an image at token {sought} (config.json), and its processor "
-                "writes other ones.",
+                reason,
                 "Get config.json and the tokenizer again from one revision of the source.",
             )
+
+    @property
+    def _rows(self) -> int:
+        """How many tokens the weights know."""
+        return int(self.config.get_text_config().vocab_size)
 
     def _prepare(self, group: Group) -> PreparedGroup:
         """The group's image and prompts, or why they cannot be asked."""
@@ -309,10 +329,11 @@ class HFModel(ByProtocol):
                 if self.not_served:
                     # `generate` prepares it again; here it shows whether it can be prepared.
                     inputs = prompter.whole(prompter.prepare(image), asked[0].prompt)
-                    self._check_image_token(inputs["input_ids"][0].tolist())
+                    self.check_ids(inputs["input_ids"][0].tolist())
                     return PreparedGroup(asked, image, failed)
                 encoded = prompter.encode(image, [request.prompt for request in asked])
-                self._check_image_token(encoded.ids[0])
+                for ids in encoded.ids:
+                    self.check_ids(ids)
                 return PreparedGroup(asked, encoded, failed)
             except DataError as error:
                 reason = f"{error.fact} {error.reason}"
@@ -477,8 +498,8 @@ class HFModel(ByProtocol):
         return TokenRules(
             frozenset(eos),
             self.generation_config.repetition_penalty or 1.0,
-            word_ids(tokenizer, "yes"),
-            word_ids(tokenizer, "no"),
+            word_ids(tokenizer, "yes", self._rows),
+            word_ids(tokenizer, "no", self._rows),
             self.decoding,
         )
 
@@ -568,8 +589,8 @@ class HFModel(ByProtocol):
         return any(window is not None for window in windows.values())
 
 
-def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
-    """Ids of the single tokens that are a form of `word`.
+def word_ids(tokenizer: Any, word: str, rows: int) -> tuple[int, ...]:
+    """Ids of the single tokens that are a form of `word` and that a model of `rows` tokens can say.
 
     Any case, with or without the space before it (SentencePiece's ▁, byte-level BPE's Ġ).
     """
@@ -579,7 +600,7 @@ def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
         for form in (word, word.capitalize(), word.upper()):
             if space + form in vocabulary:
                 ids.add(vocabulary[space + form])
-    return tuple(sorted(ids))
+    return tuple(sorted(number for number in ids if number < rows))
 
 
 def _device(name: str) -> torch.device:

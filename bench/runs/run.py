@@ -86,16 +86,23 @@ class Run:
             return self.benchmark
 
     @property
-    def model(self) -> str:
-        """What the model is called if no other one of that name is beside it.
+    def model_name(self) -> str:
+        """The model's own name, or what `--name` calls it.
 
-        An adapter is told by the first digits of its sha256, for it has no name of its own. The
-        built-in world is named, for its numbers must not be taken for the published data's.
+        An adapter is told by the first digits of its sha256, for it has no name of its own.
         """
         model = self.record["model"]
         adapter = model.get("adapter_sha256")
         name = f"{model['name']} {adapter[:8]}" if adapter else str(model["name"])
-        name = self.record.get("name") or name
+        return self.record.get("name") or name
+
+    @property
+    def model(self) -> str:
+        """What the model is called if no other one of that name is beside it.
+
+        The built-in world is named, for its numbers must not be taken for the published data's.
+        """
+        name = self.model_name
         return f"{name} on scenes" if self.record["source"]["data"] == "scenes" else name
 
     def move(self, data: str | None, images: Path | None) -> None:

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from bench.models.protocol import Protocol, read_protocol
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -23,6 +24,17 @@ def test_the_python_page_runs(tmp_path, capsys):
     assert re.search(r"^CHAIRs -?0\.\d+ \(-?0\.\d+, -?0\.\d+\) [01]\.\d+$", printed, re.MULTILINE)
     assert len(names["false_objects"]) == 60
     assert any(names["false_objects"].values())
+
+
+def test_the_protocols_of_their_page_are_protocols(tmp_path):
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/protocols.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for number, block in enumerate(blocks):
+        (tmp_path / f"{number}.yaml").write_text(block)
+        read_protocol(str(tmp_path / f"{number}.yaml"))
+    table = (ROOT / "docs/protocols.md").read_text().split("| field |")[1]
+    fields = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert fields == {"base", *Protocol.model_fields}
 
 
 def test_importing_the_package_reads_nothing_of_the_api():

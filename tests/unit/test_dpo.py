@@ -321,6 +321,18 @@ def test_a_training_in_processes_that_fails_says_so(checkpoint, inputs, tmp_path
         dpo.run(settings(checkpoint, launch="--nonsense"), inputs, tmp_path, 0)
 
 
+def test_curves_go_to_mlflow(checkpoint, inputs, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
+    dpo.run(settings(checkpoint, trackers=["mlflow"]), inputs, tmp_path, 0)
+    (kept,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    losses = mlflow.MlflowClient().get_metric_history(kept.info.run_id, "loss")
+    rows = (tmp_path / "curves.csv").read_text().splitlines()
+    expected = [float(row.split(",")[1]) for row in rows[1:]]
+    assert [item.value for item in losses] == pytest.approx(expected, abs=1e-4)
+
+
 def test_curves_go_to_trackers_too_and_leave_the_artifact_as_it_is(
     checkpoint, inputs, tmp_path, monkeypatch
 ):
@@ -338,6 +350,8 @@ def test_curves_go_to_trackers_too_and_leave_the_artifact_as_it_is(
     rows = (tmp_path / "told" / "curves.csv").read_text().splitlines()
     assert logged == pytest.approx([float(row.split(",")[1]) for row in rows[1:]], abs=1e-4)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="There is no mlflow"):
+        dpo.run(settings(checkpoint, trackers=["mlflow"]), inputs, tmp_path / "none", 0)
     with pytest.raises(RecipeError, match="There is no wandb"):
         dpo.run(settings(checkpoint, trackers=["wandb"]), inputs, tmp_path / "none", 0)
 

@@ -245,6 +245,36 @@ def test_tokens_are_drawn_as_often_as_the_model_says(tiny, tmp_path):
     )
 
 
+def beyond_the_weights(folder, word):
+    """Gives a word of llava-tiny's tokenizer an id that its weights have no row for."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    assert word in content["model"]["vocab"]
+    content["model"]["vocab"][word] = 99_999
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_tokenizer_of_another_checkpoint_is_told_where_a_question_needs_it(tmp_path, packed):
+    folder = shutil.copytree(ROOT / "bench" / "scenes" / "llava-tiny", tmp_path / "mixed")
+    beyond_the_weights(folder, "image")
+    options = ("--suite", "pope", "--data", "scenes", "--limit", "2", "--out", tmp_path / "out")
+    decoding = () if packed else ("--decoding", "beam:2")
+    done = bench("run", "--model", folder, *options, *decoding)
+    assert done.returncode == 2, done.stderr
+    assert "'image' as 99999, and its weights have 159 tokens" in done.stderr
+
+
+def test_a_word_that_the_model_cannot_say_has_no_probability(tmp_path):
+    """Other forms of yes still count; without any there is no P(yes)."""
+    folder = shutil.copytree(ROOT / "bench" / "scenes" / "llava-tiny", tmp_path / "mixed")
+    beyond_the_weights(folder, "Yes")
+    options = ("--suite", "pope", "--data", "scenes", "--limit", "2", "--out", tmp_path / "out")
+    done = bench("run", "--model", folder, *options)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out/pope/answers.jsonl").open()]
+    assert rows and all(row["p_yes"] is None for row in rows)
+
+
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [
