@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from bench.metrics.paired import paired_over_seeds
+from bench.metrics.paired import Paired, paired_over_seeds
 from bench.runs.run import Run
 from bench.types import scale_of
 
@@ -40,28 +42,42 @@ def read(files: list[str]) -> dict[str, dict[int, Runs]]:
     return runs
 
 
-def main() -> None:
-    """Prints a line for each figure."""
-    first, second, *files = sys.argv[1:]
-    runs = read(files)
+@cache
+def run_of(folder: Path) -> Run:
+    """A run whose scores are read once, however many comparisons it is in."""
+    return Run(folder)
+
+
+def differences(
+    runs: dict[str, dict[int, Runs]], first: str, second: str
+) -> Iterator[tuple[Paired, list[int]]]:
+    """Each figure of the second condition against the first, over the seeds that both have."""
     seeds = sorted(runs[first].keys() & runs[second].keys())
     for benchmark in runs[first][seeds[0]]:
         sides = []
         for seed in seeds:
-            sides.append((Run(runs[first][seed][benchmark]), Run(runs[second][seed][benchmark])))
+            sides.append([run_of(runs[name][seed][benchmark]) for name in (first, second)])
         for figure in sides[0][0].figures:
-            if figure.title not in FIGURES:
-                continue
-            found = paired_over_seeds(figure, [(one.scores, two.scores) for one, two in sides])
-            if found is None:
-                continue
-            scale, change = scale_of(figure.unit), found.paired.difference
-            ends = f"[{scale * change.low:+.1f}, {scale * change.high:+.1f}]"
-            print(
-                f"{figure.title}: {scale * found.paired.first.value:.1f} → "
-                f"{scale * found.paired.second.value:.1f}, {scale * change.value:+.1f} {ends}, "
-                f"p {change.p:.2g}, seeds {', '.join(map(str, seeds))}"
-            )
+            if figure.title in FIGURES:
+                found = paired_over_seeds(figure, [(one.scores, two.scores) for one, two in sides])
+                if found is not None:
+                    yield found.paired, seeds
+
+
+def in_words(item: Paired) -> str:
+    """Such as "58.3 → 28.8, −29.5 [−33.2, −25.9]", in percent."""
+    scale, change = scale_of(item.figure.unit), item.difference
+    ends = f"[{scale * change.low:+.1f}, {scale * change.high:+.1f}]"
+    values = f"{scale * item.first.value:.1f} → {scale * item.second.value:.1f}"
+    return f"{values}, {scale * change.value:+.1f} {ends}".replace("-", "−")
+
+
+def main() -> None:
+    """Prints a line for each figure."""
+    first, second, *files = sys.argv[1:]
+    for item, seeds in differences(read(files), first, second):
+        listed = ", ".join(map(str, seeds))
+        print(f"{item.figure.title}: {in_words(item)}, p {item.difference.p:.2g}, seeds {listed}")
 
 
 if __name__ == "__main__":
