@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -104,6 +105,40 @@ def test_false_alarms_are_as_rare_as_the_interval_says():
             passed[loss] += low >= -margin
     assert passed[margin] <= 12, "nominally 5 of 200; more than 12 has a chance below 0.3 %"
     assert passed[0.0] >= 100
+
+
+@pytest.mark.slow
+def test_churn_on_real_answers_fails_no_equal_checkpoint(tmp_path, shared):
+    """LLaVA-1.5-13B's recorded answers, of which one in twenty turns: as many to wrong as to right
+    on average. A tenth of them to wrong besides is seen."""
+    answers = f"replay:{shared}/outputs/pope_llava-v1.5-13b/answers.jsonl"
+    words = ("--suite", "pope-2910", "--data", shared, "--out", tmp_path)
+    assert bench("run", "--model", answers, *words).returncode == 0
+    reference = gate.recorded(tmp_path / "pope-2910")
+    name = "pope-2910"
+    scores = reference[name].scores
+    right = {
+        sample: item.values["answer"] == item.values["label"] for sample, item in scores.items()
+    }
+    share = sum(right.values()) / len(right)
+    rng = np.random.default_rng(3)
+
+    def verdict(loss: float) -> str:
+        turned = {}
+        for sample, item in scores.items():
+            chance = 0.025 / share + loss if right[sample] else 0.025 / (1 - share)
+            answer = item.values["answer"]
+            if rng.random() < chance:
+                answer = "no" if answer == "yes" else "yes"
+            turned[sample] = replace(item, values={**item.values, "answer": answer})
+        run = {name: replace(reference[name], scores=turned)}
+        checks = gate.check(run, reference, Margins(margins={"POPE-2910 accuracy": 0.01}))
+        return next(item.verdict for item in checks if item.name == "POPE-2910 accuracy")
+
+    equal = [verdict(0.0) for _ in range(40)]
+    assert equal.count("failed") <= 1, "each has a chance of a few in a thousand"
+    assert equal.count("passed") >= 20
+    assert [verdict(0.1) for _ in range(5)] == ["failed"] * 5
 
 
 def test_the_command_saves_checks_fails_and_reports(good, tmp_path):
