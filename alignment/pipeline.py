@@ -108,6 +108,8 @@ def planned_stages(recipe: Recipe) -> dict[str, tuple[Stage, Settings]]:
         settings = getattr(recipe, name)
         if name == "preferences" and recipe.pairs is not None:
             stage, settings = released_pairs, recipe.pairs
+        if name == "rewards":
+            settings = recipe.given_rewards()
         # A recipe from `pairs` has no stages before them, and evaluation is optional.
         if settings is not None:
             planned[name] = (stage, settings)

@@ -174,7 +174,7 @@ def _amount(value: float, unit: str) -> str:
 def _before_pairs(recipe: Recipe) -> tuple[list[Planned], float]:
     """Prompts, images, responses and rewards, and how many pairs they can give."""
     prompts, images = recipe.prompts, recipe.images
-    responses, rewards = recipe.responses, recipe.rewards
+    responses, rewards = recipe.responses, recipe.given_rewards()
     assert prompts and images and responses and rewards
     count: float
     if isinstance(prompts, FilePrompts):

@@ -97,6 +97,12 @@ class Recipe(Settings):
             raise ValueError(f"`controls` names no variant: {', '.join(unknown)}")
         return self
 
+    def given_rewards(self) -> Reward | None:
+        """The reward, knowing whose responses it is for; None if the recipe has pairs already."""
+        if self.rewards is None or self.responses is None:
+            return None
+        return self.rewards.with_responders(self.responses.models)
+
     def variant(self, name: str, seed: int | None = None) -> Recipe:
         """The recipe with another seed and the settings of a variant over its own.
 

@@ -208,15 +208,20 @@ class ClaimsReward(Reward):
 class GroundingReward(ClaimsReward):
     """What the mean P(yes) of `models` says of everything that a response claims.
 
+    Without `models` those judge whose the responses are: a model alone judges its own.
     `threshold: auto` is chosen from how far responses to an image agree
     (`bench/grounding/threshold.py`); threshold.json and the manifest say what it is. `image` is
     what the panel sees: controls show it another image of the same artifact, or a grey one.
     """
 
     kind: Literal["grounding"]
-    models: list[str] = Field(min_length=1)
+    models: list[str] = Field(default_factory=list)
     image: Literal["own", "another", "blank"] = "own"
-    threshold: Probability | Literal["auto"] = 0.5
+    threshold: Probability | Literal["auto"] = "auto"
+
+    def with_responders(self, models: Sequence[str]) -> GroundingReward:
+        """Their own panel, if no other one is named."""
+        return self if self.models else self.model_copy(update={"models": list(models)})
 
     def identity(self) -> Any:
         """The models as their adapters describe them, and what decides the claims."""

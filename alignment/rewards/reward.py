@@ -35,6 +35,10 @@ class Reward(Settings):
 
     kind: str
 
+    def with_responders(self, models: Sequence[str]) -> Reward:
+        """This reward for responses of `models`, if it depends on whose they are."""
+        return self
+
     def identity(self) -> Any:
         """What besides the settings decides the rewards, a model's weights for one; as JSON."""
         return None

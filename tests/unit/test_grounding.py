@@ -6,8 +6,11 @@ import json
 import random
 
 import pytest
+import yaml
 from pydantic import TypeAdapter
 
+from alignment.pipeline import planned_stages
+from alignment.recipe import read_recipe
 from alignment.rewards.grounding import CocoClaims, FactsReward, GroundingReward
 from alignment.settings import RecipeError
 from alignment.stages import rewards
@@ -26,6 +29,7 @@ from bench.scenes.facts import scene_of
 from bench.scenes.render import render
 from bench.scenes.world import CATEGORIES
 from bench.types import Answer, Sample, Verdict
+from tests.conftest import ROOT
 from tests.end_to_end.test_judging import tiny_judge
 from tests.loopback_chat import chat_server, completion
 
@@ -152,7 +156,9 @@ def test_controls_show_the_panel_another_image_or_a_grey_one(tmp_path):
     append_lines(inputs["images"] / "images.jsonl", [row])
     worth = {}
     for image in ("own", "another", "blank"):
-        settings = GroundingReward(kind="grounding", models=["llava-tiny"], image=image)
+        settings = GroundingReward(
+            kind="grounding", models=["llava-tiny"], image=image, threshold=0.5
+        )
         out = tmp_path / image
         out.mkdir()
         _, rows = rewarded(settings, inputs, out)
@@ -263,6 +269,7 @@ def test_a_splitter_behind_a_server_is_asked_once_for_each_response(tmp_path):
             {
                 "kind": "grounding",
                 "models": ["llava-tiny"],
+                "threshold": 0.5,
                 "claims": {"kind": "model", "model": f"openai:splitter@{url}"},
             }
         )
@@ -274,6 +281,26 @@ def test_a_splitter_behind_a_server_is_asked_once_for_each_response(tmp_path):
         assert counts["unrewarded"] == 0 and len(seen) == 3
     assert rows["0"]["reward"] > 0 > rows["1"]["reward"]
     assert rows["1"]["doubtful"] == ["elephant"]
+
+
+def test_without_a_panel_a_recipes_models_judge_their_own_responses(tmp_path):
+    content = yaml.safe_load((ROOT / "docs/experiments/recipe.yaml").read_text())
+    content |= {"rewards": {"kind": "grounding"}, "controls": []}
+    content["responses"]["models"] = ["llava-tiny"]
+    both = {"responses": {"models": ["llava-tiny", "llava-tiny-b"]}}
+    content["variants"] = {"both": both, "other": {"rewards": {"models": ["llava-tiny-b"]}}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    panels = {}
+    for name in ("", "both", "other"):
+        settings = planned_stages(recipe.variant(name))["rewards"][1]
+        panels[name] = settings.models
+        assert settings.threshold == "auto"
+    assert panels == {
+        "": ["llava-tiny"],
+        "both": ["llava-tiny", "llava-tiny-b"],
+        "other": ["llava-tiny-b"],
+    }
 
 
 def test_a_local_splitter_is_an_instruct_model(tmp_path):
