@@ -269,11 +269,11 @@ CAVEAT = "‡"  # marks a number with caveats wherever it stands
 ASYMMETRY = 0.1  # of half the interval, up to which it is shown as ±
 
 
-def format_value(metric: Metric) -> str:
+def format_value(metric: Metric, bracketed: bool = False) -> str:
     """A metric as shown: "87.43 ±1.52" (percent), "5.90 [5.41, 5.98]" (ratings), "12" (counts).
 
-    Of several seeds with the standard deviation between them: "87.43 ±1.52 (σ 0.31)". A metric over
-    no samples is "–".
+    `bracketed` shows both ends even if they lie as far from the value. Of several seeds with the
+    standard deviation between them: "87.43 ±1.52 (σ 0.31)". A metric over no samples is "–".
     """
     if math.isnan(metric.value):
         return "–"
@@ -281,7 +281,7 @@ def format_value(metric: Metric) -> str:
         return f"{metric.value:.1f}" if metric.by_seed else f"{metric.value:.0f}"
     scale = scale_of(metric.unit)
     value, low, high = (scale * end for end in (metric.value, metric.low, metric.high))
-    text = f"{value:.2f}{format_spread(value, low, high)}"
+    text = f"{value:.2f}{format_spread(value, low, high, bracketed=bracketed)}"
     if math.isnan(metric.between_seeds):
         return text
     return f"{text} (σ {scale * metric.between_seeds:.2f})"
@@ -292,7 +292,9 @@ def caveats_of(metrics: Iterable[Metric]) -> list[str]:
     return list(dict.fromkeys(caveat for metric in metrics for caveat in metric.caveats))
 
 
-def format_spread(value: float, low: float, high: float, digits: int = 2) -> str:
+def format_spread(
+    value: float, low: float, high: float, digits: int = 2, bracketed: bool = False
+) -> str:
     """An interval behind its value: " ±1.52", or " [91.20, 99.40]" if that would mislead.
 
     Near the smallest and the largest possible value one side is longer. Empty without an interval:
@@ -300,12 +302,14 @@ def format_spread(value: float, low: float, high: float, digits: int = 2) -> str
 
     >>> format_spread(50.0, 48.0, 52.0), format_spread(99.0, 95.0, 99.8)
     (' ±2.00', ' [95.00, 99.80]')
+    >>> format_spread(50.0, 48.0, 52.0, bracketed=True)
+    ' [48.00, 52.00]'
     """
     if math.isnan(low) or math.isnan(high):
         return ""
     half_width = (high - low) / 2
     is_symmetric = abs((low + high) / 2 - value) <= ASYMMETRY * half_width
-    if is_symmetric:
+    if is_symmetric and not bracketed:
         return f" ±{half_width:.{digits}f}"
     return f" [{low:.{digits}f}, {high:.{digits}f}]"
 

@@ -69,13 +69,11 @@ def _benchmark_table(benchmark: str, runs: Sequence[Run], best: Mapping[str, Run
     names: dict[str, None] = {}
     for by_name in metrics:
         names |= dict.fromkeys(by_name)
-    rows = []
-    for run, by_name in zip(runs, metrics, strict=True):
-        cells = [Cell(run.label)]
-        for name in names:
-            is_best = best.get(name) is run
-            cells.append(_metric_cell(by_name.get(name), is_best))
-        rows.append(cells)
+    columns = [[Cell(run.label) for run in runs]]
+    for name in names:
+        of_runs = [by_name.get(name) for by_name in metrics]
+        columns.append(_metric_cells(of_runs, [best.get(name) is run for run in runs]))
+    rows = list(zip(*columns, strict=True))
     note = f"{INTERVALS}; {BOLD}."
     notes = [note, *caveat_notes(runs)]
     caveats = ["; ".join(caveats_of(by_name.values())) for by_name in metrics]
@@ -133,14 +131,14 @@ def overview_table(runs: Sequence[Run], best: Best, benchmarks: Sequence[str] = 
                 continue
             header.append(figure.title)
             better.append(figure.better)
-            for run in members:
-                metric = whole_of[run.folder].get(figure.metric)
-                is_best = best[benchmark].get(figure.metric) is run
-                cells_of[run.label][figure.title] = _metric_cell(metric, is_best)
+            of_runs = [whole_of[run.folder].get(figure.metric) for run in members]
+            is_best = [best[benchmark].get(figure.metric) is run for run in members]
+            for run, cell in zip(members, _metric_cells(of_runs, is_best), strict=True):
+                cells_of[run.label][figure.title] = cell
         for run in members:
             known = caveats_of(whole_of[run.folder].values())
             caveats[run.label] += [f"{benchmark}: {caveat}" for caveat in known]
-        notes += [f"{note} ({benchmark})" for note in caveat_notes(members)]
+        notes += [f"{note} ({members[0].title})" for note in caveat_notes(members)]
     rows, row_caveats = [], []
     for model, cells in cells_of.items():
         if cells:
@@ -182,13 +180,22 @@ def shown_metrics(run: Run) -> dict[str, Metric]:
     return shown
 
 
-def _metric_cell(metric: Metric | None, bold: bool) -> Cell:
+def _metric_cells(metrics: Sequence[Metric | None], bold: Sequence[bool]) -> list[Cell]:
+    """A column: if one value's interval is not symmetric, all show both ends."""
+    bracketed = any("[" in format_value(metric) for metric in metrics if metric is not None)
+    cells = []
+    for metric, is_bold in zip(metrics, bold, strict=True):
+        cells.append(_metric_cell(metric, is_bold, bracketed))
+    return cells
+
+
+def _metric_cell(metric: Metric | None, bold: bool, bracketed: bool = False) -> Cell:
     if metric is None or math.isnan(metric.value):
         return EMPTY
     mark = CAVEAT if metric.caveats else ""
     scale = scale_of(metric.unit)
     return Cell(
-        f"{format_value(metric)}{mark}",
+        f"{format_value(metric, bracketed)}{mark}",
         scale * metric.value,
         bold,
         scale * metric.low,
@@ -383,7 +390,7 @@ def _paper_table(
     notes += _warnings(runs)
     for run in runs:
         is_column = any(measured_by(column)[0] == run.benchmark for column in columns)
-        notes += [f"{note} ({run.benchmark})" for note in caveat_notes([run]) if is_column]
+        notes += [f"{note} ({run.title})" for note in caveat_notes([run]) if is_column]
     what = figures[0].source.rpartition(f"{name}: ")[2]
     title = f"{what[:1].upper()}{what[1:]}, published in Synth-Align's {name} and measured"
     return Table(f"paper-table-{number}", title, ["", *columns], rows, notes, caveats)

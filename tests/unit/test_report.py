@@ -13,7 +13,7 @@ import pytest
 
 from bench import registry
 from bench.errors import BenchError
-from bench.runs.run import read_runs
+from bench.runs.run import Run, read_runs
 from leaderboards.compare import compare_runs
 from leaderboards.published import measured_by, read_published
 from reports.report import ReportError, write_report
@@ -64,6 +64,22 @@ def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
         "tables/paper-table-3.tex",
     } <= names
     assert {"figures/forest.svg", "figures/forest.png", "figures/pope-by-subset.svg"} <= names
+
+
+def test_a_column_has_one_form_of_interval_and_a_title(tmp_path):
+    runs = []
+    for name, accuracy in (("middle", (0.5, 0.48, 0.52)), ("near the end", (0.99, 0.95, 0.998))):
+        metrics = [metric_row("precision", "mean", 0.7)]
+        value, low, high = accuracy
+        metrics.insert(0, metric_row("accuracy", "mean", value) | {"low": low, "high": high})
+        runs.append(pope_run(tmp_path / name / "pope", [True] * 8, record_of(name), metrics))
+    (table,) = benchmark_tables(list(map(Run, runs)), {"pope": {}})
+    assert table.caption == "POPE (COCO): 2 models on 8 samples"
+    assert table.headings == ["model", "POPE accuracy ↑", "POPE precision ↑"]
+    texts = [[cell.text for cell in row] for row in table.rows]
+    assert [row[1] for row in texts] == ["50.00 [48.00, 52.00]", "99.00 [95.00, 99.80]"]
+    assert [row[2] for row in texts] == ["70.00 ±1.00", "70.00 ±1.00"]
+    assert as_csv(table).startswith("model,accuracy,accuracy low,accuracy high,accuracy n,")
 
 
 def test_pope_and_repope_stand_side_by_side_with_ranks(tmp_path):
