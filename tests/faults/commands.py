@@ -42,22 +42,26 @@ def make_base(folder: Path) -> Path:
         bench("check", folder / "llava-tiny", "--save", folder / "reference.json").returncode == 0
     )
     write_original(folder / "original")
+    recipe_in(
+        folder,
+        "scenes-tiny.yaml",
+        prompts={"count": 6, "per_prompt": 2},
+        responses={"samples": 2},
+        preferences={"margin": 0.0},
+        dpo={"batch": 2},
+        evaluate={"suite": ["pope"], "limit": 6},
+    ).rename(folder / "recipe.yaml")
     return folder
 
 
 def prepare(base: Path, here: Path, name: str) -> Callable[[], None]:
     """The command on a copy of what it works on."""
     shutil.copytree(base, here)
-    if name == "align":
-        recipe_in(
-            here,
-            "scenes-tiny.yaml",
-            prompts={"count": 6, "per_prompt": 2},
-            responses={"samples": 2},
-            preferences={"margin": 0.0},
-            dpo={"batch": 2},
-            evaluate={"suite": ["pope"], "limit": 6},
-        ).rename(here / "recipe.yaml")
+    return command_in(here, name)
+
+
+def command_in(here: Path, name: str) -> Callable[[], None]:
+    """The command on what lies in a folder."""
     words = tuple(word.format(here=here) for word in COMMANDS[name])
 
     def command() -> None:
