@@ -284,10 +284,9 @@ class HFModel(ByProtocol):
                 f"The model looks for an image at token {sought} (config.json), and its processor "
                 "writes other ones."
             )
+        beyond = {number for number in ids if number >= self._rows} - {sought}
         # Special ones may lie outside: what stands for the image is replaced.
-        beyond = {number for number in ids if number >= self._rows}
-        beyond -= {sought, *self.processor.tokenizer.all_special_ids}
-        if beyond:
+        if beyond and (beyond := beyond - set(self.processor.tokenizer.all_special_ids)):
             token = min(beyond)
             word = self.processor.tokenizer.convert_ids_to_tokens(token)
             reason = (
