@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import yaml
 
 from bench.files import read_lines
@@ -129,6 +130,16 @@ def _recorded(here: Path) -> list[Input]:
         replay = ("run", "--model", f"replay:{{here}}/given/{benchmark}.jsonl")
         words = (*replay, "--suite", benchmark, "--data", "{here}/data", "--out", "{out}", "--json")
         inputs.append(Input(f"replay {benchmark}", f"given/{file.name}", words, 20))
+    for ending in ("xlsx", "csv", "tsv"):
+        table = pd.DataFrame(read_lines(here / "given" / "chair.jsonl"))
+        file = here / "given" / f"chair.{ending}"
+        if ending == "xlsx":
+            table.to_excel(file, index=False)
+        else:
+            table.to_csv(file, index=False, sep="\t" if ending == "tsv" else ",")
+        replay = ("run", "--model", f"replay:{{here}}/given/{file.name}", "--suite", "chair")
+        words = (*replay, "--data", "{here}/data", "--out", "{out}", "--json")
+        inputs.append(Input(f"replay {ending}", f"given/{file.name}", words, 40))
     _run("export", here / "run", "--format", "lmms-eval", "--out", here / "lmms")
     for benchmark in ("pope", "mmhal"):
         name = f"{benchmark}_samples_{benchmark}.jsonl"
@@ -230,11 +241,12 @@ def _alignment(here: Path) -> list[Input]:
     (preferences,) = (here / "aligned").glob("preferences-*")
     (pictures,) = (here / "aligned").glob("images-*")
     shutil.copytree(next((here / "aligned").glob("dpo-*")) / "adapter", here / "adapter")
-    _run("data", "pairs", preferences, "--out", here / "pairs.json")
-    released = {"path": "pairs.json", "images": str(pictures)}
-    (here / "released.yaml").write_text(
-        yaml.safe_dump({"name": "released", "pairs": released, "dpo": dpo})
-    )
+    for name in ("pairs.json", "pairs.parquet"):
+        _run("data", "pairs", preferences, "--out", here / name)
+        released = {"path": name, "images": str(pictures)}
+        (here / f"{name}.yaml").write_text(
+            yaml.safe_dump({"name": "released", "pairs": released, "dpo": dpo})
+        )
     align = ("align", "{here}/small.yaml", "--out", "{out}")
     stage = preferences.relative_to(here).as_posix()
     pairs = ("data", "pairs", f"{{here}}/{stage}", "--out", "{here}/again.json")
@@ -242,7 +254,10 @@ def _alignment(here: Path) -> list[Input]:
     judged = ("judge", "{here}/run/mmhal", "--judge", "hf:{here}/judge", "--json")
     return [
         Input("prompts", "prompts.jsonl", align, 15),
-        Input("pairs", "pairs.json", ("align", "{here}/released.yaml", "--out", "{out}"), 15),
+        *(
+            Input(name, name, ("align", f"{{here}}/{name}.yaml", "--out", "{out}"), 15)
+            for name in ("pairs.json", "pairs.parquet")
+        ),
         *_files(here, "reward-model", align, 8),
         *_files(here, "judge", (*judged, "--judge-max-tokens", "4"), 8),
         *_files(here, "adapter", (*adapted, "--data", "{here}/data", "--out", "{out}"), 20),

@@ -5,12 +5,18 @@ Every mutation is drawn from a generator with a seed, so that a failure can be h
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import warnings
+import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import yaml
+from pyarrow import parquet
 
 BYTES = (
     b"\x00",
@@ -78,8 +84,12 @@ def _structured(name: str) -> Callable[[bytes, random.Random], bytes] | None:
         return _json
     if name.endswith((".yaml", ".yml")):
         return _yaml
-    if name.endswith((".txt", ".csv", ".jinja")):
+    if name.endswith((".txt", ".csv", ".tsv", ".jinja")):
         return _lines
+    if name.endswith((".xlsx", ".zip")):
+        return _archive
+    if name.endswith(".parquet"):
+        return _parquet
     return None
 
 
@@ -160,6 +170,43 @@ def _lines(content: bytes, rng: random.Random) -> bytes:
     else:
         rng.shuffle(lines)
     return b"\n".join(lines)
+
+
+def _archive(content: bytes, rng: random.Random) -> bytes:
+    """A zip archive with a member mutated, left out, renamed or there twice."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = [(name, archive.read(name)) for name in archive.namelist()]
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, zlib.error):
+        return _flip(content, rng)
+    number = rng.randrange(len(members))
+    name, inside = members[number]
+    how = rng.random()
+    if how < 0.6:
+        members[number] = name, rng.choice((_lines, *_BYTEWISE))(inside, rng)
+    elif how < 0.75:
+        del members[number]
+    elif how < 0.9:
+        members[number] = rng.choice(("../../out", "/etc/x", "x/", f"{name}\x1b[31m")), inside
+    else:
+        members.append(rng.choice(members))
+    made = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        warnings.simplefilter("ignore")  # a name that is there twice
+        for name, inside in members:
+            archive.writestr(name, inside)
+    return made.getvalue()
+
+
+def _parquet(content: bytes, rng: random.Random) -> bytes:
+    """A table with a value changed, as far as a column's type allows; else its bytes."""
+    try:
+        rows = parquet.read_table(io.BytesIO(content)).to_pylist()
+        made = io.BytesIO()
+        parquet.write_table(pa.Table.from_pylist(_changed(rows, rng)), made)
+    except (pa.ArrowException, ValueError, TypeError, AttributeError, OverflowError, OSError):
+        return rng.choice(_BYTEWISE)(content, rng)
+    return made.getvalue()
 
 
 def _flip(content: bytes, rng: random.Random) -> bytes:
