@@ -99,7 +99,7 @@ def test_the_report_shows_them_in_every_form(runs):
     assert "llava-tiny on scenes ‡" in figure
     page = (out / "index.html").read_text()
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
-    assert LIMITED in next(r for r in data["runs"] if r["benchmark"] == "pope")["caveats"]
+    assert LIMITED in next(r for r in data["runs"] if r["title"] == "POPE (COCO)")["caveats"]
     assert any(
         LIMITED in c["title"] for line in data["board"]["lines"] for c in line["cells"].values()
     )

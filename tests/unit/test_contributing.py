@@ -128,7 +128,7 @@ def test_the_benchmark_stands_in_the_report_and_on_the_page(outside, runs, tmp_p
     with (tmp_path / "tables" / "differences.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["figure"] == "Colours accuracy" and float(row["difference"]) == pytest.approx(-40)
-    assert "**60.00 ±" in (tmp_path / "tables" / "colours.md").read_text()
+    assert "**60.00 [" in (tmp_path / "tables" / "colours.md").read_text()
     page = (tmp_path / "index.html").read_text()
     assert '"heading":"Colours"' in page and '"benchmark":"colours"' in page
 
