@@ -324,6 +324,7 @@ def test_a_training_in_processes_that_fails_says_so(checkpoint, inputs, tmp_path
 def test_curves_go_to_mlflow(checkpoint, inputs, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "dpo")  # not that of a test before
     mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
     dpo.run(settings(checkpoint, trackers=["mlflow"]), inputs, tmp_path, 0)
     (kept,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
