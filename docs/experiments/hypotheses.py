@@ -1,14 +1,19 @@
 """The protocol's tests: each comparison of H1 to H5, with Holm's correction over all of them.
 
-    python docs/experiments/hypotheses.py results.json [results.json …]
+    python docs/experiments/hypotheses.py docs/experiments/tests.json results.json [results.json …]
 
-The files are what `bench align --json` printed, with the runs that they name still there. Prints a
-Markdown table; a comparison without runs is left out of the family and named.
+The results are what `bench align --json` printed, with the runs that they name still there. What is
+found goes into tests.json, in the place of an earlier finding of the same comparison, so that the
+conditions may be run on different days. Prints a Markdown table of all that stands there; a
+comparison that was never made is named.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
+from typing import Any
 
 from differences import differences, in_words, read
 
@@ -32,20 +37,33 @@ COMPARISONS = (
 
 
 def main() -> None:
-    """Prints a row for each figure of each comparison."""
-    runs = read(sys.argv[1:])
-    rows = []
-    for hypothesis, first, second in COMPARISONS:
+    """Makes the comparisons that can be made, and prints a row for each figure of all."""
+    file, *results = map(Path, sys.argv[1:])
+    known: dict[str, list[dict[str, Any]]] = {}  # comparison → its figures
+    if file.exists():
+        known = json.loads(file.read_text(encoding="utf-8"))
+    runs = read(list(map(str, results)))
+    for _, first, second in COMPARISONS:
         if not runs[first].keys() & runs[second].keys():
-            print(f"{hypothesis}, {first} → {second}: not in the family, no runs", file=sys.stderr)
             continue
+        rows = []
         for item, seeds in differences(runs, first, second):
-            rows.append((hypothesis, f"`{first}` → `{second}`", item, len(seeds)))
-    corrected = holm([item.difference.p for *_, item, _ in rows])
+            change = {"difference": in_words(item), "p": item.difference.p, "seeds": seeds}
+            rows.append({"figure": item.figure.title, **change})
+        known[f"{first} → {second}"] = rows
+    file.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    lines = []
+    for hypothesis, first, second in COMPARISONS:
+        name = f"{first} → {second}"
+        if name not in known:
+            print(f"{hypothesis}, {name}: not made yet", file=sys.stderr)
+        lines += [(hypothesis, name, row) for row in known.get(name, ())]
+    corrected = holm([row["p"] for *_, row in lines])
     print("| | comparison | seeds | figure | difference | p, Holm |")
     print("|---|---|---:|---|---:|---:|")
-    for (hypothesis, comparison, item, seeds), p in zip(rows, corrected, strict=True):
-        cells = (hypothesis, comparison, str(seeds), item.figure.title, in_words(item), format_p(p))
+    for (hypothesis, name, row), p in zip(lines, corrected, strict=True):
+        seeds = str(len(row["seeds"]))
+        cells = (hypothesis, name, seeds, row["figure"], row["difference"], format_p(p))
         print(f"| {' | '.join(cells)} |")
 
 
