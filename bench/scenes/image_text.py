@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from bench.errors import DataError
 from bench.language.english import article
 from bench.scenes import facts
+from bench.scenes.fitting import fit, make_new
 from bench.scenes.llava_tiny.lessons import TRUTHFUL, lessons
 from bench.scenes.render import render
 from bench.scenes.world import Scene, scenes
-from bench.terminal import note, progress_bar
+from bench.terminal import note
 
 LLAVA_TINY = Path(__file__).parent / "llava-tiny"
 STEPS, BATCH, RATE = 3000, 64, 5e-4
@@ -55,29 +55,23 @@ def train(
 
     Raises DataError if the folder is not empty.
     """
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty.", "A model is written there.", "Name a new folder.")
-    out.mkdir(parents=True, exist_ok=True)
+    make_new(out)
     torch.manual_seed(seed)
     rng = random.Random(f"image text {seed}")
     model, processor = _new()
     drawn = list(scenes("train", 0, pictures, FIRST_SCENE))
     pixels = _pixels(processor, drawn)  # (pictures, 3, side, side)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-    with progress_bar("image text", steps) as progress:
-        for _ in range(steps):
-            chosen = rng.sample(range(len(drawn)), min(BATCH, len(drawn)))
-            texts = _tokens(processor, [_sentence(drawn[index], rng) for index in chosen])
-            logits = model(pixel_values=pixels[chosen], **texts).logits_per_image
-            own = torch.arange(len(chosen))
-            loss = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            progress(1)
+
+    def loss_of_batch() -> torch.Tensor:
+        chosen = rng.sample(range(len(drawn)), min(BATCH, len(drawn)))
+        texts = _tokens(processor, [_sentence(drawn[index], rng) for index in chosen])
+        logits = model(pixel_values=pixels[chosen], **texts).logits_per_image
+        partner = torch.arange(len(chosen))  # a picture's sentence has its number
+        by_picture = functional.cross_entropy(logits, partner)
+        by_sentence = functional.cross_entropy(logits.T, partner)
+        return by_picture + by_sentence
+
+    fit(model, loss_of_batch, steps, RATE, "image text")
     model.eval().save_pretrained(out)
     processor.save_pretrained(out)
     measured = accuracy(model, processor, checked)

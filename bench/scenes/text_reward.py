@@ -28,12 +28,12 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from bench.errors import DataError
 from bench.language.english import article
 from bench.scenes import facts
+from bench.scenes.fitting import fit, make_new
 from bench.scenes.llava_tiny.lessons import Habits, lessons
 from bench.scenes.world import CATEGORIES, Scene, scene
-from bench.terminal import note, progress_bar
+from bench.terminal import note
 
 TOKENIZER = Path(__file__).parent / "llava-tiny"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -126,9 +126,7 @@ def train(out: Path, seed: int = 0, steps: int = STEPS) -> dict[str, float]:
     """
     from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty.", "A model is written there.", "Name a new folder.")
-    out.mkdir(parents=True, exist_ok=True)
+    make_new(out)
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -140,19 +138,13 @@ def train(out: Path, seed: int = 0, steps: int = STEPS) -> dict[str, float]:
         num_labels=1,
     )
     model = LlamaForSequenceClassification(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     source = preferences("train", FIRST_SCENE, random.Random(f"text reward {seed}"))
-    with progress_bar("text reward", steps) as progress:
-        for _ in range(steps):
-            better, worse = _scores(model, tokenizer, [next(source) for _ in range(BATCH)])
-            loss = -functional.logsigmoid(better - worse).mean()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            progress(1)
+
+    def loss_of_batch() -> torch.Tensor:
+        better, worse = _scores(model, tokenizer, [next(source) for _ in range(BATCH)])
+        return -functional.logsigmoid(better - worse).mean()
+
+    fit(model, loss_of_batch, steps, RATE, "text reward")
     model.eval().save_pretrained(out)
     for name in TOKENIZER_FILES:
         shutil.copy(TOKENIZER / name, out / name)

@@ -95,6 +95,12 @@ def ended(folder: Path) -> dict[str, Any]:
     return left
 
 
+def differing(left: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """The names of what is not alike in two of `ended`."""
+    names = left.keys() | expected.keys()
+    return sorted(name for name in names if left.get(name) != expected.get(name))
+
+
 def timeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: timeless(item) for key, item in value.items() if key not in TIMES}

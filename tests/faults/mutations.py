@@ -177,6 +177,7 @@ def _archive(content: bytes, rng: random.Random) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [(name, archive.read(name)) for name in archive.namelist()]
+    # What an earlier mutation left may be no archive any more.
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, zlib.error):
         return _flip(content, rng)
     number = rng.randrange(len(members))

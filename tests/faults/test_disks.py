@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults import forked
-from tests.faults.commands import COMMANDS, SECONDS, ended, prepare
+from tests.faults.commands import COMMANDS, SECONDS, differing, ended, prepare
 
 pytestmark = pytest.mark.slow
 
@@ -58,9 +58,7 @@ def test_a_command_without_room_says_so_and_goes_on(base, tmp_path, name, pytest
             if outcome.code not in (0, 3):
                 found.append(f"{size}: then exit code {again.code}: {again.err[-300:]}")
         else:
-            left = ended(here)
-            names = left.keys() | expected.keys()
-            wrong = sorted(name for name in names if left.get(name) != expected.get(name))
+            wrong = differing(ended(here), expected)
             if wrong:
                 found.append(f"{size}: other content in {', '.join(wrong[:6])}")
         shutil.rmtree(here)

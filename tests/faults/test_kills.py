@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.faults import forked
-from tests.faults.commands import COMMANDS, SECONDS, ended, prepare
+from tests.faults.commands import COMMANDS, SECONDS, differing, ended, prepare
 
 pytestmark = pytest.mark.slow
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
@@ -138,12 +138,7 @@ def test_a_killed_command_ends_as_an_undisturbed_one(base, tmp_path, name, pytes
         if again.code not in (0, 3):
             found.append(f"{instant}: exit code {again.code}: {again.err[-400:]}")
         else:
-            left = ended(here)
-            wrong = sorted(
-                name
-                for name in left.keys() | expected.keys()
-                if left.get(name) != expected.get(name)
-            )
+            wrong = differing(ended(here), expected)
             if wrong:
                 found.append(f"{instant}: other content in {', '.join(wrong[:6])}")
         shutil.rmtree(here)

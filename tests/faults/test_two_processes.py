@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults import forked
-from tests.faults.commands import COMMANDS, SECONDS, command_in, ended, prepare
+from tests.faults.commands import COMMANDS, SECONDS, command_in, differing, ended, prepare
 
 pytestmark = pytest.mark.slow
 ONCE = ("scenes", "convert")  # they refuse a folder that is done
@@ -61,11 +61,7 @@ def test_two_commands_at_once(base, tmp_path, pytestconfig):
                     found.append(f"{names}, afterwards: {outcome.code}: {outcome.err[-500:]}")
             left = ended(here)
             if expected is not None:
-                wrong = sorted(
-                    name
-                    for name in left.keys() | expected.keys()
-                    if left.get(name) != expected.get(name)
-                )
+                wrong = differing(left, expected)
                 if wrong:
                     found.append(f"{names}: other content in {', '.join(wrong[:6])}")
             expected = left

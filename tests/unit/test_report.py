@@ -76,9 +76,10 @@ def test_a_column_has_one_form_of_interval_and_a_title(tmp_path):
     (table,) = benchmark_tables(list(map(Run, runs)), {"pope": {}})
     assert table.caption == "POPE (COCO): 2 models on 8 samples"
     assert table.headings == ["model", "POPE accuracy ↑", "POPE precision ↑"]
-    texts = [[cell.text for cell in row] for row in table.rows]
-    assert [row[1] for row in texts] == ["50.00 [48.00, 52.00]", "99.00 [95.00, 99.80]"]
-    assert [row[2] for row in texts] == ["70.00 ±1.00", "70.00 ±1.00"]
+    _, accuracies, precisions = zip(*table.rows, strict=True)
+    texts = [cell.text for cell in accuracies]
+    assert texts == ["50.00 [48.00, 52.00]", "99.00 [95.00, 99.80]"]
+    assert [cell.text for cell in precisions] == ["70.00 ±1.00", "70.00 ±1.00"]
     assert as_csv(table).startswith("model,accuracy,accuracy low,accuracy high,accuracy n,")
 
 
