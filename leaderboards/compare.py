@@ -326,7 +326,7 @@ def _comparison_text(comparison: Comparison) -> str:
     unmatched = comparison.only_first + comparison.only_second
     remarks = [
         f"{comparison.matched} samples that both scored, {unmatched} that one did; "
-        "intervals by image, p after Holm over all"
+        "intervals by image, p by Holm's correction over all"
     ]
     remarks += [f"NOT RUN ALIKE: {difference}" for difference in comparison.differs]
     by_caveat: dict[str, list[Path]] = {}
@@ -376,7 +376,7 @@ def _line(row: Row) -> str:
     power = f"{item.samples:,} samples detect {smallest:.2f} or more"
     if abs(item.difference.value) < row.detectable and math.isfinite(row.needed):
         power += f"; about {math.ceil(row.needed):,} would detect this"
-    return f"{line}\n      no more than noise after Holm's correction\n      {power}"
+    return f"{line}\n      noise: {power}"
 
 
 def as_json(comparisons: Sequence[Comparison]) -> str:

@@ -106,7 +106,11 @@ MARKS: dict[Verdict, str] = {"failed": "FAIL", "inconclusive": "open", "passed":
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked of a benchmark; `worst` are the samples that lost most."""
+    """One thing that was checked of a benchmark.
+
+    `worst` are the samples that lost most: a line each, or several with the question and both
+    answers.
+    """
 
     name: str
     verdict: Verdict
@@ -528,7 +532,7 @@ def _worst(figure: Figure, first: Reference, second: Reference, asked_of: AskedO
                 if key in reference.texts:
                     text = textwrap.shorten(reference.texts[key], SHOWN_ANSWER, placeholder=" …")
                     lines.append(f"  {side}: {text}")
-        worst += lines
+        worst.append("\n".join(lines))
     return worst
 
 
@@ -560,12 +564,22 @@ def _drift_check(
 
 
 def as_text(checks: Sequence[Check]) -> str:
-    """What failed, was inconclusive and passed, each with the samples that lost most."""
+    """What failed, was inconclusive and passed, each with the samples that lost most.
+
+    Of a sample that lost by several figures, question and answers stand at the first of them.
+    """
     lines = []
+    shown = set()  # question and answers
     order = list(MARKS)
     for item in sorted(checks, key=lambda item: order.index(item.verdict)):
         lines.append(f"{MARKS[item.verdict]}  {item.name}: {item.detail}")
-        lines += [f"        {sample}" for sample in item.worst]
+        for sample in item.worst:
+            loss, _, asked = sample.partition("\n")
+            if asked and asked in shown:
+                lines.append(f"        {loss}, as above")
+                continue
+            lines.append(textwrap.indent(sample, " " * 8))
+            shown.add(asked)
     counts = [f"{number} {SAID[verdict]}" for verdict, number in _counts(checks).items() if number]
     return "\n".join([*lines, "", f"{outcome(checks)}: {', '.join(counts)}"])
 
@@ -604,7 +618,7 @@ def write_junit(checks: Sequence[Check], run: Mapping[str, Reference], file: Pat
             if item.benchmark == name:
                 suite.add_testcase(_case(item))
         # One model answered for all cases of a suite.
-        suite.time = run[name].seconds if name in run else 0.0
+        suite.time = round(run[name].seconds, 3) if name in run else 0.0
         report.add_testsuite(suite)
     try:
         report.write(str(file))

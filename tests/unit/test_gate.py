@@ -389,3 +389,14 @@ def test_saving_checks_nothing_and_says_so(good, tmp_path):
     assert not (tmp_path / "x.json").exists()
     missing = bench("check", good, "--against", tmp_path / "x.json")
     assert "bench check RUN --save" in missing.stderr
+
+
+def test_a_sample_that_lost_by_two_figures_is_told_once():
+    asked = "\n  Is there a dog? · a.png\n  before: No\n  now: Yes"
+    checks = [
+        gate.Check("MMHal score", "failed", "worse", [f"a (all): 6 → 0{asked}"], "mmhal"),
+        gate.Check("MMHal rate", "failed", "worse", [f"a (all): 0 → 1{asked}", "b: gone"], "mmhal"),
+    ]
+    text = gate.as_text(checks)
+    assert text.count("Is there a dog?") == text.count("before: No") == 1
+    assert "a (all): 0 → 1, as above" in text and "        b: gone" in text
