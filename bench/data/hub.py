@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, StringConstraints, ValidationError
 
 from bench.data.folder import SUFFIXES
 from bench.data.source_table import SourceFile, table
@@ -29,6 +31,23 @@ REPOSITORIES = {"pope": "lmms-lab/POPE", "mmhal": "Shengcao1006/MMHal-Bench"}
 MAX_IMAGE_BYTES = 64 * 2**20
 COMMIT = re.compile("[0-9a-f]{40}")
 HUB_TIMEOUT = 20  # seconds for the question which revision is the newest
+
+_PathText = Annotated[str, StringConstraints(pattern=r"^[\w./ -]{1,200}$")]
+
+
+class _Picture(BaseModel):
+    bytes: bytes
+
+
+class _PopeRow(BaseModel):
+    """A row of lmms-lab/POPE, as far as it is read."""
+
+    question_id: int
+    question: str
+    answer: str
+    image_source: _PathText
+    category: _PathText
+    image: _Picture
 
 
 def cache_root() -> Path:
@@ -107,16 +126,17 @@ def commit_of(repository: str, revision: str) -> str:
 
 
 def download_file(repository: str, commit: str, name: str, sha256: str = "") -> tuple[Path, str]:
-    """A large file of a data set in the client's cache, and its sha256.
+    """A file of a data set in the client's cache, and its sha256.
 
     Args:
         repository: OWNER/NAME.
         commit: Of the data set.
         name: The file's path there.
-        sha256: What it must be; empty for what the hub says that it is.
+        sha256: What it must be; empty for what the hub says that it is: the sha256 of a large file,
+            git's name of a small one.
 
     Raises:
-        DataError: It cannot be had, the hub has no digest of it, or it is another.
+        DataError: It cannot be had, or is another.
     """
     from huggingface_hub import HfApi, RepoFile, hf_hub_download
 
@@ -126,23 +146,26 @@ def download_file(repository: str, commit: str, name: str, sha256: str = "") -> 
             raise FileNotFoundError(f"it is not there at commit {commit}")
         path = Path(hf_hub_download(repository, name, repo_type="dataset", revision=commit))
     (entry,) = entries
-    stored = entry.lfs if isinstance(entry, RepoFile) else None
-    expected = sha256 or (stored.sha256 if stored else "")
     digest = sha256_of(path)
-    if not expected:
-        raise DataError(
-            f"{name} of {repository} cannot be checked.",
-            "The hub has no sha256 of it: it is no large file there.",
-            "The source has changed: report it.",
-        )
-    if digest != expected:
+    kind, expected, found = "sha256", sha256, digest
+    if not expected and isinstance(entry, RepoFile) and entry.lfs:
+        expected = entry.lfs.sha256
+    elif not expected:
+        kind, expected, found = "git id", str(getattr(entry, "blob_id", "")), _git_id(path)
+    if found != expected:
         forget(path)
         raise DataError(
             f"{name} of {repository} is not the file that is meant.",
-            f"The sha256 of what came is {digest}, not {expected}.",
+            f"The {kind} of what came is {found}, not {expected or 'known to the hub'}.",
             "Deleted from the cache: start again; if it is so again, the source has changed.",
         )
     return path, digest
+
+
+def _git_id(file: Path) -> str:
+    """What git calls a file of this content."""
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 @contextmanager
@@ -202,20 +225,21 @@ def _pope(target: Path, revision: str) -> None:
     questions_folder.mkdir(parents=True)
     images_folder.mkdir(parents=True)
     questions: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        name = PurePosixPath(row["image_source"]).name
+    for number, content in enumerate(rows, 1):
+        row = _pope_row(content, number, revision)
+        name = PurePosixPath(row.image_source).name
         name = name if name.lower().endswith(SUFFIXES) else f"{name}.jpg"
         image = images_folder / name
         if not image.exists():
-            image.write_bytes(row["image"]["bytes"])
+            image.write_bytes(row.image.bytes)
         # The official files know these four fields.
         question = {
-            "question_id": int(row["question_id"]),
+            "question_id": row.question_id,
             "image": name,
-            "text": row["question"],
-            "label": row["answer"].strip().lower(),
+            "text": row.question,
+            "label": row.answer.strip().lower(),
         }
-        questions.setdefault(row["category"], []).append(question)
+        questions.setdefault(row.category, []).append(question)
     for category, items in questions.items():
         # The hub's shards are in another order than the official files.
         items.sort(key=lambda item: item["question_id"])
@@ -223,16 +247,27 @@ def _pope(target: Path, revision: str) -> None:
         file.write_text("".join(json.dumps(item) + "\n" for item in items))
 
 
+def _pope_row(content: Any, number: int, revision: str) -> _PopeRow:
+    """Raises DataError, with the place, if a row is not as lmms-lab/POPE has them."""
+    try:
+        return _PopeRow.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise DataError(
+            f"Row {number} of {REPOSITORIES['pope']} at {revision} cannot be read.",
+            f"{fault['msg']}: {where} is {fault['input']!r:.60}.",
+            "The data set has changed: get the official files, and pass their folder with --data "
+            "DIR (docs/benchmarks.md shows the layout).",
+        ) from error
+
+
 def _mmhal(target: Path, revision: str) -> None:
     """MMHal-Bench's answer template and the images of its zip, by bare file name."""
-    from huggingface_hub import hf_hub_download
-
     template = target / "mmhal" / "mmhal-bench_answer_template.json"
     template.parent.mkdir(parents=True)
     repository = REPOSITORIES["mmhal"]
-    source = hf_hub_download(
-        repository, "response_template.json", repo_type="dataset", revision=revision
-    )
+    source, _ = download_file(repository, revision, "response_template.json")
     shutil.copyfile(source, template)
     pinned = _pinned("mmhal")
     assert pinned is not None

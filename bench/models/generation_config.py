@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from bench.errors import ModelError, one_line
 
 GENERATION_CONFIG = "generation_config.json"
-APPLIED = ("eos_token_id", "repetition_penalty")
+_Token = Annotated[int, Field(ge=0, strict=True)]
+APPLIED: dict[str, TypeAdapter[Any]] = {
+    "eos_token_id": TypeAdapter(_Token | list[_Token] | None),
+    "repetition_penalty": TypeAdapter(Annotated[FiniteFloat, Field(gt=0, strict=True)] | None),
+}
 # How the most likely answer is searched for. Benchmarks are greedy, or draw from the whole
 # distribution, whatever the checkpoint likes for a chat.
 SEARCH = (
@@ -76,7 +82,7 @@ NO_INFLUENCE = (
     "speculation_type",
     "transformers_version",
 )
-ELSEWHERE = frozenset(APPLIED + SEARCH + SAMPLING + NO_INFLUENCE)
+ELSEWHERE = frozenset((*APPLIED, *SEARCH, *SAMPLING, *NO_INFLUENCE))
 ONE_IS_NOTHING = (
     "guidance_scale",
     "encoder_repetition_penalty",
@@ -90,21 +96,35 @@ ONE_IS_NOTHING = (
 def read_generation_config(folder: Path, config: Any) -> Any:
     """The checkpoint's own: its end tokens and penalties are part of the model.
 
-    Without the file, what the model's config says. Raises ModelError if the file is broken.
+    Without the file, what the model's config says. Raises ModelError if the file is broken, or what
+    it says of an answer's end or of repetition is impossible.
     """
     from transformers import GenerationConfig
 
-    file = folder / GENERATION_CONFIG
-    if not file.is_file():
-        return GenerationConfig.from_model_config(config)
+    has_own = (folder / GENERATION_CONFIG).is_file()
+    file = folder / (GENERATION_CONFIG if has_own else "config.json")
     try:
-        return GenerationConfig.from_pretrained(folder)
+        if has_own:
+            generation = GenerationConfig.from_pretrained(folder)
+        else:
+            generation = GenerationConfig.from_model_config(config)
     except Exception as error:  # it checks its values by their use
         raise ModelError(
             f"{file} cannot be read.",
             f"{type(error).__name__}: {one_line(error)}",
             "Get it again from the checkpoint's source.",
         ) from error
+    for name, kind in APPLIED.items():
+        value = getattr(generation, name)
+        try:
+            kind.validate_python(value)
+        except ValidationError as error:
+            raise ModelError(
+                f"{file} holds no possible {name}.",
+                f"{error.errors(include_url=False)[0]['msg']}: it is {value!r:.60}.",
+                "Get it again from the checkpoint's source.",
+            ) from error
+    return generation
 
 
 def without_search(config: Any) -> Any:

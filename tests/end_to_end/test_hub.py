@@ -42,12 +42,11 @@ ALONE = {
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     "OMP_NUM_THREADS": "1",  # two threads on a tiny model wait for each other wherever a core is busy
 }
-POPE_CARD = b"""---
-configs:
-- {config_name: Full, data_files: [{split: random, path: Full/random-*}]}
-- {config_name: default, data_files: [{split: test, path: data/test-*}]}
----
-"""
+DEFAULT = b"- {config_name: default, data_files: [{split: test, path: data/test-*}]}\n---\n"
+POPE_CARD = (
+    b"---\nconfigs:\n- {config_name: Full, data_files: [{split: random, path: Full/random-*}]}\n"
+)
+POPE_CARD += DEFAULT
 
 
 def run(hub: Hub, home: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
@@ -210,6 +209,20 @@ def test_a_misbehaving_hub_is_one_clear_error_and_leaves_nothing_behind(
         hub.fault = None
         assert run(hub, tmp_path, *arguments).returncode == 0, "nothing broken was kept"
     assert layouts(tmp_path, "pope") == [commit_of(pope_files), "newest"]
+
+
+def test_a_row_of_pope_that_is_not_as_it_was_is_named(pope_rows, pope_answers, tmp_path):
+    from datasets import Dataset
+
+    rows = [{**pope_rows[0], "image": None}, *pope_rows[1:]]
+    Dataset.from_list(rows).to_parquet(shard := io.BytesIO())
+    files = {"README.md": b"---\nconfigs:\n" + DEFAULT}
+    files["data/test-0.parquet"] = shard.getvalue()
+    arguments = ("--model", f"replay:{pope_answers}", "--suite", "pope", "--out", tmp_path / "run")
+    with hub_server({POPE: files}) as hub:
+        done = run(hub, tmp_path, *arguments)
+    assert_refused(done, "Row 1 of lmms-lab/POPE", "image is None", "--data DIR")
+    assert layouts(tmp_path, "pope") == []
 
 
 @pytest.fixture(scope="module")

@@ -171,6 +171,23 @@ def test_a_broken_generation_config_is_named(tiny, tmp_path):
         HFModel(str(folder), {})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("eos_token_id", "a\x00b"),
+        ("eos_token_id", [2, None]),
+        ("eos_token_id", -1),
+        ("repetition_penalty", "1.2"),
+        ("repetition_penalty", True),
+        ("repetition_penalty", 1e400),
+    ],
+)
+def test_an_impossible_end_or_penalty_is_told(tiny, tmp_path, field, value):
+    folder = with_decoding(tiny("llava"), tmp_path / "model", **{field: value})
+    with pytest.raises(ModelError, match=rf"generation_config\.json holds no possible {field}"):
+        HFModel(str(folder), {})
+
+
 @pytest.mark.parametrize("kind", ["llava", "gemma3"])
 def test_what_is_drawn_for_an_answer_does_not_depend_on_its_batch(tiny, tmp_path, kind):
     requests = requests_for(tmp_path)
