@@ -31,6 +31,12 @@ from torch.distributed.tensor import DTensor
 
 from alignment.settings import RecipeError
 from alignment.training.artifacts import MEASURED, model_card, write_curves
+from alignment.training.checkpoints import (
+    last_checkpoint,
+    remove_checkpoints,
+    resuming,
+    seal_checkpoints,
+)
 from alignment.training.collator import CROPS, REFERENCE, Collator
 from alignment.training.settings import Measuring, Training
 from alignment.training.shared_prefix import share_prefix
@@ -82,14 +88,16 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
     # Supervised training has no reference.
     if settings.loss != "sft":
         use_reference(trainer, pairs, out)
-    checkpoint = _last_checkpoint(out)
+    seal_checkpoints(trainer, out)
+    checkpoint = last_checkpoint(out)
     is_first = trainer.is_world_process_zero()
     shown = progress_bar("dpo", _total_steps(trainer)) if is_first else NOTHING_SHOWN
     with shown as progress:
         trainer.add_callback(_progress_callback(progress))
         if settings.measure:
             _measure_on_the_way(trainer, settings, settings.measure, out)
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with resuming(trainer, checkpoint):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     steps = []
     for row in trainer.state.log_history:
         if "loss" in row:
@@ -158,16 +166,6 @@ def _without_special_tokens(
             "Take them out of the texts.",
         )
     return kept
-
-
-def _last_checkpoint(out: Path) -> str | None:
-    checkpoints = {}
-    for state in out.glob("checkpoint-*/trainer_state.json"):
-        # This file is written last, so a checkpoint with it is whole.
-        if state.stat().st_size:
-            step = int(state.parent.name.rpartition("-")[2])
-            checkpoints[step] = str(state.parent)
-    return checkpoints[max(checkpoints)] if checkpoints else None
 
 
 def _total_steps(trainer: Any) -> int:
@@ -440,9 +438,4 @@ def _leave_artifact(settings: Training, out: Path) -> None:
         shutil.rmtree(half, ignore_errors=True)
         convert(f"{settings.model}+{out / 'adapter'}", half)
         half.rename(out / "merged")
-    # They hold optimizer states, several times the size of the adapter.
-    for checkpoint in out.glob("checkpoint-*"):
-        # Renamed first: half a checkpoint must not be taken for a whole one.
-        checkpoint.rename(out / f"removed-{checkpoint.name}")
-    for removed in out.glob("removed-checkpoint-*"):
-        shutil.rmtree(removed)
+    remove_checkpoints(out)

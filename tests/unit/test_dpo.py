@@ -7,6 +7,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -260,6 +261,63 @@ def test_a_killed_training_ends_as_an_undisturbed_one(checkpoint, inputs, tmp_pa
         and not (tmp_path / "torn" / "adapter").exists()
     )
     assert dpo.run(training, inputs, tmp_path / "torn", 0) == whole
+    weights = [
+        load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
+        for name in ("whole", "torn")
+    ]
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[0])
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param("flipped", marks=pytest.mark.slow),
+        pytest.param("evil", marks=pytest.mark.slow),
+        "evil without digests",
+    ],
+)
+def test_a_half_made_training_that_was_changed_does_not_run_and_is_told(
+    checkpoint, inputs, tmp_path, monkeypatch, capsys, harm
+):
+    """One bit, or a pickle that runs a command when it is opened."""
+    training = settings(checkpoint, epochs=4)
+    for name in ("whole", "torn"):
+        (tmp_path / name).mkdir()
+    whole = dpo.run(training, inputs, tmp_path / "whole", 0)
+    with monkeypatch.context() as patch:
+        step, steps = torch.optim.AdamW.step, []
+
+        def dies(self, *arguments, **named):
+            steps.append(1)
+            if len(steps) == 7:
+                raise KeyboardInterrupt
+            return step(self, *arguments, **named)
+
+        patch.setattr(torch.optim.AdamW, "step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            dpo.run(training, inputs, tmp_path / "torn", 0)
+    (half,) = (tmp_path / "torn").glob("checkpoint-*")
+    file = half / "optimizer.pt"
+    if harm == "flipped":
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    else:
+
+        class Evil:
+            def __reduce__(self):
+                return (os.system, (f"touch {tmp_path}/ran",))
+
+        torch.save(Evil(), file)
+    if harm == "evil without digests":
+        (half / "digests.json").unlink()
+        with pytest.raises(RecipeError, match=r"cannot go on from .*checkpoint-"):
+            dpo.run(training, inputs, tmp_path / "torn", 0)
+        shutil.rmtree(half)  # the remedy
+    assert dpo.run(training, inputs, tmp_path / "torn", 0) == whole
+    said = "is not as it was written, and is left out" in capsys.readouterr().err
+    assert said == (harm != "evil without digests")
+    assert not (tmp_path / "ran").exists()
     weights = [
         load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
         for name in ("whole", "torn")

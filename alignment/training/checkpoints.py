@@ -1,0 +1,106 @@
+"""What a training goes on from after a kill: the trainer's checkpoints, as they were written.
+
+transformers writes `trainer_state.json` last and reads pickles with `weights_only=True`, so nothing
+in a checkpoint runs. A file that changed since would be read all the same, or end in a traceback.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alignment.settings import RecipeError
+from bench.errors import one_line
+from bench.files import parse_json, sha256_of, write_json
+from bench.terminal import note
+
+STATE = "trainer_state.json"
+DIGESTS = "digests.json"  # of a checkpoint's files
+
+
+def seal_checkpoints(trainer: Any, out: Path) -> None:
+    """Lets the trainer leave the digests of each checkpoint's files beside them."""
+    from transformers import TrainerCallback
+
+    class Seal(TrainerCallback):  # type: ignore[misc]
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            trainer.accelerator.wait_for_everyone()  # each process writes a part
+            if state.is_world_process_zero:
+                checkpoint = out / f"checkpoint-{state.global_step}"
+                write_json(checkpoint / DIGESTS, _digests(checkpoint))
+
+    trainer.add_callback(Seal())
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The newest that is whole and as it was written, None if there is none.
+
+    One that was changed is named and left out.
+    """
+    checkpoints = {}
+    for state in out.glob(f"checkpoint-*/{STATE}"):
+        if state.stat().st_size:
+            checkpoints[int(state.parent.name.rpartition("-")[2])] = state.parent
+    for step in sorted(checkpoints, reverse=True):
+        if not _was_changed(checkpoints[step]):
+            return checkpoints[step]
+        note(f"dpo: {checkpoints[step]} is not as it was written, and is left out")
+    return None
+
+
+def _was_changed(checkpoint: Path) -> bool:
+    # A kill between a checkpoint and its digests leaves one without.
+    if not (checkpoint / DIGESTS).is_file():
+        return False
+    try:
+        recorded = parse_json((checkpoint / DIGESTS).read_text(encoding="utf-8"))
+    except ValueError:
+        return True
+    return bool(recorded != _digests(checkpoint))
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    files = {}
+    for file in sorted(checkpoint.rglob("*")):
+        if file.is_file() and file.name != DIGESTS:
+            files[file.relative_to(checkpoint).as_posix()] = sha256_of(file)
+    return files
+
+
+@contextmanager
+def resuming(trainer: Any, checkpoint: Path | None) -> Iterator[None]:
+    """Whatever is raised before the first step is the checkpoint's fault, if there is one.
+
+    Raises RecipeError that names it.
+    """
+    from transformers import TrainerCallback
+
+    begun = []
+
+    class Begin(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            begun.append(state.global_step)
+
+    trainer.add_callback(Begin())
+    try:
+        yield
+    except Exception as error:  # a pickle that is none raises what it likes
+        if checkpoint is None or begun:
+            raise
+        raise RecipeError(
+            f"The training cannot go on from {checkpoint}.",
+            f"{type(error).__name__}: {one_line(error)[:200]}",
+            "Delete that folder: the training then begins anew.",
+        ) from error
+
+
+def remove_checkpoints(out: Path) -> None:
+    """They hold optimizer states, several times the size of the adapter."""
+    for checkpoint in out.glob("checkpoint-*"):
+        # Renamed first: half a checkpoint must not be taken for a whole one.
+        checkpoint.rename(out / f"removed-{checkpoint.name}")
+    for removed in out.glob("removed-checkpoint-*"):
+        shutil.rmtree(removed)
