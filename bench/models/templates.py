@@ -1,4 +1,4 @@
-"""Chat templates: programs that a checkpoint brings, in jinja's sandbox and with a time limit."""
+"""Chat templates: programs of a checkpoint, in jinja's sandbox, limited in time and memory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, one_line
 
 LONGEST = 20  # seconds; a template takes milliseconds
+LARGEST = 2**30  # bytes; a template takes kilobytes
+VIRTUAL_PAGES = Path("/proc/self/statm")  # its first number; Linux has it
 
 
 def by_template(
@@ -30,10 +33,10 @@ def by_template(
         options: Further arguments of `apply_chat_template`.
 
     Raises:
-        BenchError: The template is broken, does not end or writes nothing.
+        BenchError: The template is broken, does not end, writes gigabytes or nothing.
     """
     try:
-        with _time_limit(LONGEST):
+        with _time_limit(LONGEST), _memory_limit(LARGEST):
             written = renderer.apply_chat_template(messages, **options)
         if not written:
             raise ValueError("it writes nothing")
@@ -64,3 +67,24 @@ def _time_limit(seconds: float) -> Iterator[None]:
         # Somebody else's alarm goes on.
         signal.setitimer(signal.ITIMER_REAL, *timer)
         signal.signal(signal.SIGALRM, earlier)
+
+
+@contextmanager
+def _memory_limit(size: int) -> Iterator[None]:
+    """Raises MemoryError in what asks for more, where the system knows how much there is now."""
+    if not VIRTUAL_PAGES.is_file():
+        yield
+        return
+    import resource  # not everywhere
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(VIRTUAL_PAGES.read_text(encoding="ascii").split()[0])
+    limits = [pages * resource.getpagesize() + size]
+    limits += [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    except MemoryError:
+        raise MemoryError(f"it asked for more than {size / 2**30:g} GiB of memory") from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -257,6 +257,11 @@ def test_the_tokenizers_template_is_taken_if_the_processor_has_none(tiny, tmp_pa
         ("{% for", "cannot be rendered"),
         ("{% for a in range(10**9) %}{% endfor %}", "cannot be rendered"),
         ("{{ messages * 10**18 }}", "cannot be rendered"),
+        ("{{ 'x' * (3 * 2**30) }}", "MemoryError: it asked for more than 1 GiB"),
+        (
+            "{% set n = namespace(s='x') %}{% for a in range(40) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+            "MemoryError",
+        ),
     ],
 )
 def test_a_template_that_cannot_ask_is_refused(tiny, tmp_path, template, words):
