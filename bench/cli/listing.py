@@ -12,12 +12,14 @@ from bench.errors import BenchError, StoreError, UnknownNameError
 from bench.runs.caveats import decoding_of
 from bench.runs.run import Run, find_runs
 
+ALSO_CALLED = {"benchmarks": "suites", "tasks": "suites"}  # here, and by other harnesses
 KINDS = ("suites", "models", "judges", "rewards", "recipes", "runs")
 Listing = list[tuple[str, str]]  # name, explanation
 
 
 def listing(what: str, folder: Path) -> Listing:
     """(name, explanation) rows. Raises UnknownNameError for anything but KINDS."""
+    what = ALSO_CALLED.get(what, what)
     if what not in KINDS:
         raise UnknownNameError(
             f"There is no list of '{what}'.",

@@ -49,6 +49,12 @@ def test_the_command_runs_as_a_module(module):
     assert done.stdout.startswith("synth-align ")
 
 
+def test_benchmarks_are_listed_under_what_people_call_them():
+    listed = bench("list", "suites").stdout
+    assert listed == bench("list", "benchmarks").stdout == bench("list", "tasks").stdout
+    assert "HallusionBench" in listed
+
+
 def test_shipped_recipes_are_listed_and_found_by_name(tmp_path):
     listed = bench("list", "recipes").stdout
     assert "scenes-tiny" in listed and "synthalign-llava-7b" in listed
