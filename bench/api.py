@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.runs.jobs import Job, judge_for, load_model, usual_folder
 from bench.runs.run import Run
+from bench.runs.sources import check_source
 from bench.runs.suites import choose, execute_suite, prepare_suite
 from leaderboards.compare import Comparison
 from leaderboards.compare import compare as compare_folders
@@ -62,6 +63,7 @@ def run(
     """
     names = suite.split(",") if isinstance(suite, str) else list(suite)
     choice = choose(names, limit)
+    check_source(data)
     its_judge = judge_for(judge, data)
     adapter = load_model(model, options)
     folder = Path(out) if out else usual_folder(adapter, names, data, limit, None, (max_tokens, 0))

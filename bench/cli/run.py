@@ -257,6 +257,7 @@ def run(
     from bench.cli.lmms_words import decoding_options, model_options
     from bench.cli.show import FinishedRun, exit_if_unscored, show_runs
     from bench.runs.jobs import Job, judge_for, load_model, usual_folder
+    from bench.runs.sources import check_source
     from bench.runs.suites import choose, execute_suite, prepare_suite
 
     terminal.set_verbosity(verbose - quiet)
@@ -280,6 +281,7 @@ def run(
     tags, prices = _tags(reasoning_tags), _prices(price, model)
     names = words_of(suite)
     choice = choose(names, limit)
+    check_source(data)
     run_judge = judge_for(
         judge, data, judge_template, judge_max_tokens, judge_api_key_env, judge_claims
     )

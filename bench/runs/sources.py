@@ -44,14 +44,21 @@ def open_data(
         from bench.scenes.data import official_folder
 
         return Folder(official_folder(), images, label="scenes", recorded=recorded, subsets=subsets)
-    root = Path(source)
-    if not root.is_dir():
+    check_source(source)
+    return Folder(Path(source), images, recorded=recorded, subsets=subsets)
+
+
+def check_source(source: str) -> None:
+    """Raises DataError if a source is no folder, the hub or the built-in world.
+
+    It costs nothing, so it is asked before a model is downloaded.
+    """
+    if source not in ("hub", "scenes") and not Path(source).is_dir():
         raise DataError(
             f"There is no folder {source}.",
             "--data takes 'hub', 'scenes' or a folder of official files.",
             "Check the path; docs/benchmarks.md shows the layout.",
         )
-    return Folder(root, images, recorded=recorded, subsets=subsets)
 
 
 def _open_lmms(source: str, task: str, recorded: tuple[str, ...] | None) -> Folder:

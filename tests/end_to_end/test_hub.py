@@ -487,6 +487,14 @@ def test_an_original_lora_its_base_and_its_tower_come_from_three_repositories(pi
     assert again.returncode == 0, "and no hub is needed afterwards"
 
 
+def test_data_that_is_not_there_is_told_before_a_model_is_downloaded(model_files, tmp_path):
+    with hub_server({MODEL: model_files}) as hub:
+        words = ("--model", MODEL[1], "--suite", "pope", "--data", tmp_path / "lost")
+        done = run_here(hub, tmp_path / "home", *words)
+    assert_refused(done, "There is no folder", "lost")
+    assert hub.requests == []
+
+
 def test_a_model_that_is_not_there_is_one_clear_error(model_files, pictures, tmp_path):
     arguments = ("--suite", "pope", "--data", pictures, "--out", tmp_path / "run")
     with hub_server({MODEL: model_files}) as hub:
