@@ -17,7 +17,7 @@ from bench.runs.store import flatten
 from bench.types import CAVEAT, Sample, Values, caveats_of, format_value
 from leaderboards.board import Board, BoardCell, cell_text
 from leaderboards.compare import Comparison, Row, gain, verdict
-from reports.results import metric_title
+from reports.results import metric_title, told_once
 from reports.tables import Table
 
 # Of run.json: what a reader asks about a number. Digests of single files stay in the record.
@@ -101,10 +101,8 @@ def _verdicts(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> list[di
     verdicts = []
     for (first, second), members in by_models.items():
         rows = [_row_object(row) for comparison in members for row in comparison.rows]
-        caveats = []
+        caveats = told_once(members, labels)
         for comparison in members:
-            for folder, caveat in comparison.caveats:
-                caveats.append(f"{comparison.benchmark}, {labels[folder]}: {caveat}")
             for difference in comparison.differs:
                 caveats.append(f"{comparison.benchmark}: not run alike: {difference}")
         verdicts.append(

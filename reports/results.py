@@ -291,7 +291,9 @@ def difference_table(comparisons: Sequence[Comparison], names: Mapping[Path, str
         "detectable",
     ]
     first = names[comparisons[0].first]
-    titles = [first if heading == "first" else heading for heading in header]
+    others = {names[comparison.second] for comparison in comparisons}
+    titles_of = {"first": first, "then": others.pop() if len(others) == 1 else "the model"}
+    titles = [titles_of.get(heading, heading) for heading in header]
     rows = []
     row_caveats = []
     for comparison in comparisons:
@@ -303,11 +305,30 @@ def difference_table(comparisons: Sequence[Comparison], names: Mapping[Path, str
         "Interval by image; p after Holm over the table, none where neither side is better; "
         "detectable: the difference that so many samples show with 80 % power."
     ]
-    for comparison in comparisons:
-        for side, caveat in comparison.caveats:
-            notes.append(f"{CAVEAT} {names[side]}, {comparison.benchmark}: {caveat}.")
-    caption, notes = f"Paired differences from {first}", list(dict.fromkeys(notes))
+    notes += [f"{CAVEAT} {text}." for text in told_once(comparisons, names)]
+    caption = f"Paired differences from {first}"
     return Table("differences", caption, header, rows, notes, row_caveats, (), titles)
+
+
+def told_once(comparisons: Sequence[Comparison], names: Mapping[Path, str]) -> list[str]:
+    """Each caveat of the compared runs, with those that it is of.
+
+    Args:
+        comparisons: The comparisons.
+        names: What models are called, by the run's folder.
+    """
+    models_of: dict[tuple[str, str], dict[str, None]] = {}  # benchmark, caveat → models
+    all_of: dict[str, dict[str, None]] = {}  # benchmark → models
+    for comparison in comparisons:
+        both = (names[comparison.first], names[comparison.second])
+        all_of.setdefault(comparison.benchmark, {}).update(dict.fromkeys(both))
+        for side, caveat in comparison.caveats:
+            models_of.setdefault((comparison.benchmark, caveat), {})[names[side]] = None
+    texts = []
+    for (benchmark, caveat), models in models_of.items():
+        named = "all models" if len(models) == len(all_of[benchmark]) else ", ".join(models)
+        texts.append(f"{named}, {benchmark}: {caveat}")
+    return texts
 
 
 def _difference_row(row: Compared, model: str) -> list[Cell]:

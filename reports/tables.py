@@ -39,7 +39,8 @@ LATEX = {
 }
 WIDE = 6  # columns that fit a line
 ARROWS = {"higher": "↑", "lower": "↓"}
-PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?)(.*)")  # and what stands behind it: an interval, marks
+SPANNED = "{SPANNED}"  # the second heading of a number and what stands behind it
 INTERVAL = "95 % interval"  # a column of texts
 LATEX_SPECIAL = re.compile("|".join(map(re.escape, LATEX)))
 
@@ -120,22 +121,28 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def latex(table: Table) -> str:
-    """A table environment for booktabs; columns of plain numbers are siunitx's.
+    """A table environment for booktabs; numbers are in columns of siunitx.
 
-    One of more than WIDE columns is scaled to the line, which takes graphicx.
+    What stands behind a number, an interval or a mark, has a column of its own, so that decimals
+    are aligned. A table of more than WIDE columns is scaled to the line, which takes graphicx.
 
     Its label is `tab:NAME`.
     """
-    kinds = ["l"]
-    for column in list(zip(*table.rows, strict=True))[1:]:
-        kinds.append(_column_kind([cell.text for cell in column if cell.text != "–"]))
-    shown = []
-    for row in table.rows:
-        shown.append([_latex_cell(*item) for item in zip(row, kinds, strict=True)])
-    # siunitx takes what is no number within braces.
-    headings = [f"{{{tex(heading)}}}" for heading in table.headings]
+    names, *figures = zip(*table.rows, strict=True) if table.rows else [()] * len(table.header)
+    kinds, headings = ["l"], [f"{{{tex(table.headings[0])}}}"]
+    shown: list[list[str]] = [[_latex_text(cell) for cell in names]]
+    for heading, column in zip(table.headings[1:], figures, strict=True):
+        columns = _latex_columns(column)
+        # siunitx takes what is no number within braces.
+        title = f"{{{tex(heading)}}}"
+        if len(columns) > 1:
+            title = rf"\multicolumn{{2}}{{c}}{title}"
+        headings += [title, SPANNED][: len(columns)]
+        for kind, cells in columns:
+            kinds.append(kind)
+            shown.append(cells)
     # By number: headings may be equal, and Styler wants them apart.
-    frame = pd.DataFrame(without_surrogates(shown), columns=range(len(headings)))
+    frame = pd.DataFrame(without_surrogates(dict(enumerate(shown))))
     styler = frame.style.hide(axis="index").format_index(headings.__getitem__, axis="columns")
     text: str = styler.to_latex(
         hrules=True,
@@ -145,35 +152,44 @@ def latex(table: Table) -> str:
         position="t",
         position_float="centering",
     )
+    text = text.replace(f" & {SPANNED}", "")
     notes = [rf"\par\footnotesize {tex(note)}" for note in table.notes]
-    if len(kinds) > WIDE:
+    if len(table.header) > WIDE:
         text = text.replace(r"\begin{tabular}", "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}")
         text = text.replace(r"\end{tabular}", "\\end{tabular}}")
     return text.replace(r"\end{table}", "\n".join([*notes, r"\end{table}"]))
 
 
-def _column_kind(texts: Sequence[str]) -> str:
-    """A column of siunitx if all texts are plain numbers, with room for the longest; else `r`."""
-    if not texts or not all(map(PLAIN_NUMBER.fullmatch, texts)):
-        return "r"
-    wholes, decimals = [], []
-    for text in texts:
-        whole, _, decimal = text.lstrip("+-").partition(".")
-        wholes.append(len(whole))
-        decimals.append(len(decimal))
-    sign = "-" if any(text.startswith(("+", "-")) for text in texts) else ""
-    room = f"table-format={sign}{max(wholes)}.{max(decimals)}"
-    return f"S[{room},retain-explicit-plus,detect-weight]"
+def _latex_columns(cells: Sequence[Cell]) -> list[tuple[str, list[str]]]:
+    """Kind and content of the one or two columns that cells make."""
+    parts = [NUMBER.fullmatch(cell.text) for cell in cells]
+    known = [part for part, cell in zip(parts, cells, strict=True) if cell.text != "–"]
+    if not known or not all(known):
+        return [("r", [_latex_text(cell) for cell in cells])]
+    wholes, decimals, is_signed = [0], [0], False
+    numbers, behind = [], []
+    for part, cell in zip(parts, cells, strict=True):
+        number, rest = part.groups() if part else ("{--}", "")
+        if part:
+            whole, _, decimal = number.lstrip("+-").partition(".")
+            wholes.append(len(whole))
+            decimals.append(len(decimal))
+            is_signed = is_signed or number[0] in "+-"
+        numbers.append(rf"\bfseries {number}" if cell.bold and part else number)
+        behind.append(rf"\scriptsize {_with_minus(tex(rest.strip()))}" if rest else "")
+    room = f"table-format={'-' if is_signed else ''}{max(wholes)}.{max(decimals)}"
+    columns = [(f"S[{room},retain-explicit-plus,detect-weight]", numbers)]
+    return [*columns, (r"@{\,}l", behind)] if any(behind) else columns
 
 
-def _latex_cell(cell: Cell, kind: str) -> str:
-    is_number = kind.startswith("S") and PLAIN_NUMBER.fullmatch(cell.text)
-    if is_number:
-        return rf"\bfseries {cell.text}" if cell.bold else cell.text
-    # A minus sign, not a hyphen.
-    text = re.sub(r"(?<![\w.])-(?=\d)", "$-$", tex(cell.text))
-    text = rf"\textbf{{{text}}}" if cell.bold else text
-    return f"{{{text}}}" if kind.startswith("S") else text
+def _latex_text(cell: Cell) -> str:
+    text = _with_minus(tex(cell.text))
+    return rf"\textbf{{{text}}}" if cell.bold else text
+
+
+def _with_minus(text: str) -> str:
+    """Numbers with a minus sign, not a hyphen."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)
 
 
 def tex(text: str) -> str:

@@ -309,7 +309,11 @@ function board() {
   [MODEL, ...columns].forEach((column, index) => {
     const direction = sorted.id !== column.id ? "none" : sorted.down ? "descending" : "ascending";
     const cell = make("th", undefined, { scope: "col", "aria-sort": direction });
-    const button = make("button", column.heading, { type: "button" });
+    const button = make("button", undefined, { type: "button" });
+    // Several benchmarks have an accuracy and a recall.
+    const benchmark = column.id.slice(0, column.id.lastIndexOf("."));
+    if (benchmark) button.append(make("small", benchmark));
+    button.append(column.heading);
     button.addEventListener("click", () => {
       sorted = { id: column.id, down: sorted.id === column.id ? !sorted.down : column !== MODEL };
       board();
@@ -443,13 +447,14 @@ function more() {
   $("more").hidden = shown >= found.length;
 }
 function falseWords(answer) { return [...(answer.h || []), ...(answer.f || [])]; }
-function marked(text, words) {
-  const node = make("p");
+function marked(text, answer) {
+  const node = make("p"), words = falseWords(answer);
+  const reason = answer.h ? "The image does not show it." : "What is said of it is false.";
   if (!words.length) { node.textContent = text; return node; }
   const escaped = words.map((word) => word.replace(/[.*+?^$(){}|[\]\\]/g, "\\$&"));
   for (const part of text.split(new RegExp(`\\b((?:${escaped.join("|")})(?:s|es)?)\\b`, "i"))) {
     const isFalse = words.some((word) => part.toLowerCase().startsWith(word.toLowerCase()));
-    node.append(isFalse ? make("mark", part, { title: "The image does not show it." }) : part);
+    node.append(isFalse ? make("mark", part, { title: reason }) : part);
   }
   return node;
 }
@@ -485,13 +490,13 @@ function answerBox(model, answer) {
   if (!answer) { column.append(make("p", "no answer", { class: "quiet" })); return column; }
   const remarks = [
     answer.h && `not in the image: ${answer.h.join(", ")}`,
-    answer.f && `false: ${answer.f.join(", ")}`,
+    answer.f && `what is said of it is false: ${answer.f.join(", ")}`,
     answer.note,
     answer.cut && "cut off at the token limit",
     answer.loop && "repeats itself to the end",
     answer.why && `unscored: ${answer.why}`,
   ];
-  column.append(marked(answer.t, falseWords(answer)));
+  column.append(marked(answer.t, answer));
   for (const remark of remarks) if (remark) column.append(make("p", remark, { class: "quiet" }));
   for (const [name, text] of [["thoughts", answer.th], ["the judge's words", answer.v]]) {
     if (!text) continue;
