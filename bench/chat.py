@@ -47,6 +47,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def _is_url(text: str) -> bool:
+    try:
+        return urlsplit(text).scheme in ("http", "https")
+    except ValueError:  # http://[bad/v1
+        return False
+
+
 class NoReply(Exception):  # noqa: N818
     """One request without a usable reply; others may fare better.
 
@@ -295,7 +302,7 @@ class Chat:
         self._takes_seed = True
         self._only_responses = False  # some models are not served as chat completions
         self.negotiated: dict[str, None] = {}  # what it refuses, in words
-        is_no_url = url and urlsplit(url).scheme not in ("http", "https")
+        is_no_url = url and not _is_url(url)
         # localhost:8000/v1 without its scheme is an address that was typed in a hurry.
         is_bare_host = HOST.search(self.model) is not None
         if not self.model or is_no_url or is_bare_host:

@@ -14,6 +14,7 @@ from typing import Any
 UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]"
 )
+COLOUR = re.compile("\x1b\\[[0-9;]*m")
 TAG = re.compile(r"<(?=[A-Za-z/!?])")
 NUMBERS = re.compile(r"[+-]?[\d.]+(?:e[+-]?\d+)?(?: to [+-]?[\d.]+)?")  # an interval too
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which spreadsheets begin one
@@ -26,6 +27,15 @@ def visible(text: str) -> str:
     'a\\u001b[31mb'
     """
     return UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def uncoloured(text: str) -> str:
+    r"""As `visible`, of a text that may be a library's, whose colours are left out.
+
+    >>> uncoloured("\x1b[1ma\x1b[0m\x07")
+    'a\\u0007'
+    """
+    return visible(COLOUR.sub("", text))
 
 
 def in_all_texts(value: Any, change: Callable[[str], str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import io
+import logging
 import os
 import re
 import sys
@@ -22,17 +23,19 @@ import typer
 
 from bench import __version__
 from bench.errors import BenchError, os_reason
-from bench.escaping import visible
+from bench.escaping import uncoloured, visible
 from bench.types import Progress
 
 LINE_EVERY = {0: 60.0, 1: 5.0}  # seconds between lines of progress without a terminal, by verbosity
 QUIET, USUAL, VERBOSE = -1, 0, 1
+LONGEST = 2000  # characters of a remark, or of a part of an error: what was read may be in it
 CLOSED_PIPE = 141  # as shells report it
 # Of disks, permissions and names, which no code of ours can mend.
 OF_THE_SYSTEM = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES),
         *(errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+        errno.EEXIST,
     }
 )
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -44,7 +47,11 @@ def show_error(error: BenchError) -> None:
     parts = {"error: ": error.fact, "reason: ": error.reason, "remedy: ": error.remedy}
     for label, part in parts.items():
         if part:
-            print(f"{label:>8}{visible(part)}", file=sys.stderr)
+            print(f"{label:>8}{visible(_cut(part))}", file=sys.stderr)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 
 class _Verbosity:
@@ -61,7 +68,7 @@ def set_verbosity(level: int) -> None:
 def note(text: str) -> None:
     """A remark on standard error, so that standard output stays for results."""
     if _Verbosity.level > QUIET:
-        print(visible(text), file=sys.stderr, flush=True)
+        print(visible(_cut(text)), file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
@@ -216,6 +223,14 @@ def _prepare_output() -> None:
             setattr(sys, name, nowhere)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    logging.setLogRecordFactory(_ShownRecord)
+
+
+class _ShownRecord(logging.LogRecord):
+    """What a library logs may hold names of a checkpoint's."""
+
+    def getMessage(self) -> str:  # noqa: N802
+        return uncoloured(super().getMessage())
 
 
 @contextmanager

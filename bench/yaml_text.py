@@ -12,8 +12,9 @@ MOST_VALUES = 100_000  # that a text stands for once its aliases are followed
 def parse_yaml(text: str) -> Any:
     """The content of a YAML text.
 
-    Raises yaml.YAMLError for what is no YAML, is nested more deeply than Python can follow, or
-    whose aliases stand for itself or for more values than anybody writes.
+    Raises yaml.YAMLError for what is no YAML, holds a value that cannot be, is nested more deeply
+    than Python can follow, or whose aliases stand for itself or for more values than anybody
+    writes.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -25,6 +26,9 @@ def parse_yaml(text: str) -> Any:
         return loader.construct_document(root)
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
+    # PyYAML's own constructors: the 45th of 13, !!bool maybe, a number of thousands of digits.
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
+        raise yaml.YAMLError(f"it holds an impossible value: {error}") from error
     finally:
         loader.dispose()
 

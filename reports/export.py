@@ -127,7 +127,9 @@ def _lmms_samples(asked: RunSamples) -> Iterator[dict[str, Any]]:
     for number, (sample, recorded, score) in enumerate(_answered(asked)):
         if recorded is None:
             continue
-        text = recorded.answer.text
+        text, known = recorded.answer.text, {}
+        if recorded.answer.p_yes is not None:  # lmms-eval has no field for it; `replay:` reads it
+            known = {"p_yes": recorded.answer.p_yes, "p_no": recorded.answer.p_no}
         yield {
             "doc_id": number,
             "doc": {
@@ -141,6 +143,7 @@ def _lmms_samples(asked: RunSamples) -> Iterator[dict[str, Any]]:
             "resps": [[text]],
             "filtered_resps": [text],
             "scores": dict(score.values) if score else {},
+            **known,
         }
 
 

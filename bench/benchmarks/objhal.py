@@ -12,6 +12,7 @@ captions were lemmatised with part-of-speech tags.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,10 +150,13 @@ class ObjectHalBench:
         return [*rows, metric(OVER_ALL, "all", rate, scores, caveats)]
 
 
+COCO_ID = re.compile("[0-9]{1,12}")
+
+
 def image_name(image_id: Any) -> str:
     """The file of an image: COCO's for a number, else the name itself."""
     text = str(image_id)
-    return f"COCO_val2014_{int(text):012d}.jpg" if text.isdigit() else text
+    return f"COCO_val2014_{int(text):012d}.jpg" if COCO_ID.fullmatch(text) else text
 
 
 def read_refined(text: str) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from bench.errors import BenchError
 
+COUNT = re.compile("[1-9][0-9]{0,5}")
 MODEL_ARGS = ("pretrained", "dtype", "revision", "trust_remote_code", "device")
 GEN_KWARGS = ("max_new_tokens", "temperature", "top_p", "top_k", "num_beams", "do_sample")
 
@@ -53,7 +55,7 @@ def _pairs(text: str, option: str, known: tuple[str, ...]) -> dict[str, str]:
     pairs = {}
     for part in filter(None, text.split(",")):
         name, separator, value = map(str.strip, part.partition("="))
-        is_number = name != "max_new_tokens" or value.isdigit()
+        is_number = name != "max_new_tokens" or COUNT.fullmatch(value)
         if name not in known or not separator or not is_number:
             raise BenchError(
                 f"{option} cannot take '{part}'.",

@@ -31,7 +31,7 @@ from bench.cli.options import (
 )
 from bench.cli.outgoing import app as outgoing_app
 from bench.cli.run import app as run_app
-from bench.errors import BenchError, ModelError
+from bench.errors import BenchError, ModelError, os_reason
 from bench.terminal import USUAL, note, reports_errors, set_verbosity, show
 
 if TYPE_CHECKING:
@@ -201,7 +201,8 @@ def check(
         typer.Option(help="PATH is a reference: how many samples its margins need; check nothing."),
     ] = False,
     margin: Annotated[
-        float | None, typer.Option(min=0.01, help="With --plan: one margin, in percentage points.")
+        float | None,
+        typer.Option(min=0.01, max=100, help="With --plan: one margin, in percentage points."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -252,8 +253,11 @@ def check(
         show(gate.as_github(checks))
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary:
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(gate.github_summary(checks))
+            try:
+                with Path(summary).open("a", encoding="utf-8") as file:
+                    file.write(gate.github_summary(checks))
+            except OSError as error:  # the verdict is what the job waits for
+                note(f"warning: {summary} takes no summary: {os_reason(error)}")
     verdict = gate.outcome(checks)
     if verdict != "passed":
         raise typer.Exit(REGRESSION if verdict == "failed" else INCONCLUSIVE)
@@ -277,7 +281,10 @@ def align(
         str, typer.Option(help="Variants of the recipe, separated by commas; 'all' for all.")
     ] = "",
     seeds: Annotated[
-        int, typer.Option(min=1, help="So many seeds of each, the recipe's and those after it.")
+        int,
+        typer.Option(
+            min=1, max=100, help="So many seeds of each, the recipe's and those after it."
+        ),
     ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")

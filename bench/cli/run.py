@@ -108,7 +108,10 @@ def run(
     max_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Longest answer. Default: the benchmark's own.", rich_help_panel=HOW
+            min=1,
+            max=10**6,
+            help="Longest answer. Default: the benchmark's own.",
+            rich_help_panel=HOW,
         ),
     ] = None,
     thinking_tokens: Annotated[
@@ -276,7 +279,7 @@ def run(
     if gen_kwargs is not None:
         its_decoding, its_bound = decoding_options(gen_kwargs)
         decoding, max_tokens = decoding or its_decoding, max_tokens or its_bound
-    if limit is not None and limit == int(limit):
+    if limit is not None and math.isfinite(limit) and limit == int(limit):
         limit = int(limit)
     tags, prices = _tags(reasoning_tags), _prices(price, model)
     names = words_of(suite)
@@ -430,6 +433,8 @@ def _prices(text: str | None, model: str) -> tuple[float, float] | None:
         )
     try:
         read, generated = map(float, text.split(","))
+        if not (math.isfinite(read) and math.isfinite(generated)):
+            raise ValueError(text)
     except ValueError as error:
         raise BenchError(
             f"--price {text} is not a price.", "It has the form IN,OUT.", "Write --price 2.5,10."

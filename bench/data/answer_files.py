@@ -71,7 +71,8 @@ COCO_DIGITS = 12
 LARGEST_WORKBOOK = 2_000_000_000  # bytes when it is unpacked
 WRAPPERS = re.compile(r"<image>|<\|image\|>|<img>.*?</img>|\[image\]", re.IGNORECASE)
 COCO_NAME = re.compile(
-    r"(?:COCO_(?P<split>(?:train|val|test)20\d\d)_)?0*(\d+)(?:\.(?:jpe?g|png))?$", re.IGNORECASE
+    r"(?:COCO_(?P<split>(?:train|val|test)20\d\d)_)?0*([0-9]{1,12})(?:\.(?:jpe?g|png))?$",
+    re.IGNORECASE,
 )
 
 
@@ -182,6 +183,7 @@ def read_answer_file(
         # Captions by number: what else could the number be of?
         if image is None and question is None:
             image = row_id
+        p_yes, p_no = _probabilities(path, number, row)
         categories = [_text(row.get(name)) for name in CATEGORY_FIELDS]
         categories.append(_text(known.get("category")))
         records.append(
@@ -193,8 +195,8 @@ def read_answer_file(
                 image,
                 question,
                 tuple(name for name in categories if name is not None),
-                _probability(row.get("p_yes")),
-                _probability(row.get("p_no")),
+                p_yes,
+                p_no,
                 row.get("finish"),
             )
         )
@@ -289,11 +291,36 @@ def _image(value: Any) -> str | None:
 
 
 def _probability(value: Any) -> float | None:
+    """A probability, None for what is none."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return number if 0 <= number <= 1 else None
+    return number if 0 <= number <= 1 and not isinstance(value, bool) else None
+
+
+def _probabilities(
+    path: Path, number: int, row: Mapping[str, Any]
+) -> tuple[float | None, float | None]:
+    """P(yes) and P(no) of a row, None where it has none."""
+    found: list[float | None] = []
+    for name in ("p_yes", "p_no"):
+        value = row.get(name)
+        probability = _probability(value)
+        if probability is None and _text(value) is not None:
+            raise ModelError(
+                f"{path}: item {number} has an impossible {name}.",
+                f"It is {value!r:.60}; a probability lies between 0 and 1.",
+                "Write probabilities, or leave the field out.",
+            )
+        found.append(probability)
+    if sum(filter(None, found)) > 1 + 1e-6:
+        raise ModelError(
+            f"{path}: item {number} has impossible probabilities.",
+            f"p_yes {found[0]} and p_no {found[1]} are more than 1 together.",
+            "Write probabilities over all words, or leave both fields out.",
+        )
+    return found[0], found[1]
 
 
 def _answer_text(path: Path, number: int, name: str, row: Mapping[str, Any]) -> str | None:

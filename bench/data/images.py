@@ -88,6 +88,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         # A file of kilobytes may decode to gigabytes.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise ValueError("it is no regular file")
         with Image.open(path) as image:
             yield image
 

@@ -18,6 +18,7 @@ COLUMNS = 2
 SIDE, TEXT_WIDTH, GAP, LINE = 240, 420, 18, 21  # pixels
 PANEL_WIDTH = SIDE + TEXT_WIDTH + 3 * GAP
 MOST_LINES = 8  # of a paragraph
+MOST_READ = 2000  # characters of a text: more than fit
 INK, QUIET = (27, 27, 27), (89, 89, 89)
 # Told apart by colour-blind readers too, and by their words.
 GOOD, BAD = (0, 98, 155), (168, 60, 0)
@@ -74,7 +75,7 @@ def _font(size: int) -> Any:
 
 def _fitting(text: str, width: int, size: int) -> str:
     """As much of a line as fits."""
-    text, font = visible_line(text), _font(size)
+    text, font = visible_line(text[:MOST_READ]), _font(size)
     if font.getlength(text) <= width - 2 * GAP:
         return text
     while text and font.getlength(f"{text} …") > width - 2 * GAP:
@@ -122,7 +123,7 @@ def _draw_paragraph(draw: ImageDraw.ImageDraw, top: int, paragraph: Paragraph) -
     space = draw.textlength(" ", font=font)
     room = draw.textlength(" …", font=font)
     x, line = 0.0, 1
-    for word, is_marked in _words(visible_line(paragraph.text), paragraph.marked):
+    for word, is_marked in _words(visible_line(paragraph.text[:MOST_READ]), paragraph.marked):
         width = draw.textlength(word, font=font)
         is_last_line = line == MOST_LINES
         if is_last_line and x + width > TEXT_WIDTH - room:

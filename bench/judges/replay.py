@@ -36,7 +36,7 @@ class ReplayJudge:
                 f"The reviews {file} cannot be read.", f"{error}.", "Check the path."
             ) from error
         self.sha256 = hashlib.sha256(text.encode()).hexdigest()
-        self.reviews = read_reviews(text)
+        self.reviews = read_reviews(text, file)
         # Our own verdicts.jsonl holds reviews by our rubric; all else is the official scorer's.
         self.is_official = not text.lstrip().startswith("{")
         if not self.reviews:
@@ -71,27 +71,31 @@ class ReplayJudge:
         return Verdict(text, official=self.is_official)
 
 
-def read_reviews(text: str) -> dict[str, str]:
-    """Review texts by sample id, or by running number from 0."""
+def read_reviews(text: str, file: str = "The file") -> dict[str, str]:
+    """Review texts by sample id, or by running number from 0.
+
+    Raises JudgeError, with `file` and the place, if what is neither a log is no review.
+    """
     stripped = text.lstrip()
+    reviews: dict[str, str] = {}
     try:
         if stripped.startswith("["):
-            items = parse_json(text)
-            return {str(index): _content(item) for index, item in enumerate(items)}
-        if stripped.startswith("{"):
-            reviews = {}
-            for line in text.splitlines():
-                if line.strip():
-                    row = parse_json(line)
-                    reviews[str(row["sample"])] = str(row["text"])
-            return reviews
+            for item in parse_json(text):
+                reviews[str(len(reviews))] = _content(item)
+        elif stripped.startswith("{"):
+            for line in filter(str.strip, text.splitlines()):
+                row = parse_json(line)
+                reviews[str(row["sample"])] = str(row["text"])
+        else:
+            return _numbered(text)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise JudgeError(
-            "The recorded reviews are corrupt.",
+            f"{file}: item {len(reviews) + 1} is no review.",
             f"{type(error).__name__}: {error}.",
-            "Restore the file.",
+            "It is a text, a response of the OpenAI protocol, or an object with `sample` and "
+            "`text`: restore the file.",
         ) from error
-    return _numbered(text)
+    return reviews
 
 
 def _content(item: Any) -> str:

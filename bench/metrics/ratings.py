@@ -83,7 +83,8 @@ def rubric_rating(review: str) -> int | None:
 def _rating(match: re.Match[str]) -> int | None:
     """The number if it is a rating on our scale."""
     number = float(match["number"])
-    is_of_scale = match["scale"] is None or int(match["scale"]) == HIGHEST
+    # As texts: a number of thousands of digits is none that Python converts.
+    is_of_scale = match["scale"] is None or match["scale"].lstrip("0") == str(HIGHEST)
     is_rating = number.is_integer() and 0 <= number <= HIGHEST and is_of_scale
     return int(number) if is_rating else None
 

@@ -7,12 +7,14 @@ the draws are independent, there is nothing that all answers of a seed have in c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from bench.types import Sample, Score
 
 MARK = "#seed"
+SEED = re.compile("[0-9]{1,9}")
 
 
 def of_seed(sample: Sample, seed: int, seeds: int) -> Sample:
@@ -27,7 +29,7 @@ def seed_of(sample: str) -> int | None:
     (3, None)
     """
     _, mark, seed = sample.rpartition(MARK)
-    return int(seed) if mark and seed.isdigit() else None
+    return int(seed) if mark and SEED.fullmatch(seed) else None
 
 
 def question_of(sample: str) -> str:

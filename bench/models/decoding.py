@@ -70,7 +70,7 @@ class Decoding(BaseModel):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     seeds: int = Field(1, ge=1, le=1000)
-    beams: int = Field(1, ge=1)
+    beams: int = Field(1, ge=1, le=100)
     contrast: Contrast | None = None
     code: Code | None = None
 

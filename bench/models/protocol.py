@@ -116,7 +116,7 @@ def read_protocol(name: str) -> Protocol:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ModelError(f"{file} is not YAML.", f"{error}", "Correct the file.") from error
     base = content.pop("base", "native") if isinstance(content, dict) else None
-    if base not in BUILT_IN:
+    if not isinstance(base, str) or base not in BUILT_IN:
         raise ModelError(
             f"{file} is not a protocol.",
             f"Its base is {base!r}.",

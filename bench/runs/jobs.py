@@ -277,7 +277,7 @@ def folder_of(job: Job) -> RunFolder:
 def _limit_of(job: Job, samples: int) -> int | None:
     """How many samples are asked at most. Raises DataError for what is no number of samples."""
     limit = job.limit
-    if limit is None or (limit >= 1 and limit == int(limit)):
+    if limit is None or (limit >= 1 and limit % 1 == 0):
         return None if limit is None else int(limit)
     if not 0 < limit < 1:
         raise DataError(

@@ -31,10 +31,10 @@ def runs(tmp_path_factory):
 
 
 def values_of(run):
-    """The figures that answers alone decide: recorded ones have no P(yes)."""
+    """The figures that answers and their P(yes) decide."""
     values = {}
     for (name, subset), row in metrics(run).items():
-        if name in ("accuracy", "precision", "recall", "f1", "chair_s", "chair_i", "score"):
+        if name in ("accuracy", "precision", "recall", "f1", "chair_s", "chair_i", "score", "auc"):
             values[name, subset] = row["value"]
     return values
 
@@ -69,6 +69,13 @@ def test_tables_have_a_row_a_sample(runs, tmp_path):
     false = chair["score.hallucinated"].map(json.loads)
     assert (false.map(len) > 0).mean() == metrics(runs / "chair")["chair_s", "all"]["value"]
     assert chair["question"].str.contains("describe", case=False).all()
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(runs, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    done = bench("export", runs / "pope", "--format", "csv", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "cannot be used" in done.stderr
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_two_runs_of_a_benchmark_become_two_files(runs, tmp_path):

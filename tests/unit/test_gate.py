@@ -172,6 +172,10 @@ def test_github_is_told_what_did_not_pass(good, tmp_path, monkeypatch):
     assert command.startswith("::error title=pope%3A POPE accuracy::")
     assert "→" in command and "%0A" in command, "samples stand on lines of their own"
     assert "| FAIL | POPE accuracy |" in (tmp_path / "summary.md").read_text()
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "lost" / "summary.md"))
+    again = bench("check", worse, "--against", good, "--github")
+    assert again.returncode == 1, "the verdict is not lost"
+    assert "takes no summary" in again.stderr
 
 
 def test_a_plan_says_how_many_samples_a_margin_needs(tmp_path):

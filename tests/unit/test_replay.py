@@ -564,7 +564,7 @@ def test_a_list_of_categories_and_unknown_ones_exclude_nothing(tmp_path):
     }
 
 
-@pytest.mark.parametrize("p_yes", ["0.9", [0.9], float("nan"), None, 2])
+@pytest.mark.parametrize("p_yes", ["0.9", float("nan"), None, ""])
 def test_a_probability_that_is_none_is_left_out(tmp_path, p_yes):
     row = {"image": "a.jpg", "question": DOG, "response": "Yes", "p_yes": p_yes, "p_no": 0.1}
     model = ReplayModel(str(write(tmp_path / "a.jsonl", [row])), {})
