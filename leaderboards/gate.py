@@ -95,13 +95,18 @@ class Asked(NamedTuple):
 AskedOf = Callable[[str], Mapping[str, Asked]]  # a benchmark's samples by id
 
 
-Verdict = Literal["passed", "failed", "inconclusive"]
-SAID: dict[Verdict, str] = {
+Verdict = Literal["passed", "failed", "inconclusive", "told"]
+SAID: dict[Verdict, str] = {  # of what is counted; caveats are told
     "failed": "failed",
     "inconclusive": "open: the samples cannot tell",
     "passed": "passed",
 }
-MARKS: dict[Verdict, str] = {"failed": "FAIL", "inconclusive": "open", "passed": "pass"}
+MARKS: dict[Verdict, str] = {
+    "failed": "FAIL",
+    "inconclusive": "open",
+    "passed": "pass",
+    "told": CAVEAT,
+}
 
 
 @dataclass(frozen=True)
@@ -331,13 +336,22 @@ def check(
             checks += _figure_checks(item, reference, run[name], margins, asked_of)
         checks += _lacking_checks(reference, comparisons, margins)
         checks.append(_missing_check(name, reference.scores, run[name].scores, margins))
-        caveats = [f"the run: {text}" for text in caveats_of(run[name].metrics)]
-        caveats += [f"the reference: {text}" for text in caveats_of(reference.metrics)]
-        if caveats:
-            checks.append(Check(f"{name}, {CAVEAT}", "passed", "; ".join(caveats)))
         checks.append(_drift_check(name, reference.texts, run[name].texts, margins))
+        checks += _caveats(name, run[name], reference)
         all_checks += [replace(item, benchmark=name) for item in checks]
     return all_checks
+
+
+def _caveats(name: str, run: Reference, reference: Reference) -> list[Check]:
+    """What a reader must know of the figures of both sides."""
+    sides: dict[str, list[str]] = {}  # caveat → whose it is
+    for side, metrics in (("the run", run.metrics), ("the reference", reference.metrics)):
+        for text in caveats_of(metrics):
+            sides.setdefault(text, []).append(side)
+    told = []
+    for text, named in sides.items():
+        told.append(Check(name, "told", f"{'both' if len(named) > 1 else named[0]}: {text}"))
+    return told
 
 
 def _other_decoding(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -572,7 +586,7 @@ def as_text(checks: Sequence[Check]) -> str:
     shown = set()  # question and answers
     order = list(MARKS)
     for item in sorted(checks, key=lambda item: order.index(item.verdict)):
-        lines.append(f"{MARKS[item.verdict]}  {item.name}: {item.detail}")
+        lines.append(f"{MARKS[item.verdict]:4}  {item.name}: {item.detail}")
         for sample in item.worst:
             loss, _, asked = sample.partition("\n")
             if asked and asked in shown:
@@ -586,7 +600,7 @@ def as_text(checks: Sequence[Check]) -> str:
 
 def _counts(checks: Sequence[Check]) -> dict[Verdict, int]:
     verdicts = [item.verdict for item in checks]
-    return {verdict: verdicts.count(verdict) for verdict in MARKS}
+    return {verdict: verdicts.count(verdict) for verdict in MARKS if verdict in SAID}
 
 
 def outcome(checks: Sequence[Check]) -> Verdict:
@@ -615,7 +629,9 @@ def write_junit(checks: Sequence[Check], run: Mapping[str, Reference], file: Pat
             for key, value in _properties(run[name].record).items():
                 suite.add_property(key, visible_line(str(value)))
         for item in checks:
-            if item.benchmark == name:
+            if item.benchmark == name and item.verdict == "told":
+                suite.add_property("caveat", visible_line(item.detail))
+            elif item.benchmark == name:
                 suite.add_testcase(_case(item))
         # One model answered for all cases of a suite.
         suite.time = round(run[name].seconds, 3) if name in run else 0.0
@@ -656,7 +672,7 @@ def as_github(checks: Sequence[Check]) -> str:
     """Workflow commands: an annotation for each check that did not pass."""
     lines = []
     for item in checks:
-        if item.verdict != "passed":
+        if item.verdict in ("failed", "inconclusive"):
             kind = "error" if item.verdict == "failed" else "warning"
             text = "\n".join([item.detail, *item.worst])
             title = _github_property(f"{item.benchmark}: {item.name}")

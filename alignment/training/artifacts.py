@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def model_card(
     inputs = preferences.get("inputs", {})
     source_rows = "\n".join(f"| {name} | `{digest}` |" for name, digest in inputs.items())
     return f"""---
-base_model: {base}
+base_model: {json.dumps(base)}
 library_name: peft
 pipeline_tag: image-text-to-text
 tags: [lora, {settings.loss}, preference-optimisation, hallucination]

@@ -206,7 +206,7 @@ def test_training_leaves_an_adapter_that_answers_and_curves(checkpoint, inputs, 
     assert len((tmp_path / "curves.csv").read_text().splitlines()) == 7
     assert (tmp_path / "curves.png").stat().st_size > 5000
     card = (tmp_path / "adapter" / "README.md").read_text()
-    assert f"base_model: {checkpoint.name}" in card
+    assert f'base_model: "{checkpoint.name}"' in card
     assert "| beta | 0.1 |" in card
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == checkpoint.name, "no path of this machine"
