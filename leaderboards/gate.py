@@ -31,7 +31,7 @@ from bench.runs.run import Results, Run, by_benchmark, figures_of, find_runs
 from bench.runs.seal import has_digest, with_digest
 from bench.runs.store import build_metric, build_score
 from bench.stats import NORMAL_QUANTILE, detectable
-from bench.text_tables import output_width, text_table
+from bench.text_tables import output_width, remark, text_table
 from bench.types import CAVEAT, Figure, Metric, Score, caveats_of, scale_of
 from bench.yaml_text import parse_yaml
 from leaderboards.compare import COMPARED, differing
@@ -586,13 +586,14 @@ def as_text(checks: Sequence[Check]) -> str:
     shown = set()  # question and answers
     order = list(MARKS)
     for item in sorted(checks, key=lambda item: order.index(item.verdict)):
-        lines.append(f"{MARKS[item.verdict]:4}  {item.name}: {item.detail}")
+        lines += remark(f"{MARKS[item.verdict]:4}  {item.name}: {item.detail}", " " * 6)
         for sample in item.worst:
             loss, _, asked = sample.partition("\n")
             if asked and asked in shown:
-                lines.append(f"        {loss}, as above")
+                lines += remark(f"        {loss}, as above", " " * 10)
                 continue
-            lines.append(textwrap.indent(sample, " " * 8))
+            for line in sample.splitlines():
+                lines += remark(f"        {line}", " " * 12)
             shown.add(asked)
     counts = [f"{number} {SAID[verdict]}" for verdict, number in _counts(checks).items() if number]
     return "\n".join([*lines, "", f"{outcome(checks)}: {', '.join(counts)}"])
