@@ -31,6 +31,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 MARKERS = "osD^vP*X"
 MAIN = "grounding"
 FEWER, ALL = (350, 700, 1400), 2000  # pairs
+VARIED = {  # what the x axis says, and where `grounding` stands on it
+    "pairs": ("pairs", ALL),
+    "samples": ("samples of each model", 4),
+    "own": ("samples of llava-tiny, which judges them itself", None),
+}
 SEEN = {MAIN: "the picture", "wrong-image": "another picture", "blank-image": "a grey picture"}
 Rows = Mapping[str, Mapping[str, Any]]  # of one training, by figure
 
@@ -153,7 +158,7 @@ def forest(conditions: Mapping[str, Sequence[Rows]]) -> Figure:
 
 def scaling(conditions: Mapping[str, Sequence[Rows]]) -> Figure | None:
     """Rates by number of pairs and of candidates, None if nothing was varied."""
-    varied: dict[str, dict[int, Sequence[Rows]]] = {"pairs": {}, "samples": {}}
+    varied: dict[str, dict[int, Sequence[Rows]]] = {kind: {} for kind in VARIED}
     for name, seeds in conditions.items():
         kind, _, number = name.partition("-")
         if kind in varied and number.isdigit():
@@ -164,7 +169,9 @@ def scaling(conditions: Mapping[str, Sequence[Rows]]) -> Figure | None:
     plot = Figure(figsize=(4.8 * len(varied), 3.6), layout="constrained")
     all_axes = plot.subplots(1, len(varied), sharey=True, squeeze=False)[0]
     for axes, (kind, by_number) in zip(all_axes, varied.items(), strict=True):
-        by_number[ALL if kind == "pairs" else 4] = conditions[MAIN]
+        title, number_of_main = VARIED[kind]
+        if number_of_main:
+            by_number[number_of_main] = conditions[MAIN]
         for figure, colour in zip(RATES, COLOURS, strict=False):
             numbers = sorted(by_number)
             means = []
@@ -173,7 +180,7 @@ def scaling(conditions: Mapping[str, Sequence[Rows]]) -> Figure | None:
                 axes.plot([number] * len(values), values, "o", color=colour, alpha=0.5)
                 means.append(statistics.fmean(values))
             axes.plot(numbers, means, color=colour, label=figure)
-        axes.set(xscale="log", xlabel=kind if kind == "pairs" else "samples of each model")
+        axes.set(xscale="log", xlabel=title)
         axes.set_xticks(sorted(by_number), [f"{number:,}" for number in sorted(by_number)])
         axes.minorticks_off()
         axes.set_ylabel("%, a dot for each training")
@@ -187,7 +194,7 @@ def main() -> None:
     conditions = read(Path(sys.argv[1]))
     main_ones = {}
     for name, seeds in conditions.items():
-        if not re.search(r"(pairs|samples|beta)-[\d.]+$", name):
+        if not re.search(r"((pairs|samples|beta)-[\d.]+|own-(4|16))$", name):
             main_ones[name] = seeds
     print(table(main_ones))
     plots = {
