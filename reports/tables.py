@@ -39,7 +39,8 @@ LATEX = {
 }
 WIDE = 6  # columns that fit a line
 ARROWS = {"higher": "↑", "lower": "↓"}
-NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?)(.*)")  # and what stands behind it: an interval, marks
+# A number, and behind it an interval and marks. "7b" is a name.
+NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?)((?: ±[\d.]+| \[[^]]*\])?[*†‡]*)")
 SPANNED = "{SPANNED}"  # the second heading of a number and what stands behind it
 INTERVAL = "95 % interval"  # a column of texts
 LATEX_SPECIAL = re.compile("|".join(map(re.escape, LATEX)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -274,6 +275,30 @@ def test_names_of_models_are_escaped_in_every_form():
     assert latex(table).count(r"\end{table}") == 1
     assert r"**1.0**" in markdown(table)
     assert list(csv.reader(as_csv(table).splitlines()))[1] == [NASTY, "1.0"]
+
+
+def test_numbers_intervals_and_names_in_latex_have_columns_of_their_own():
+    table = Table(
+        "t",
+        "A table",
+        ["model", "accuracy", "as", "rating"],
+        [
+            [
+                Cell("a"),
+                Cell("90.00 [86.92, 92.42]‡", 0.9),
+                Cell("7b-model"),
+                Cell("-3.10", bold=True),
+            ],
+            [Cell("b"), Cell("5.00 ±1.95", 0.05), Cell("13B"), Cell("–")],
+        ],
+    )
+    lines = latex(table).splitlines()
+    (columns,) = [line for line in lines if line.startswith(r"\begin{tabular}")]
+    assert re.sub(r"\[[^]]*\]", "", columns) == r"\begin{tabular}{lS@{\,}lrS}"
+    assert "table-format=2.2" in columns and "table-format=-1.2" in columns
+    assert r"{model} & \multicolumn{2}{c}{accuracy} & {as} & {rating} \\" in lines
+    assert r"a & 90.00 & \scriptsize [86.92, 92.42]‡ & 7b-model & \bfseries -3.10 \\" in lines
+    assert r"b & 5.00 & \scriptsize $\pm$1.95 & 13B & {--} \\" in lines
 
 
 @pytest.mark.slow
