@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -78,9 +80,12 @@ def _fitting(text: str, width: int, size: int) -> str:
     text, font = visible_line(text[:MOST_READ]), _font(size)
     if font.getlength(text) <= width - 2 * GAP:
         return text
-    while text and font.getlength(f"{text} …") > width - 2 * GAP:
-        text = text[:-1]
-    return f"{text} …"
+
+    def length(number: int) -> int:
+        return math.ceil(font.getlength(f"{text[:number]} …"))
+
+    fitting = bisect_right(range(1, len(text) + 1), width - 2 * GAP, key=length)
+    return f"{text[:fitting]} …"
 
 
 def _panel(panel: Panel) -> Image.Image:
