@@ -82,7 +82,8 @@ def _fitting(text: str, width: int, size: int) -> str:
         return text
 
     def length(number: int) -> int:
-        return math.ceil(font.getlength(f"{text[:number]} …"))
+        pixels: int = math.ceil(font.getlength(f"{text[:number]} …"))
+        return pixels
 
     fitting = bisect_right(range(1, len(text) + 1), width - 2 * GAP, key=length)
     return f"{text[:fitting]} …"
