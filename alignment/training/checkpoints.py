@@ -35,20 +35,27 @@ def seal_checkpoints(trainer: Any, out: Path) -> None:
     trainer.add_callback(Seal())
 
 
-def last_checkpoint(out: Path) -> Path | None:
+def last_checkpoint(trainer: Any, out: Path) -> Path | None:
     """The newest that is whole and as it was written, None if there is none.
 
-    One that was changed is named and left out.
+    Those that were changed are named and set aside: the trainer keeps the one of the highest step.
     """
     checkpoints = {}
     for state in out.glob(f"checkpoint-*/{STATE}"):
         if state.stat().st_size:
             checkpoints[int(state.parent.name.rpartition("-")[2])] = state.parent
+    changed, last = [], None
     for step in sorted(checkpoints, reverse=True):
         if not _was_changed(checkpoints[step]):
-            return checkpoints[step]
-        note(f"dpo: {checkpoints[step]} is not as it was written, and is left out")
-    return None
+            last = checkpoints[step]
+            break
+        changed.append(checkpoints[step])
+    trainer.accelerator.wait_for_everyone()  # each process has looked at them
+    if trainer.is_world_process_zero():
+        for checkpoint in changed:
+            note(f"dpo: {checkpoint} is not as it was written, and is left out")
+            _set_aside(checkpoint)
+    return last
 
 
 def _was_changed(checkpoint: Path) -> bool:
@@ -101,6 +108,12 @@ def remove_checkpoints(out: Path) -> None:
     """They hold optimizer states, several times the size of the adapter."""
     for checkpoint in out.glob("checkpoint-*"):
         # Renamed first: half a checkpoint must not be taken for a whole one.
-        checkpoint.rename(out / f"removed-{checkpoint.name}")
+        _set_aside(checkpoint)
     for removed in out.glob("removed-checkpoint-*"):
         shutil.rmtree(removed)
+
+
+def _set_aside(checkpoint: Path) -> None:
+    aside = checkpoint.with_name(f"removed-{checkpoint.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)

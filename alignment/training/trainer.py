@@ -89,7 +89,7 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
     if settings.loss != "sft":
         use_reference(trainer, pairs, out)
     seal_checkpoints(trainer, out)
-    checkpoint = last_checkpoint(out)
+    checkpoint = last_checkpoint(trainer, out)
     is_first = trainer.is_world_process_zero()
     shown = progress_bar("dpo", _total_steps(trainer)) if is_first else NOTHING_SHOWN
     with shown as progress:

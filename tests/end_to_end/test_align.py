@@ -298,7 +298,10 @@ def test_a_pipeline_killed_in_any_stage_ends_as_an_undisturbed_one(small, tmp_pa
     )
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == summary
+    ended = json.loads(done.stdout)
+    for item in (*ended["aligned"], *summary["aligned"]):
+        item.pop("runs", None)  # they lie in another folder
+    assert ended == summary
     for name in ("prompts", "images", "responses", "rewards", "preferences"):
         artifacts = [
             json.loads(next(folder.glob(f"{name}-*/manifest.json")).read_text())
