@@ -25,7 +25,7 @@ from bench.types import CAVEAT, Score, caveats_of, format_p, scale_of
 COMPARED = ("benchmark", "data.files", "prompt", "judge", "model.protocol")
 SIGNIFICANT = 0.05
 SHOWN_FLIPS = 3
-TITLE_WIDTH = 25  # so that a line fits a terminal of 80 columns
+TITLE_WIDTH = 24  # so that a line fits a terminal of 80 columns
 SHOWN_LENGTH = 40  # characters of a value in an error
 
 

@@ -347,6 +347,7 @@ def question_values(answer: Answer, label: str) -> dict[str, Any]:
     }
     p_yes = yes_probability(answer.p_yes, answer.p_no)
     if p_yes is not None:
+        values["p_yes"] = p_yes
         values["correct_likelier"] = (p_yes > LIKELIER) == (label == "yes")
     return values
 
