@@ -138,10 +138,10 @@ def _lmms_samples(asked: RunSamples) -> Iterator[dict[str, Any]]:
                 "image_source": sample.image,
                 "category": sample.subset,
             },
+            "input": sample.question,
             "target": _text(sample.reference),
-            "arguments": {},
-            "resps": [[text]],
-            "filtered_resps": [text],
+            # As lmms-eval writes them where a question has one answer; `resps` would say the same.
+            "filtered_resps": text,
             "scores": dict(score.values) if score else {},
             **known,
         }

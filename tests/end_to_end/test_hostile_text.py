@@ -142,7 +142,7 @@ def test_exports_hold_it_as_data(runs, tmp_path):
     answers = pd.read_parquet(tmp_path / "pope.parquet")["answer"]
     assert set(answers) == {HOSTILE}, "to programs it is what the model said"
     samples = [json.loads(line) for line in (tmp_path / "pope_samples_pope.jsonl").open()]
-    assert {row["filtered_resps"][0] for row in samples} == {HOSTILE}
+    assert {row["filtered_resps"] for row in samples} == {HOSTILE}
     assert json.loads((tmp_path / "pope.json").read_text())
     with (tmp_path / "pope.csv").open(newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]

@@ -104,7 +104,7 @@ def lmms_eval(model: str, arguments: str, tasks: Path, out: Path) -> dict:
     assert files, done.stdout[-2000:] + done.stderr[-2000:]
     (samples,) = out.rglob("*_samples_scenes_pope.jsonl")
     answers = {
-        row["doc_id"]: row["filtered_resps"][0]
+        row["doc_id"]: row["filtered_resps"]
         for row in map(json.loads, samples.read_text().splitlines())
     }
     return json.loads(files[0].read_text())["results"]["scenes_pope"] | {"answers": answers}
@@ -171,6 +171,34 @@ def test_a_task_of_lmms_eval_in_our_runner_gives_its_figures_and_is_compared(tas
     row = rows["lmms:scenes_pope right"]
     assert row["first"][0] == pytest.approx(measured["right", "all"]["value"])
     assert row["second"][0] == pytest.approx(metrics(other)["right", "all"]["value"])
+
+
+def test_an_export_and_lmms_evals_own_samples_are_the_same_rows(tasks, tmp_path):
+    theirs = lmms_eval("synth_align", f"model={TINY}", tasks, tmp_path / "its")
+    words = ("--suite", "lmms:scenes_pope", "--data", tasks)
+    assert bench("run", "--model", "llava-tiny", *words, "--out", tmp_path / "run").returncode == 0
+    run = tmp_path / "run" / "lmms-scenes_pope"
+    done = bench("export", run, "--format", "lmms-eval", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (its_file,) = (tmp_path / "its").rglob("*_samples_scenes_pope.jsonl")
+    (our_file,) = (tmp_path / "out").glob("*_samples_*.jsonl")
+    its, ours = (
+        {row["doc_id"]: row for row in map(json.loads, file.read_text().splitlines())}
+        for file in (its_file, our_file)
+    )
+    assert its.keys() == ours.keys() and len(its) == 90
+    for number, row in its.items():
+        for name in ("input", "target", "filtered_resps"):
+            assert ours[number][name] == row[name], name
+    results = json.loads(next((tmp_path / "out").glob("*_results.json")).read_text())["results"]
+    (figures,) = results.values()
+    assert figures["right,none"] == pytest.approx(theirs["right,none"], abs=1e-12)
+    # Its own file, asked of nobody, comes to the same figure.
+    replay = ("run", "--model", f"replay:{its_file}", *words, "--out", tmp_path / "replayed")
+    again = bench(*replay)
+    assert again.returncode == 0, again.stderr
+    measured = metrics(tmp_path / "replayed" / "lmms-scenes_pope")["right", "all"]["value"]
+    assert measured == pytest.approx(theirs["right,none"], abs=1e-12)
 
 
 def test_what_cannot_be_run_is_told_and_a_failing_scorer_costs_its_sample_alone(tmp_path):
