@@ -195,7 +195,9 @@ def test_pope_is_downloaded_once_and_needs_no_hub_afterwards(
     assert metrics(tmp_path / "offline" / "pope") == measured
 
 
-@pytest.mark.parametrize("fault", ["500", "html", "truncated"])
+@pytest.mark.parametrize(
+    "fault", ["500", pytest.param("html", marks=pytest.mark.slow), "truncated"]
+)
 def test_a_misbehaving_hub_is_one_clear_error_and_leaves_nothing_behind(
     pope_files, pope_answers, tmp_path, fault
 ):

@@ -538,7 +538,14 @@ def test_several_gpus_are_not_used_by_one_process(checkpoint, inputs, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("loss", "pairs"), [("sigmoid", 5), ("mpo", 6), ("mpo", 5), ("sft", 6), ("mdpo", 5)]
+    ("loss", "pairs"),
+    [
+        pytest.param("sigmoid", 5, marks=pytest.mark.slow),  # mpo has it in it
+        pytest.param("mpo", 6, marks=pytest.mark.slow),
+        ("mpo", 5),
+        ("sft", 6),
+        ("mdpo", 5),
+    ],
 )
 def test_an_update_does_not_depend_on_how_it_is_cut(checkpoint, inputs, tmp_path, loss, pairs):
     """All pairs at once, by ones, and by fours, the last of which are one or two."""
