@@ -31,7 +31,15 @@ from alignment.stages import (
     rewards,
 )
 from bench.errors import BenchError, StoreError, os_reason
-from bench.files import dump, locked, read_json, read_lines, sha256_of, write_json
+from bench.files import (
+    digests_below,
+    dump,
+    locked,
+    read_json,
+    read_lines,
+    sha256_of,
+    write_json,
+)
 from bench.runs.environment import environment
 
 MANIFEST = "manifest.json"
@@ -222,8 +230,7 @@ def _make(
             folders = {source: artifact.folder for source, artifact in inputs.items()}
             counts = stage.run(settings, folders, folder, seed)
             _check_keys(folder)
-            files = _files(folder)
-            digests = {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
+            digests = digests_below(folder, _files(folder))
             seconds = round(spent(), 1)
         manifest = {
             **identity,

@@ -134,6 +134,11 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
+def digests_below(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """The sha256 of files, by their path in the folder, with "/"."""
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
+
+
 def replace_file(file: Path, content: str | bytes) -> None:
     """Writes a content so that a reader sees the old one or the new, never a part of either.
 

@@ -6,7 +6,7 @@ What is more than noise, what flipped, and what could have been seen at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -322,6 +322,21 @@ def as_text(comparisons: Sequence[Comparison]) -> str:
     return "\n\n".join([*map(_comparison_text, comparisons), summary])
 
 
+def with_sides(caveats: Iterable[tuple[object, str]]) -> list[str]:
+    """Each caveat of two sides once, behind the side that it is of, or "both".
+
+    Args:
+        caveats: Sides with a caveat of theirs.
+    """
+    sides_of: dict[str, list[object]] = {}
+    for side, caveat in caveats:
+        sides_of.setdefault(caveat, []).append(side)
+    texts = []
+    for caveat, sides in sides_of.items():
+        texts.append(f"{'both' if len(sides) > 1 else sides[0]}: {caveat}")
+    return texts
+
+
 def _comparison_text(comparison: Comparison) -> str:
     unmatched = comparison.only_first + comparison.only_second
     remarks = [
@@ -329,11 +344,7 @@ def _comparison_text(comparison: Comparison) -> str:
         "intervals by image, p by Holm's correction over all"
     ]
     remarks += [f"NOT RUN ALIKE: {difference}" for difference in comparison.differs]
-    by_caveat: dict[str, list[Path]] = {}
-    for folder, caveat in comparison.caveats:
-        by_caveat.setdefault(caveat, []).append(folder)
-    for caveat, folders in by_caveat.items():
-        remarks.append(f"{CAVEAT} {'both' if len(folders) > 1 else folders[0]}: {caveat}")
+    remarks += [f"{CAVEAT} {text}" for text in with_sides(comparison.caveats)]
     lines = [f"{comparison.benchmark}: {comparison.first} → {comparison.second}"]
     for text in remarks:
         lines += remark(text)

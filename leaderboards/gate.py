@@ -34,7 +34,7 @@ from bench.stats import NORMAL_QUANTILE, detectable
 from bench.text_tables import output_width, remark, text_table
 from bench.types import CAVEAT, Figure, Metric, Score, caveats_of, scale_of
 from bench.yaml_text import parse_yaml
-from leaderboards.compare import COMPARED, differing
+from leaderboards.compare import COMPARED, differing, with_sides
 
 FORMAT = 1
 RECORD_PARTS = (*COMPARED, "model", "environment", "limit", "subsets", "source", "created")
@@ -344,14 +344,9 @@ def check(
 
 def _caveats(name: str, run: Reference, reference: Reference) -> list[Check]:
     """What a reader must know of the figures of both sides."""
-    sides: dict[str, list[str]] = {}  # caveat → whose it is
-    for side, metrics in (("the run", run.metrics), ("the reference", reference.metrics)):
-        for text in caveats_of(metrics):
-            sides.setdefault(text, []).append(side)
-    told = []
-    for text, named in sides.items():
-        told.append(Check(name, "told", f"{'both' if len(named) > 1 else named[0]}: {text}"))
-    return told
+    caveats = [("the run", text) for text in caveats_of(run.metrics)]
+    caveats += [("the reference", text) for text in caveats_of(reference.metrics)]
+    return [Check(name, "told", text) for text in with_sides(caveats)]
 
 
 def _other_decoding(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -583,18 +578,18 @@ def as_text(checks: Sequence[Check]) -> str:
     Of a sample that lost by several figures, question and answers stand at the first of them.
     """
     lines = []
-    shown = set()  # question and answers
+    shown = set()  # questions with answers
     order = list(MARKS)
     for item in sorted(checks, key=lambda item: order.index(item.verdict)):
         lines += remark(f"{MARKS[item.verdict]:4}  {item.name}: {item.detail}", " " * 6)
         for sample in item.worst:
-            loss, _, asked = sample.partition("\n")
-            if asked and asked in shown:
+            loss, _, question_and_answers = sample.partition("\n")
+            if question_and_answers and question_and_answers in shown:
                 lines += remark(f"        {loss}, as above", " " * 10)
                 continue
             for line in sample.splitlines():
                 lines += remark(f"        {line}", " " * 12)
-            shown.add(asked)
+            shown.add(question_and_answers)
     counts = [f"{number} {SAID[verdict]}" for verdict, number in _counts(checks).items() if number]
     return "\n".join([*lines, "", f"{outcome(checks)}: {', '.join(counts)}"])
 

@@ -127,9 +127,10 @@ def _lmms_samples(asked: RunSamples) -> Iterator[dict[str, Any]]:
     for number, (sample, recorded, score) in enumerate(_answered(asked)):
         if recorded is None:
             continue
-        text, known = recorded.answer.text, {}
-        if recorded.answer.p_yes is not None:  # lmms-eval has no field for it; `replay:` reads it
-            known = {"p_yes": recorded.answer.p_yes, "p_no": recorded.answer.p_no}
+        answer = recorded.answer
+        probabilities = {}
+        if answer.p_yes is not None:  # lmms-eval has no field for it; `replay:` reads it
+            probabilities = {"p_yes": answer.p_yes, "p_no": answer.p_no}
         yield {
             "doc_id": number,
             "doc": {
@@ -141,9 +142,9 @@ def _lmms_samples(asked: RunSamples) -> Iterator[dict[str, Any]]:
             "input": sample.question,
             "target": _text(sample.reference),
             # As lmms-eval writes them where a question has one answer; `resps` would say the same.
-            "filtered_resps": text,
+            "filtered_resps": answer.text,
             "scores": dict(score.values) if score else {},
-            **known,
+            **probabilities,
         }
 
 

@@ -130,18 +130,16 @@ def latex(table: Table) -> str:
     Its label is `tab:NAME`.
     """
     names, *figures = zip(*table.rows, strict=True) if table.rows else [()] * len(table.header)
-    kinds, headings = ["l"], [f"{{{tex(table.headings[0])}}}"]
-    shown: list[list[str]] = [[_latex_text(cell) for cell in names]]
-    for heading, column in zip(table.headings[1:], figures, strict=True):
-        columns = _latex_columns(column)
-        # siunitx takes what is no number within braces.
-        title = f"{{{tex(heading)}}}"
-        if len(columns) > 1:
+    # siunitx takes what is no number within braces.
+    name_heading, *titles = [f"{{{tex(heading)}}}" for heading in table.headings]
+    columns = [(name_heading, "l", [_latex_text(cell) for cell in names])]
+    for title, cells in zip(titles, figures, strict=True):
+        first, *behind = _latex_columns(cells)
+        if behind:
             title = rf"\multicolumn{{2}}{{c}}{title}"
-        headings += [title, SPANNED][: len(columns)]
-        for kind, cells in columns:
-            kinds.append(kind)
-            shown.append(cells)
+        columns.append((title, *first))
+        columns += [(SPANNED, *second) for second in behind]
+    headings, kinds, shown = zip(*columns, strict=True)
     # By number: headings may be equal, and Styler wants them apart.
     frame = pd.DataFrame(without_surrogates(dict(enumerate(shown))))
     styler = frame.style.hide(axis="index").format_index(headings.__getitem__, axis="columns")
@@ -172,9 +170,9 @@ def _latex_columns(cells: Sequence[Cell]) -> list[tuple[str, list[str]]]:
     for part, cell in zip(parts, cells, strict=True):
         number, rest = part.groups() if part else ("{--}", "")
         if part:
-            whole, _, decimal = number.lstrip("+-").partition(".")
-            wholes.append(len(whole))
-            decimals.append(len(decimal))
+            before_point, _, behind_point = number.lstrip("+-").partition(".")
+            wholes.append(len(before_point))
+            decimals.append(len(behind_point))
             is_signed = is_signed or number[0] in "+-"
         numbers.append(rf"\bfseries {number}" if cell.bold and part else number)
         behind.append(rf"\scriptsize {_with_minus(tex(rest.strip()))}" if rest else "")

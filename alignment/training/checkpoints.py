@@ -14,7 +14,7 @@ from typing import Any
 
 from alignment.settings import RecipeError
 from bench.errors import one_line
-from bench.files import parse_json, sha256_of, write_json
+from bench.files import digests_below, parse_json, write_json
 from bench.terminal import note
 
 STATE = "trainer_state.json"
@@ -70,11 +70,11 @@ def _was_changed(checkpoint: Path) -> bool:
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
-    files = {}
+    files = []
     for file in sorted(checkpoint.rglob("*")):
         if file.is_file() and file.name != DIGESTS:
-            files[file.relative_to(checkpoint).as_posix()] = sha256_of(file)
-    return files
+            files.append(file)
+    return digests_below(checkpoint, files)
 
 
 @contextmanager
@@ -85,17 +85,18 @@ def resuming(trainer: Any, checkpoint: Path | None) -> Iterator[None]:
     """
     from transformers import TrainerCallback
 
-    begun = []
+    has_begun = False
 
     class Begin(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            begun.append(state.global_step)
+            nonlocal has_begun
+            has_begun = True
 
     trainer.add_callback(Begin())
     try:
         yield
     except Exception as error:  # a pickle that is none raises what it likes
-        if checkpoint is None or begun:
+        if checkpoint is None or has_begun:
             raise
         raise RecipeError(
             f"The training cannot go on from {checkpoint}.",

@@ -279,7 +279,7 @@ def run(
     if gen_kwargs is not None:
         its_decoding, its_bound = decoding_options(gen_kwargs)
         decoding, max_tokens = decoding or its_decoding, max_tokens or its_bound
-    if limit is not None and math.isfinite(limit) and limit == int(limit):
+    if limit is not None and limit % 1 == 0:
         limit = int(limit)
     tags, prices = _tags(reasoning_tags), _prices(price, model)
     names = words_of(suite)

@@ -303,7 +303,7 @@ def _probabilities(
     path: Path, number: int, row: Mapping[str, Any]
 ) -> tuple[float | None, float | None]:
     """P(yes) and P(no) of a row, None where it has none."""
-    found: list[float | None] = []
+    probabilities: list[float | None] = []
     for name in ("p_yes", "p_no"):
         value = row.get(name)
         probability = _probability(value)
@@ -313,14 +313,15 @@ def _probabilities(
                 f"It is {value!r:.60}; a probability lies between 0 and 1.",
                 "Write probabilities, or leave the field out.",
             )
-        found.append(probability)
-    if sum(filter(None, found)) > 1 + 1e-6:
+        probabilities.append(probability)
+    p_yes, p_no = probabilities
+    if (p_yes or 0) + (p_no or 0) > 1 + 1e-6:
         raise ModelError(
             f"{path}: item {number} has impossible probabilities.",
-            f"p_yes {found[0]} and p_no {found[1]} are more than 1 together.",
+            f"p_yes {p_yes} and p_no {p_no} are more than 1 together.",
             "Write probabilities over all words, or leave both fields out.",
         )
-    return found[0], found[1]
+    return p_yes, p_no
 
 
 def _answer_text(path: Path, number: int, name: str, row: Mapping[str, Any]) -> str | None:

@@ -74,7 +74,8 @@ class ReplayJudge:
 def read_reviews(text: str, file: str = "The file") -> dict[str, str]:
     """Review texts by sample id, or by running number from 0.
 
-    Raises JudgeError, with `file` and the place, if what is neither a log is no review.
+    A log begins with neither [ nor {. Raises JudgeError, with `file` and the place, for what is no
+    review.
     """
     stripped = text.lstrip()
     reviews: dict[str, str] = {}

@@ -69,10 +69,10 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, st
 def words_of(repository: tuple[str, str], out: Path) -> tuple[str, ...]:
     suite = "mmhal" if repository == MMHAL else "pope"
     data, name = ("scenes", MODEL[1]) if repository == MODEL else ("hub", "llava-tiny")
-    rest = ("--data", data, "--limit", "2", "--judge", "scene", "--out", str(out), "--json")
-    words = ("run", "--model", name, "--suite", suite, *rest)
-    # Rated by nobody: the pictures are not of the built-in world to whom they come from the hub.
-    return words if data == "scenes" else (*words[:9], *words[11:])
+    # Of the hub's pictures nobody knows that they are of the built-in world.
+    judge = ("--judge", "scene") if data == "scenes" else ()
+    rest = ("--data", data, "--limit", "2", *judge, "--out", str(out), "--json")
+    return ("run", "--model", name, "--suite", suite, *rest)
 
 
 def start(hub: Hub, home: Path, words: tuple[str, ...]) -> forked.Outcome:
