@@ -256,13 +256,9 @@ def _as_os_error(error: Exception) -> OSError | None:
 
 def _refusal_of_the_system(error: OSError) -> BenchError | None:
     """What the system does not let us do; None if the error may be a fault of ours."""
-    if not _can_write():
-        _write_no_more()
-        return BenchError(
-            "Standard output cannot be written to.",
-            f"{os_reason(error)}.",
-            "What was computed is kept: `bench score RUN` shows a run's figures again.",
-        )
+    # An error of a file names it.
+    if error.filename is None and not _can_write():
+        return unwritable_output(error)
     if error.errno not in OF_THE_SYSTEM:
         return None
     return BenchError(
@@ -270,6 +266,16 @@ def _refusal_of_the_system(error: OSError) -> BenchError | None:
         f"The system says: {os_reason(error)}.",
         "Free space or change the permissions, then start the same command again: "
         "what was computed is kept.",
+    )
+
+
+def unwritable_output(error: OSError) -> BenchError:
+    """What is said if standard output takes nothing; it is not tried again."""
+    _write_no_more()
+    return BenchError(
+        "Standard output cannot be written to.",
+        f"{os_reason(error)}.",
+        "What was computed is kept: `bench score RUN` shows a run's figures again.",
     )
 
 

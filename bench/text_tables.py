@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -13,8 +14,9 @@ EMPTY = ("", "–")
 
 
 def output_width() -> int:
-    """Columns of standard output: the terminal's, or 160 of a file or a pipe."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
+    """Columns of standard output: what COLUMNS says, the terminal's, or 160 of a file or a pipe."""
+    is_told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return shutil.get_terminal_size().columns if is_told else PIPE_WIDTH
 
 
 def text_table(rows: Sequence[Sequence[str]], width: int, ruled: Collection[int] = ()) -> list[str]:

@@ -63,8 +63,13 @@ def _with_configuration(words: Sequence[str]) -> list[str]:
 
 
 def _check_options(launch: str, arguments: Sequence[str]) -> None:
-    """Raises RecipeError if something in the arguments would be run in the place of a training."""
+    """Raises RecipeError if something in the arguments would be run in the place of a training.
+
+    The same for a configuration that accelerate cannot read: it would do so hours later.
+    """
+    from accelerate.commands.config import load_config_from_file
     from accelerate.commands.launch import launch_command_parser
+    from accelerate.utils import ComputeEnvironment
 
     usage = io.StringIO()
     try:
@@ -81,6 +86,28 @@ def _check_options(launch: str, arguments: Sequence[str]) -> None:
             f"`launch: {launch}` names something to run.",
             f"'{parsed.training_script}' would run in the place of the training.",
             "Give options of `accelerate launch` alone.",
+        )
+    if parsed.no_python:
+        raise RecipeError(
+            f"`launch: {launch}` has --no_python.",
+            "The training is a module of Python.",
+            "Leave it out.",
+        )
+    if parsed.config_file is None:
+        return
+    try:
+        config = load_config_from_file(parsed.config_file)
+    except Exception as error:  # accelerate asserts nothing of what stands in it
+        raise RecipeError(
+            f"{parsed.config_file} is no configuration of accelerate.",
+            one_line(f"{type(error).__name__}: {error}"),
+            "`accelerate config --config_file FILE` makes one.",
+        ) from error
+    if config.compute_environment != ComputeEnvironment.LOCAL_MACHINE:
+        raise RecipeError(
+            f"{parsed.config_file} sends the training to {config.compute_environment.value}.",
+            "What it makes would stay there.",
+            "Give a configuration for LOCAL_MACHINE.",
         )
 
 

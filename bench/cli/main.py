@@ -20,6 +20,7 @@ from bench import __version__
 from bench.cli.data import app as data_app
 from bench.cli.options import (
     JUDGES,
+    Commands,
     Json,
     JudgeClaims,
     JudgeKey,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from leaderboards.gate import Asked
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,

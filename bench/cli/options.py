@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from bench.terminal import show_error, unwritable_output
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 MovedData = Annotated[
@@ -65,6 +68,18 @@ class Grouped(TyperCommand):
         for heading, rows in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(rows)
+
+
+class Commands(TyperGroup):
+    """All commands. Help is written before one begins, which then cannot report an error."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the command of the words."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            show_error(unwritable_output(error))
+            sys.exit(2)
 
 
 def words_of(text: str) -> list[str]:

@@ -424,6 +424,8 @@ def test_an_output_that_is_full_is_one_clear_error(scored):
         ["score", scored, "--json"],
         ["list", "suites"],
         ["--version"],
+        ["--help"],
+        ["run", "--help"],
     ):
         for buffering in ("", "1"):
             command = shlex.join([*BENCH, *map(str, words)])

@@ -355,11 +355,20 @@ def test_two_processes_train_as_one_with_the_same_global_batch(checkpoint, input
         ("--num_processes", "no options of accelerate"),
         ("--help", "no options of accelerate"),
         ('--num_processes "2', "cannot be read"),
+        ("--no_python --num_processes 2", "has --no_python"),
+        ("--config_file gone.yaml", "gone.yaml is no configuration"),
+        ("--config_file=list.yaml", "list.yaml is no configuration"),
+        ("--config_file cloud.yaml", "sends the training to AMAZON_SAGEMAKER"),
     ],
 )
 def test_launch_takes_options_alone(checkpoint, tmp_path, monkeypatch, capsys, launch, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.py").write_text("open('it-ran', 'w')\n")
+    (tmp_path / "list.yaml").write_text("- fsdp\n")
+    (tmp_path / "cloud.yaml").write_text(
+        "compute_environment: AMAZON_SAGEMAKER\ndistributed_type: DATA_PARALLEL\n"
+        "ec2_instance_type: ml.p3\niam_role_name: r\n"
+    )
     with pytest.raises(RecipeError, match=words):
         check_launch(settings(checkpoint, launch=launch))
     assert not (tmp_path / "it-ran").exists()

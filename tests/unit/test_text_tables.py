@@ -81,6 +81,9 @@ def test_commands_fit_a_terminal_of_80_columns(tmp_path, monkeypatch):
         *("--limit", "24", "--out", tmp_path / "b"),
     )
     compared = bench("compare", tmp_path / "r", tmp_path / "b", out=Terminal())
+    # A pipe has a width only if it is told one.
+    piped = bench("board", tmp_path / "r", "--columns", "mmhal,amber.cover")
+    assert piped.stdout.splitlines()[0] == board.stdout.splitlines()[0]
     assert " to wrong in " in compared.stdout
     for done in (scored, board, listed, compared):
         assert done.returncode == 0, done.stderr
