@@ -86,18 +86,21 @@ function severalVerdicts() {
   const head = headRow(["figure", first]);
   for (const verdict of data.verdicts) head.append(make("th", verdict.second, { scope: "colgroup", colspan: "2" }));
   table.tHead.append(head);
-  let further = 0;
+  let further = 0, someOnPart = false;
   for (const [figure, byVerdict] of rows) {
     const all = [...byVerdict.values()];
     const line = make("tr", undefined, all.some(isFirst) ? {} : { class: "further", hidden: "" });
     if (line.hidden) further += 1;
     line.append(make("td", figure), make("td", all[0].first));
-    for (const verdict of data.verdicts) line.append(...modelCells(byVerdict.get(verdict)));
+    for (const verdict of data.verdicts) line.append(...modelCells(byVerdict.get(verdict), all[0].first));
+    if (all.some((row) => row.first !== all[0].first)) someOnPart = true;
     table.tBodies[0].append(line);
   }
+  let legend = "Differences with 95 % intervals, paired by image. ▲ better, ▼ worse, after Holm's correction over all of them; without a mark no more than noise.";
+  if (someOnPart) legend += ` "from": what ${first} has on the samples that both answered, if these are not those of its column.`;
   const nodes = [
     make("h2", `${first} → ${data.verdicts.length} others`),
-    make("p", "Differences paired by image. ▲ better, ▼ worse, after Holm's correction over all of them; without a mark no more than noise.", { class: "quiet" }),
+    make("p", legend, { class: "quiet" }),
     scrolled(table, `${first} and the others`, "tall")];
   if (further) nodes.push(furtherButton(table, further));
   for (const verdict of data.verdicts) {
@@ -110,14 +113,18 @@ function severalVerdicts() {
   return nodes;
 }
 
-/* A model's value and its difference from the first one's, whose mark hangs. */
-function modelCells(row) {
+/* A model's value and its difference from the first one's with its interval; the mark hangs. */
+function modelCells(row, first) {
   if (!row) return [make("td", "–"), make("td")];
   const tone = { better: "good", worse: "bad" }[row.verdict];
-  const cell = make("td", undefined, { class: "change", title: `${signed(row.interval)}, p ${row.p || "–"}` });
+  const cell = make("td", undefined, { class: "change" });
   cell.append(make(tone ? "b" : "small", signed(row.difference), tone ? { class: tone } : {}));
   if (tone) cell.append(make("span", row.verdict === "better" ? " ▲" : " ▼", { class: `mark ${tone}` }));
-  return [make("td", row.second), cell];
+  cell.append(make("small", signed(row.interval), { class: "interval narrow-off" }));
+  const value = make("td", row.second);
+  // A model with fewer samples is compared on these, where the first one has another value.
+  if (row.first !== first) value.append(make("small", `from ${row.first}`, { class: "interval" }));
+  return [value, cell];
 }
 
 /* What the models' runs were made with, folded. */

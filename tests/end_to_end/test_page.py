@@ -189,6 +189,32 @@ def test_it_is_accessible(browser, page, scheme, views):
         assert faults_of_axe(browser) == []
 
 
+def test_a_model_with_fewer_samples_is_set_beside_what_the_first_has_on_these(browser, page):
+    runs = page.parents[1]
+    words = ("--suite", "chair", "--data", "scenes", "--limit", "20", "--name", "few")
+    done = bench("run", "--model", "llava-tiny-b", *words, "--out", runs / "few")
+    assert done.returncode == 0, done.stderr
+    hallucinated = {}
+    for row in read_lines(runs / "llava-tiny" / "chair" / "scores.jsonl"):
+        hallucinated[row["sample"]] = bool(row["values"]["hallucinated"])
+    shared = [row["sample"] for row in read_lines(runs / "few" / "chair" / "scores.jsonl")]
+    rate_on_all = 100 * sum(hallucinated.values()) / len(hallucinated)
+    rate_on_shared = 100 * sum(hallucinated[sample] for sample in shared) / len(shared)
+    assert rate_on_shared != rate_on_all
+    folders = [runs / name for name in ("llava-tiny", "llava-tiny-b", "few")]
+    done = bench("report", *folders, "--out", runs / "beside-few")
+    assert done.returncode == 0, done.stderr
+    opened(browser, runs / "beside-few" / "index.html", "")
+    (row,) = [
+        row for row in find_all(browser, ".models tbody tr") if find(row, "td").text == "CHAIRs"
+    ]
+    _, first, same, _, fewer, difference = [cell.text for cell in find_all(row, "td")]
+    assert first == f"{rate_on_all:.2f}"
+    assert "from" not in same
+    assert fewer.endswith(f"from {rate_on_shared:.2f}")
+    assert "[" in difference, "its interval is seen"
+
+
 def test_several_models_stand_side_by_side_and_each_links_to_its_own_samples(browser, page):
     runs = page.parents[1]
     if not (runs / "third").exists():
