@@ -48,8 +48,18 @@ def faults_of(error: Any) -> str:
     """All that pydantic finds wrong, each with its field."""
     faults = []
     for fault in error.errors():
-        faults.append(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
+        faults.append(f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}")
     return "; ".join(faults)
+
+
+def first_fault_of(error: Any) -> str:
+    """What pydantic finds wrong first, where, and what stands there."""
+    fault = error.errors(include_url=False)[0]
+    steps = []
+    for step in reversed(fault["loc"]):  # from the innermost outwards; items count from 1
+        steps.append(str(step + 1 if isinstance(step, int) else step))
+    where = " of ".join(steps) or "the whole"
+    return f"{fault['msg']}: {where} is {fault['input']!r:.60}."
 
 
 def one_line(error: object, length: int = 300) -> str:

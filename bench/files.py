@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bench.errors import DataError, StoreError, one_line, os_reason
+from bench.errors import DataError, StoreError, first_fault_of, one_line, os_reason
 from bench.escaping import in_all_texts
 
 UNFINISHED = ".unfinished"  # in a folder that is being written
@@ -358,14 +358,9 @@ def check_types(kind: Any, content: Any, file: Path) -> None:
     try:
         TypeAdapter(kind).validate_python(content, strict=True)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        steps = []
-        for step in reversed(fault["loc"]):  # from the innermost outwards; items count from 1
-            steps.append(str(step + 1 if isinstance(step, int) else step))
-        where = " of ".join(steps) or "the whole"
         raise DataError(
             f"{file} is not as published.",
-            f"{fault['msg']}: {where} is {fault['input']!r:.60}.",
+            first_fault_of(error),
             "Write it as the source does, or restore the file from there.",
         ) from error
 

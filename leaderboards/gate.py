@@ -22,7 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import registry
-from bench.errors import BenchError, one_line, os_reason
+from bench.errors import BenchError, faults_of, one_line, os_reason
 from bench.escaping import markdown_text, visible, visible_line
 from bench.files import indented, parse_json, write_json
 from bench.metrics.paired import Paired, change_of, paired
@@ -143,8 +143,9 @@ def read_margins(file: Path | None, references: Mapping[str, Results]) -> Margin
             f"{file} cannot be read.", f"{os_reason(error)}.", "Check the path."
         ) from error
     except (yaml.YAMLError, ValidationError) as error:
+        reason = faults_of(error) if isinstance(error, ValidationError) else one_line(error)
         raise GateError(
-            f"{file} holds no margins.", _fault_of(error), f"Write it like this: {EXAMPLE}"
+            f"{file} holds no margins.", reason, f"Write it like this: {EXAMPLE}"
         ) from error
     known = _known_titles(references)
     unknown = []
@@ -159,15 +160,6 @@ def read_margins(file: Path | None, references: Mapping[str, Results]) -> Margin
         )
     _check_range(file, margins, references)
     return margins
-
-
-def _fault_of(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return one_line(error)
-    faults = []
-    for fault in error.errors(include_url=False):
-        faults.append(f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}")
-    return "; ".join(faults)
 
 
 def _check_range(file: Path, margins: Margins, references: Mapping[str, Results]) -> None:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, StringConstraints, ValidationError
 
 from bench.data.folder import SUFFIXES
 from bench.data.source_table import SourceFile, table
-from bench.errors import DataError, one_line
+from bench.errors import DataError, first_fault_of, one_line
 from bench.files import lay_out, replace_file, sha256_of
 
 REPOSITORIES = {"pope": "lmms-lab/POPE", "mmhal": "Shengcao1006/MMHal-Bench"}
@@ -252,11 +252,9 @@ def _pope_row(content: Any, number: int, revision: str) -> _PopeRow:
     try:
         return _PopeRow.model_validate(content)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        where = ".".join(map(str, fault["loc"]))
         raise DataError(
             f"Row {number} of {REPOSITORIES['pope']} at {revision} cannot be read.",
-            f"{fault['msg']}: {where} is {fault['input']!r:.60}.",
+            first_fault_of(error),
             "The data set has changed: get the official files, and pass their folder with --data "
             "DIR (docs/benchmarks.md shows the layout).",
         ) from error
