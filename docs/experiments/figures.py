@@ -61,15 +61,19 @@ def style(number: int) -> tuple[str, str]:
 
 
 def table(conditions: Mapping[str, Sequence[Rows]]) -> str:
-    """Means over the seeds, each seed's value behind, as Markdown."""
+    """A row for each condition: means over the seeds, each seed's value behind, as Markdown."""
     base = next(iter(conditions.values()))[0]
-    header = ["", "base", *(f"`{name}`" for name in conditions)]
-    lines = [f"| {' | '.join(header)} |", f"|---|{'---:|' * (len(header) - 1)}"]
-    for figure in TABLE:
-        scale = 100 if base[figure]["unit"] == "fraction" else 1
-        cells = [figure, f"{scale * base[figure]['base'][0]:.1f}"]
-        for seeds in conditions.values():
-            values = [scale * rows[figure]["aligned"][0] for rows in seeds]
+    scale = {figure: 100 if base[figure]["unit"] == "fraction" else 1 for figure in TABLE}
+    base_values = [f"{scale[figure] * base[figure]['base'][0]:.1f}" for figure in TABLE]
+    lines = [
+        f"| mean (each seed) | {' | '.join(TABLE)} |",
+        f"|---|{'---:|' * len(TABLE)}",
+        f"| base | {' | '.join(base_values)} |",
+    ]
+    for name, seeds in conditions.items():
+        cells = [f"`{name}`"]
+        for figure in TABLE:
+            values = [scale[figure] * rows[figure]["aligned"][0] for rows in seeds]
             each = ", ".join(f"{value:.1f}" for value in values)
             cells.append(f"{statistics.fmean(values):.1f} ({each})")
         lines.append(f"| {' | '.join(cells)} |")
