@@ -5,7 +5,8 @@ The LLaVA prompt is written here (`Prompter.text` with a protocol of conversatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from bench.errors import DataError, ModelError
+from bench.errors import BenchError, DataError, ModelError, one_line
 from bench.models.protocol import Protocol
 from bench.models.templates import by_template
 
@@ -25,6 +26,10 @@ VICUNA_ARCHITECTURES = ("llava", "llava_next")
 WITHOUT_TEMPLATE = ("paligemma",)
 MAX_PADDED_PIXELS = 100_000_000  # of which a processor makes two gigabytes
 PROBE = "Is there a dog in the image?"
+
+
+class UnpreparedError(DataError):
+    """An image, or a prompt about it, that a processor does not take."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +85,20 @@ class Prompter:
         )
 
     def encode(self, image: Image.Image, prompts: Sequence[str]) -> Encoded:
-        """Token ids of every prompt and the image's tensors, the image being processed once."""
-        image = self.prepare(image)
-        # LLaVA tokenises piece by piece, which no processor of transformers does.
-        if self.protocol.conversation == "vicuna_v1":
-            return self._encode_vicuna(image, prompts)
-        first = self.whole(image, prompts[0])
-        pixels = _of_image(first)
-        token_types = {name: first[name] for name in TOKEN_TYPES if name in first}
-        ids = self._all_ids(image, prompts, first["input_ids"][0].tolist())
-        return Encoded(ids, pixels, token_types)
+        """Token ids of every prompt and the image's tensors, the image being processed once.
+
+        Raises UnpreparedError if the processor does not take them.
+        """
+        with _prepared():
+            image = self.prepare(image)
+            # LLaVA tokenises piece by piece, which no processor of transformers does.
+            if self.protocol.conversation == "vicuna_v1":
+                return self._encode_vicuna(image, prompts)
+            first = self._processed(image, prompts[0])
+            pixels = _of_image(first)
+            token_types = {name: first[name] for name in TOKEN_TYPES if name in first}
+            ids = self._all_ids(image, prompts, first["input_ids"][0].tolist())
+            return Encoded(ids, pixels, token_types)
 
     def prepare(self, image: Image.Image) -> Image.Image:
         """The image as the protocol wants it before the processor sees it."""
@@ -219,7 +228,15 @@ class Prompter:
         return self.processor.image_token in text and "'type'" not in text
 
     def whole(self, image: Image.Image, prompt: str) -> dict[str, torch.Tensor]:
-        """The processor's own output for a prepared image and one prompt."""
+        """The processor's own output for an image and one prompt.
+
+        Raises UnpreparedError if the processor does not take them.
+        """
+        with _prepared():
+            return self._processed(self.prepare(image), prompt)
+
+    def _processed(self, image: Image.Image, prompt: str) -> dict[str, torch.Tensor]:
+        """The processor's own output for a prepared image."""
         text = self.text(prompt)
         output = self.processor(
             images=[image],
@@ -249,13 +266,13 @@ class Prompter:
         if len(prompts) == 1:
             return [first]
         if self.substitutes is None:
-            second = self.whole(image, prompts[1])["input_ids"][0].tolist()
+            second = self._processed(image, prompts[1])["input_ids"][0].tolist()
             self.substitutes = self._substitute(prompts[:2], first)[1] == second
         if self.substitutes:
             return self._substitute(prompts, first)
         ids = [first]
         for prompt in prompts[1:]:
-            ids.append(self.whole(image, prompt)["input_ids"][0].tolist())
+            ids.append(self._processed(image, prompt)["input_ids"][0].tolist())
         return ids
 
     def _substitute(self, prompts: Sequence[str], first: list[int]) -> list[list[int]]:
@@ -297,6 +314,21 @@ class Prompter:
 
     def _piece(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@contextmanager
+def _prepared() -> Iterator[None]:
+    """Processors have limits on size and shape that they do not document, and raise anything."""
+    try:
+        yield
+    except BenchError:
+        raise
+    except Exception as error:
+        raise UnpreparedError(
+            "An image cannot be prepared.",
+            f"{type(error).__name__}: {one_line(error, 120)}",
+            "Check the image's size, and the checkpoint's processor_config.json.",
+        ) from error
 
 
 def _of_image(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -29,7 +29,7 @@ from bench.errors import DataError, ModelError
 from bench.language.thoughts import split_thoughts
 from bench.models import checkpoints
 from bench.models.batching import Group, halve, images_between, plan
-from bench.models.conversations import PROBE, Encoded, Prompter
+from bench.models.conversations import PROBE, Encoded, Prompter, UnpreparedError
 from bench.models.decoding import given_decoding
 from bench.models.generate import Generated, YesNo, generate
 from bench.models.generation_config import (
@@ -327,19 +327,17 @@ class HFModel(ByProtocol):
                 image = read_image(path, self.protocol.orientation == "exif")
                 if self.not_served:
                     # `generate` prepares it again; here it shows whether it can be prepared.
-                    inputs = prompter.whole(prompter.prepare(image), asked[0].prompt)
+                    inputs = prompter.whole(image, asked[0].prompt)
                     self.check_ids(inputs["input_ids"][0].tolist())
                     return PreparedGroup(asked, image, failed)
                 encoded = prompter.encode(image, [request.prompt for request in asked])
                 for ids in encoded.ids:
                     self.check_ids(ids)
                 return PreparedGroup(asked, encoded, failed)
+            except UnpreparedError as error:
+                reason = f"image {path.name} cannot be prepared ({error.reason})"
             except DataError as error:
                 reason = f"{error.fact} {error.reason}"
-            except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
-                # Processors have limits on size and shape that they do not document.
-                words = f"{type(error).__name__}: {str(error)[:120]}"
-                reason = f"image {path.name} cannot be prepared ({words})"
             failed += [(request, Answer("", error=reason)) for request in asked]
             return PreparedGroup([], None, failed)
         finally:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from bench.data.images import read_image
-from bench.errors import ModelError
+from bench.errors import DataError, ModelError
 from bench.models.hf import SERVED, HFModel
 from bench.types import Answer, Request
 from tests.conftest import ROOT, bench, draw
@@ -199,6 +199,22 @@ def test_an_image_that_the_processor_refuses_costs_its_own_questions_only(tiny, 
     for request in requests:
         refused = request.path == requests[0].path
         assert ("cannot be prepared (ValueError" in (answers[request.key].error or "")) == refused
+
+
+def test_a_processor_that_raises_whatever_it_likes_costs_answers_and_no_run(tiny, tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny("llava"), folder)
+    config = json.loads((folder / "processor_config.json").read_text())
+    config["image_processor"]["size"] = 10**40
+    (folder / "processor_config.json").write_text(json.dumps(config))
+    requests = requests_for(tmp_path, images=2)
+    answers = answers_of(HFModel(str(folder), {}), requests)
+    for request in requests:
+        assert "cannot be prepared (OverflowError" in answers[request.key].error
+    # A training has no use for it: it ends, in words.
+    prompter = HFModel(str(folder), {}).prompter
+    with pytest.raises(DataError, match="OverflowError"):
+        prompter.encode(Image.open(requests[0].path), [requests[0].prompt])
 
 
 def test_drawn_answers_depend_on_their_seed_alone(tiny, tmp_path):
