@@ -66,7 +66,7 @@ def load_clip(name: str, processor_name: str | None) -> Scorer:
         processor_name: Another processor, if it brings none.
 
     Raises:
-        RecipeError: It cannot be loaded.
+        RecipeError: It cannot be loaded, or scores nothing.
     """
     from transformers import AutoModel, AutoProcessor
 
@@ -85,10 +85,21 @@ def load_clip(name: str, processor_name: str | None) -> Scorer:
 
     @torch.inference_mode()
     def score(prompt: str, images: Sequence[Image.Image]) -> list[float]:
-        inputs = processor(
-            text=[prompt], images=list(images), return_tensors="pt", padding=True, truncation=True
-        )
-        logits = model(**inputs.to(device)).logits_per_image  # (images, 1)
+        try:
+            inputs = processor(
+                text=[prompt],
+                images=list(images),
+                return_tensors="pt",
+                padding=True,
+                truncation=True,
+            )
+            logits = model(**inputs.to(device)).logits_per_image  # (images, 1)
+        except Exception as error:  # its files say how large an image becomes, or how long a text
+            raise RecipeError(
+                f"The image-text model {name} cannot score an image.",
+                f"{type(error).__name__}: {one_line(error)}",
+                "Its files do not fit together: get its processor again from the model's source.",
+            ) from error
         return [float(value) for value in logits[:, 0].float().cpu()]
 
     return score

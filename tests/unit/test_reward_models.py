@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from alignment.rewards.classifier import ClassifierReward
 from alignment.rewards.clip import ClipReward
-from alignment.rewards.image import ImageReward, scorer
+from alignment.rewards.image import ImageReward, load_clip, scorer
 from alignment.rows import ImageFile
 from alignment.settings import RecipeError
 from tests.tiny_models import byte_level_tokenizer
@@ -320,6 +320,18 @@ def test_clip_rates_a_response_by_its_sentences(tmp_path):
         items += batch
     assert [item.reward for item in items] == pytest.approx(expected, abs=1e-4)
     assert [item.response["key"] for item in items] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("size", [{"height": 10**40, "width": 32}, {"height": 16, "width": 16}])
+def test_an_image_text_model_with_anothers_processor_is_told(tmp_path, size):
+    folder = clip_model(tmp_path / "clip")
+    settings = hf.AutoProcessor.from_pretrained(folder, use_fast=False)
+    settings.image_processor.size = size
+    settings.image_processor.crop_size = size
+    settings.save_pretrained(folder)
+    score = load_clip(str(folder), None)
+    with pytest.raises(RecipeError, match="cannot score an image"):
+        score("a dog", [Image.new("RGB", (40, 30))])
 
 
 def test_other_weights_are_another_identity(tmp_path):
