@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from alignment.training.trainer import TRAINED
 from tests.faults import forked
 from tests.faults.commands import COMMANDS, SECONDS, differing, ended, prepare
 
@@ -94,10 +95,12 @@ def torn(folder: Path, since: int, rng: random.Random) -> None:
     growing = []
     for file in folder.rglob("*.jsonl"):
         # Scores are replaced whole; an artifact with a manifest grows no more, and what was there
-        # before the figures had come to the disk before them.
+        # before the figures, or the end of a training, had come to the disk before them.
         is_done = (file.parent / "manifest.json").exists() or file.name == "scores.jsonl"
-        state, figures = file.stat(), file.parent / "metrics.json"
-        is_done |= figures.exists() and figures.stat().st_mtime_ns >= state.st_mtime_ns
+        state = file.stat()
+        for name in ("metrics.json", TRAINED):
+            end = file.parent / name
+            is_done |= end.exists() and end.stat().st_mtime_ns >= state.st_mtime_ns
         if state.st_size and state.st_mtime_ns > since and not is_done:
             growing.append((state.st_mtime_ns, file))
     if growing:
