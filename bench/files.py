@@ -163,6 +163,21 @@ def replace_file(file: Path, content: str | bytes) -> None:
         raise cannot_write(file, error) from error
 
 
+def write_data(file: Path, content: str) -> None:
+    """Writes a file of data; nothing happens if it is there already.
+
+    Raises DataError if another one is there: it may be somebody's own, or an official one.
+    """
+    if file.is_file() and file.read_bytes() != content.encode("utf-8", "replace"):
+        raise DataError(
+            f"{file} is there already.",
+            "It is another one, and may not be had again.",
+            "Name another folder, or move it away.",
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, content)
+
+
 def replace_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replaces `file` by `rows` as JSON lines."""
     replace_file(file, "".join(dump(row) + "\n" for row in rows))

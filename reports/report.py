@@ -14,7 +14,7 @@ from leaderboards.board import board_of
 from leaderboards.compare import Comparison, compare_runs, corrected
 from reports import plots
 from reports.model_card import EVAL_RESULTS, eval_results, model_card
-from reports.page import Embed, write_page
+from reports.page import BESIDE, Embed, write_page
 from reports.page_data import RunSamples
 from reports.results import (
     benchmark_tables,
@@ -27,6 +27,7 @@ from reports.results import (
 )
 from reports.tables import Table, as_csv, csv_of, document, latex, markdown
 
+MARK = ".report"  # in a folder that a report has made
 FORMS = {"md": markdown, "tex": latex, "csv": as_csv}
 
 
@@ -63,8 +64,9 @@ def write_report(
         The files, and remarks on runs that were left out.
 
     Raises:
-        ReportError: No run can be used.
+        ReportError: No run can be used, or `out` holds something else than a report.
     """
+    _check_free(out)
     gathered = gather(folders)
     runs, comparisons = gathered.runs, gathered.comparisons
     if not runs:
@@ -96,7 +98,7 @@ def write_report(
         if results is not None:
             texts[EVAL_RESULTS] = results
     try:
-        _remove_earlier(out)
+        _take(out)
         files = _write_tables(tables, out / "tables")
         for name, text in texts.items():
             file = out / name
@@ -170,9 +172,26 @@ def _compare(
     return corrected(comparisons), remarks
 
 
-def _remove_earlier(out: Path) -> None:
-    """Removes an earlier report's tables and figures, which would look like this one's."""
-    for folder, endings in (("tables", FORMS), ("figures", ("svg", "png"))):
+def _check_free(out: Path) -> None:
+    """Raises ReportError if a folder holds something else, which might be lost."""
+    is_report = (out / MARK).is_file()
+    if out.exists() and not is_report and (not out.is_dir() or any(out.iterdir())):
+        raise ReportError(
+            f"{out} is not empty.",
+            "It holds no report, and what it holds might be overwritten.",
+            "Name a new folder.",
+        )
+
+
+def _take(out: Path) -> None:
+    """Marks the folder as a report's, and removes an earlier one's tables, figures and pictures.
+
+    They would look like this one's.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
+    endings_of = {"tables": FORMS, "figures": ("svg", "png"), BESIDE: ("jpg",)}
+    for folder, endings in endings_of.items():
         for ending in endings:
             for file in (out / folder).glob(f"*.{ending}"):
                 file.unlink()

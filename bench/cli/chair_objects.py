@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.benchmarks.chair import GROUND_TRUTH, SYNONYMS, installed_wording
 from bench.errors import DataError, os_reason
-from bench.files import parse_json, read_text, replace_file
+from bench.files import parse_json, read_text, write_data
 from bench.language.object_mentions import categories_in, read_synonyms
 
 SPLITS = ("train", "val")
@@ -31,7 +31,8 @@ def build(coco: Path, out: Path) -> tuple[Path, int, str]:
         The file, how many images it covers, and the rule by which captions were read.
 
     Raises:
-        DataError: An annotation file is missing or not COCO's of 2014, or there is no list.
+        DataError: An annotation file is missing or not COCO's of 2014, there is no list, or another
+            ground truth is there.
     """
     list_file = out / SYNONYMS
     if not list_file.is_file():
@@ -71,7 +72,7 @@ def build(coco: Path, out: Path) -> tuple[Path, int, str]:
         "images": images,
     }
     target = out / GROUND_TRUTH
-    replace_file(target, json.dumps(truth, separators=(",", ":")))
+    write_data(target, json.dumps(truth, separators=(",", ":")))
     return target, len(images), wording.name
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import DataError
-from bench.files import cannot_write, parse_json, read_rows, read_text, replace_file
+from bench.files import cannot_write, parse_json, read_rows, read_text, write_data
 from bench.language.english import question_about
 
 PER_IMAGE = 3
@@ -157,14 +157,16 @@ def write(
         subsets: The questions.
         out: The data folder.
         pattern: Where a subset's file lies in it.
+
+    Raises:
+        DataError: Other questions are there.
     """
     files = []
     for subset, questions in subsets.items():
         file = out / pattern.format(subset)
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            write_data(file, "".join(json.dumps(question) + "\n" for question in questions))
         except OSError as error:
-            raise cannot_write(file.parent, error) from error
-        replace_file(file, "".join(json.dumps(question) + "\n" for question in questions))
+            raise cannot_write(file, error) from error
         files.append(file)
     return files

@@ -80,3 +80,16 @@ def test_bad_object_lists_are_clear_errors(tmp_path, content, words):
     file.write_text(content)
     with pytest.raises(DataError, match=words):
         build(read_objects(file)[0], 0)
+
+
+def test_questions_that_are_there_already_are_not_overwritten(pictures, tmp_path):
+    objects = pictures / "objects.json"
+    words = ("data", "pope", "--objects", objects, "--out", tmp_path)
+    assert bench(*words).returncode == 0
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.json")}
+    assert len(before) == 3
+    assert bench(*words).returncode == 0, "the same ones may be made again"
+    done = bench(*words, "--seed", 1)
+    assert done.returncode == 2
+    assert "coco_pope_random.json is there already" in done.stderr
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*.json")} == before

@@ -383,6 +383,20 @@ def test_nothing_is_bold_that_the_differences_call_noise(tmp_path):
     assert bold == (p[0] < 0.05)
 
 
+@pytest.mark.parametrize(
+    "name", ["figures/mine.png", "tables/mine.tex", "README.md", "images/0.jpg"]
+)
+def test_a_report_takes_no_folder_with_somebodys_files(runs, tmp_path, name):
+    out = tmp_path / "paper"
+    mine = out / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("months of work")
+    with pytest.raises(ReportError, match="is not empty"):
+        write_report(runs, out, False, False, lambda run: None)
+    assert [file for file in out.rglob("*") if file.is_file()] == [mine]
+    assert mine.read_text() == "months of work"
+
+
 def test_a_report_in_the_folder_of_another_leaves_none_of_its_tables(runs, tmp_path):
     out = tmp_path / "out"
     assert bench("report", *runs, "--out", out).returncode == 0
