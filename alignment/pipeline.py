@@ -37,6 +37,7 @@ from bench.files import (
     locked,
     read_json,
     read_lines,
+    remove_temporary,
     sha256_of,
     write_json,
 )
@@ -227,6 +228,8 @@ def _make(
             check(artifact)
         with _file_errors(name), _timed(out / f".{folder.name}.seconds") as spent:
             folder.mkdir(exist_ok=True)
+            # A manifest that a kill kept from its name would be listed, and then be gone.
+            remove_temporary(folder)
             folders = {source: artifact.folder for source, artifact in inputs.items()}
             counts = stage.run(settings, folders, folder, seed)
             _check_keys(folder)

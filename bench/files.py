@@ -21,6 +21,7 @@ from typing import IO, Any
 from bench.errors import DataError, StoreError, first_fault_of, one_line, os_reason
 from bench.escaping import in_all_texts
 
+TEMPORARY = ".tmp"  # ends the name of what `replace_file` has not renamed yet
 UNFINISHED = ".unfinished"  # in a folder that is being written
 RESTORE = "Restore the file from its source."
 TAIL_BLOCK = 65536  # bytes that are read at a time to find the last line end
@@ -147,7 +148,7 @@ def replace_file(file: Path, content: str | bytes) -> None:
     # A path may hold bytes that are no text.
     data = content.encode("utf-8", "replace") if isinstance(content, str) else content
     # Beside the file, so that the rename stays on one file system.
-    temporary = file.with_name(file.name + ".tmp")
+    temporary = file.with_name(file.name + TEMPORARY)
     try:
         if file.exists() and not file.is_file():
             file.write_bytes(data)
@@ -161,6 +162,12 @@ def replace_file(file: Path, content: str | bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise cannot_write(file, error) from error
+
+
+def remove_temporary(folder: Path) -> None:
+    """Removes what kills have left of `replace_file` in a folder."""
+    for file in folder.rglob(f"*{TEMPORARY}"):
+        file.unlink()
 
 
 def write_data(file: Path, content: str) -> None:

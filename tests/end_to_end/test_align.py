@@ -239,6 +239,24 @@ def test_a_stage_stopped_in_its_middle_goes_on_to_the_same_artifact(small, tmp_p
         assert artifacts[name].manifest["sha256"] == first["sha256"], name
 
 
+def test_what_a_kill_left_beside_a_manifest_is_no_part_of_an_artifact(small, tmp_path):
+    """The manifest had been written under its first name, and not been renamed."""
+    file, out, _ = small
+    recipe = read_recipe(file).model_copy(update={"evaluate": None})
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    (preferences,) = (folder.name for folder in copy.glob("preferences-*"))
+    for name in ("preferences", "dpo"):
+        for manifest in copy.glob(f"{name}-*/manifest.json"):
+            manifest.rename(manifest.with_name("manifest.json.tmp"))
+    artifacts = pipeline.align(recipe, copy, print)
+    again = artifacts["preferences"]
+    first = json.loads((out / preferences / "manifest.json").read_text())
+    assert again.manifest["files"] == first["files"]
+    assert not list(copy.rglob("*.tmp"))
+    pipeline.check(artifacts["dpo"])
+
+
 def test_pairs_are_exported_with_their_pictures(small, tmp_path):
     _, out, _ = small
     folder = next(out.glob("preferences-*"))
