@@ -36,7 +36,8 @@ BATCH = 8  # prompts in one call of `generate`
 class Generated(NamedTuple):
     """One answer: its text, its length in tokens, whether it ended by itself, P(yes) and P(no).
 
-    A reasoning model's thoughts stand apart, and the others are the answer's behind them.
+    A reasoning model's thoughts stand apart, and the others are the answer's behind them. `error`
+    says why there is no answer.
     """
 
     text: str
@@ -45,6 +46,29 @@ class Generated(NamedTuple):
     p_yes: float | None
     p_no: float | None
     thoughts: str = ""
+    error: str | None = None
+
+
+NOT_A_NUMBER = Generated(
+    "",
+    0,
+    True,
+    None,
+    None,
+    error="the model computes NaN: try --dtype bfloat16 or float32, or get its files again",
+)
+
+
+class NaNWatch(LogitsProcessor):  # type: ignore[misc]
+    """Remembers the rows of a batch for which the model gave NaN; it changes nothing."""
+
+    def __init__(self) -> None:
+        self.rows: set[int] = set()
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (rows, vocabulary) as they are."""
+        self.rows |= set(scores.isnan().any(-1).nonzero()[:, 0].tolist())
+        return scores
 
 
 class OwnDraws(LogitsProcessor):  # type: ignore[misc]
@@ -124,15 +148,16 @@ def _generate_batch(
         do_sample=False,
         num_beams=model.decoding.beams,
     )
-    draws = None
+    watch = NaNWatch()
+    processors = LogitsProcessorList([watch])
     if model.decoding.temperature:
         # A text of its own for each answer, as the shared-image engine has.
         seeds = [f"{model.seed} {request.key}" for request in requests]
-        draws = LogitsProcessorList([OwnDraws(model.decoding, seeds)])
+        processors.append(OwnDraws(model.decoding, seeds))
     tokenizer = model.processor.tokenizer  # stop strings are looked for in its tokens
     arguments = inputs | {
         "generation_config": config,
-        "logits_processor": draws,
+        "logits_processor": processors,
         "tokenizer": tokenizer,
     }
     prompt_length = inputs["input_ids"].shape[1]
@@ -154,7 +179,12 @@ def _generate_batch(
         probabilities = yes_no_probabilities(first_logits, settings.yes, settings.no)
     padding = config.pad_token_id
     answers = []
-    for request, row, (p_yes, p_no) in zip(requests, rows, probabilities, strict=True):
+    broken = {row // model.decoding.beams for row in watch.rows}
+    for index, request in enumerate(requests):
+        if index in broken:
+            answers.append(NOT_A_NUMBER)
+            continue
+        row, (p_yes, p_no) = rows[index], probabilities[index]
         tokens = _until_end(row, settings.eos, padding)
         answers.append(model.said(request, tokens, p_yes, p_no))
     return answers

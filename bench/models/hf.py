@@ -31,7 +31,7 @@ from bench.models import checkpoints
 from bench.models.batching import Group, halve, images_between, plan
 from bench.models.conversations import PROBE, Encoded, Prompter, UnpreparedError
 from bench.models.decoding import given_decoding
-from bench.models.generate import Generated, YesNo, generate
+from bench.models.generate import NOT_A_NUMBER, Generated, YesNo, generate
 from bench.models.generation_config import (
     not_applied,
     read_generation_config,
@@ -363,10 +363,17 @@ class HFModel(ByProtocol):
                 work.append((item.group, item.content))
         generated = self._within_memory(work) if work else []
         seconds = (time.perf_counter() - started) / max(1, len(generated))
-        for request, (text, tokens, stopped, p_yes, p_no, thoughts) in generated:
-            finish: Literal["stop", "length"] = "stop" if stopped else "length"
+        for request, one in generated:
+            finish: Literal["stop", "length"] = "stop" if one.stopped else "length"
             answers[request.key] = Answer(
-                text, tokens, seconds, finish, p_yes, p_no, thoughts=thoughts
+                one.text,
+                one.tokens,
+                seconds,
+                finish,
+                one.p_yes,
+                one.p_no,
+                one.error,
+                thoughts=one.thoughts,
             )
         requests = [request for group in batch for request in group]
         return [(request, answers[request.key]) for request in requests]
@@ -415,6 +422,9 @@ class HFModel(ByProtocol):
             questions += row
         answers = []
         for request, question in zip(requests, questions, strict=True):
+            if question.is_broken:
+                answers.append((request, NOT_A_NUMBER))
+                continue
             p_yes, p_no = question.p_yes, question.p_no
             if not request.yes_no:
                 p_yes = p_no = None

@@ -49,6 +49,7 @@ class Question:
         finished: Whether the answer has ended.
         p_yes: P(yes) of the first answer token.
         p_no: P(no) of it.
+        is_broken: Whether the model gave NaN for a token, after which there is no answer.
     """
 
     owner: int
@@ -60,6 +61,7 @@ class Question:
     finished: bool = False
     p_yes: float | None = None
     p_no: float | None = None
+    is_broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -494,6 +496,8 @@ class _Batch:
         questions = [question for row in self.rows for question in row]
         rows, columns = torch.tensor(where, device=all_logits[0].device).unbind(-1)
         logits = all_logits[0][rows, columns].float()  # (questions, vocabulary)
+        for question, is_broken in zip(questions, logits.isnan().any(-1).tolist(), strict=True):
+            question.is_broken = question.is_broken or is_broken
         excluded = None
         contrast = self.settings.decoding.contrast
         if contrast is not None:
@@ -513,7 +517,8 @@ class _Batch:
         for question, token in zip(questions, self._next_tokens(questions, logits), strict=True):
             question.tokens.append(token)
             ended = token in self.settings.eos
-            question.finished = ended or len(question.tokens) >= question.limit
+            is_full = len(question.tokens) >= question.limit
+            question.finished = ended or is_full or question.is_broken
 
     def _next_tokens(self, questions: Sequence[Question], logits: torch.Tensor) -> list[int]:
         """The most likely tokens, or drawn ones."""

@@ -32,6 +32,7 @@ from bench.types import (
     Verdict,
 )
 
+ROUNDING = 1e-6  # by which a sum of thousands of probabilities may be above 1
 # Where the image stands in LLaVA's own question files; every model has a place of its own.
 MARKER = re.compile(r"\A\s*<image>\s*|\s*<image>\s*\Z")
 
@@ -270,9 +271,13 @@ def ask(store: RunFolder, model: Model, questions: Questions, progress: Progress
                 continue
             new += 1
             answer = without_thoughts(raw_answer, request.reasoning_tags)
+            # Not recorded, so it is asked again at the next start.
             if answer.error is not None:
-                # Not recorded, so it is asked again at the next start.
                 failures[request.key] = answer.error
+                continue
+            impossible = _impossible_probability(answer)
+            if impossible is not None:  # of an adapter that we know nothing of
+                failures[request.key] = f"the model gives a probability of {impossible}"
                 continue
             digest = None
             if model.reads_images and request.path:
@@ -281,6 +286,14 @@ def ask(store: RunFolder, model: Model, questions: Questions, progress: Progress
         store.append_answers(good)
         progress(new)
     return failures
+
+
+def _impossible_probability(answer: Answer) -> float | None:
+    """A P(yes) or P(no) that is none, NaN for one; None if both can be."""
+    for probability in (answer.p_yes, answer.p_no):
+        if probability is not None and not 0 <= probability <= 1 + ROUNDING:
+            return probability
+    return None
 
 
 def no_images(benchmark: Benchmark, questions: Questions) -> DataError:

@@ -217,6 +217,28 @@ def test_a_processor_that_raises_whatever_it_likes_costs_answers_and_no_run(tiny
         prompter.encode(Image.open(requests[0].path), [requests[0].prompt])
 
 
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("llava", {}),
+        ("llava", {"temperature": 1.0}),
+        ("llava", {"decoding": "beam:2"}),
+        ("qwen2_5_vl", {}),
+        (FALLBACK[0], {}),
+        (FALLBACK[0], {"temperature": 1.0}),
+    ],
+)
+def test_nan_is_no_answer(tiny, tmp_path, family, options):
+    """As float16 gives where activations overflow: the likeliest token would be any."""
+    requests = requests_for(tmp_path, images=2)
+    model = HFModel(str(tiny(family)), {"protocol": "native", **options})
+    model.processor.image_processor.image_mean = [math.nan, 0.5, 0.5]
+    answers = answers_of(model, requests)
+    for request in requests:
+        assert "computes NaN" in answers[request.key].error
+        assert answers[request.key].text == ""
+
+
 def test_drawn_answers_depend_on_their_seed_alone(tiny, tmp_path):
     requests = requests_for(tmp_path)
     model = HFModel(str(tiny("llava")), {"temperature": 1.0, "seed": 3})

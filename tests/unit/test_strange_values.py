@@ -168,3 +168,42 @@ def test_a_library_that_logs_in_colours_is_read_without_them():
         [sys.executable, "-c", command], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stderr == "a\\u0007\n"
+
+
+ODD = """
+from bench.types import Answer
+
+
+class Odd:
+    OPTIONS = frozenset()
+    reads_images = False
+    source = adapter = recorded = None
+
+    def __init__(self, text, options):
+        self.p_yes = float(text)
+
+    def describe(self):
+        return {"kind": "odd", "name": "odd"}
+
+    def suffix(self, benchmark):
+        return benchmark.suffix
+
+    def max_tokens(self, benchmark, sample):
+        return benchmark.max_tokens(sample)
+
+    def answer(self, requests, done):
+        yield [(request, Answer("Yes", p_yes=self.p_yes, p_no=0.0)) for request in requests]
+"""
+
+
+@pytest.mark.parametrize(("p_yes", "code"), [("nan", 3), ("1.5", 3), ("1.0000001", 0)])
+def test_an_impossible_probability_of_another_packages_model_is_no_answer(
+    tmp_path, monkeypatch, p_yes, code
+):
+    (tmp_path / "odd_model.py").write_text(ODD)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry.MODELS, "odd", "odd_model:Odd")
+    words = ("--suite", "pope", "--data", "scenes", "--limit", "6", "--out", tmp_path / "runs")
+    done = bench("run", "--model", f"odd:{p_yes}", *words)
+    assert done.returncode == code, done.stderr
+    assert ("a probability of" in done.stderr) == (code == 3)
