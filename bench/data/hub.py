@@ -26,6 +26,7 @@ from bench.data.folder import SUFFIXES
 from bench.data.source_table import SourceFile, table
 from bench.errors import DataError, first_fault_of, one_line
 from bench.files import lay_out, replace_file, sha256_of
+from bench.hub_cache import forget, forget_broken, git_id
 
 REPOSITORIES = {"pope": "lmms-lab/POPE", "mmhal": "Shengcao1006/MMHal-Bench"}
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -94,7 +95,8 @@ def fetch(benchmark: str) -> Path:
 def download(repository: str, patterns: Sequence[str]) -> Path:
     """The folder of a data set of the hub: those of its files whose names fit a pattern.
 
-    If the hub cannot be reached, what was downloaded before. Raises DataError if there is nothing.
+    If the hub cannot be reached, what was downloaded before. Raises DataError if there is nothing,
+    or if what came is not what the hub says.
     """
     from huggingface_hub import snapshot_download
 
@@ -102,16 +104,18 @@ def download(repository: str, patterns: Sequence[str]) -> Path:
         snapshot_download, repository, repo_type="dataset", allow_patterns=[*patterns]
     )
     try:
-        return Path(fetch_files())
+        folder = Path(fetch_files())
     except Exception as error:  # the client raises dozens of types
         try:
-            return Path(fetch_files(local_files_only=True))
+            folder = Path(fetch_files(local_files_only=True))
         except Exception:
             raise DataError(
                 f"{repository} could not be downloaded from the hub.",
                 f"{type(error).__name__}: {_first_line(error)}",
                 "Check the name, the network, HF_ENDPOINT and HF_TOKEN, or give a folder.",
             ) from error
+    _refuse_broken(repository)
+    return folder
 
 
 def commit_of(repository: str, revision: str) -> str:
@@ -151,7 +155,7 @@ def download_file(repository: str, commit: str, name: str, sha256: str = "") -> 
     if not expected and isinstance(entry, RepoFile) and entry.lfs:
         expected = entry.lfs.sha256
     elif not expected:
-        kind, expected, found = "git id", str(getattr(entry, "blob_id", "")), _git_id(path)
+        kind, expected, found = "git id", str(getattr(entry, "blob_id", "")), git_id(path)
     if found != expected:
         forget(path)
         raise DataError(
@@ -160,12 +164,6 @@ def download_file(repository: str, commit: str, name: str, sha256: str = "") -> 
             "Deleted from the cache: start again; if it is so again, the source has changed.",
         )
     return path, digest
-
-
-def _git_id(file: Path) -> str:
-    """What git calls a file of this content."""
-    content = file.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 @contextmanager
@@ -217,7 +215,11 @@ def _pope(target: Path, revision: str) -> None:
     """
     from datasets import Image, load_dataset
 
-    rows = load_dataset(REPOSITORIES["pope"], split="test", revision=revision)
+    try:
+        rows = load_dataset(REPOSITORIES["pope"], split="test", revision=revision)
+    finally:
+        # Its card, for one, says which of its files are meant.
+        _refuse_broken(REPOSITORIES["pope"])
     # Undecoded, so that the image file is the published one to the last byte.
     rows = rows.cast_column("image", Image(decode=False))
     questions_folder = target / "pope" / "coco"
@@ -245,6 +247,17 @@ def _pope(target: Path, revision: str) -> None:
         items.sort(key=lambda item: item["question_id"])
         file = questions_folder / f"coco_pope_{PurePosixPath(category).name}.json"
         file.write_text("".join(json.dumps(item) + "\n" for item in items))
+
+
+def _refuse_broken(repository: str) -> None:
+    """Raises DataError if files of a data set were not what the hub says; they are gone then."""
+    broken = forget_broken(repository, "dataset")
+    if broken:
+        raise DataError(
+            f"{broken[0]} of {repository} came broken from the hub.",
+            "Its content is not what the hub says that it is.",
+            "Deleted from the cache: start again.",
+        )
 
 
 def _pope_row(content: Any, number: int, revision: str) -> _PopeRow:
@@ -317,9 +330,3 @@ def unpack_images(archive: Path, target: Path) -> dict[str, str]:
             "Deleted from the cache: start again to download it anew.",
         ) from error
     return digests
-
-
-def forget(downloaded: Path) -> None:
-    """Deletes a file from the client's cache, else it would take the same bytes again."""
-    downloaded.resolve().unlink()
-    downloaded.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ import torch
 from bench import registry
 from bench.errors import BenchError, ModelError, one_line
 from bench.files import parse_json, replace_file, sha256_of
+from bench.hub_cache import forget_broken
 from bench.models.placement import USUAL, Placement
 
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "non_lora_trainables.bin"]
@@ -103,7 +104,15 @@ def locate(
             "`bench list models` shows the aliases.",
         )
     code = ["*.py"] if remote_code else []
-    return Path(_download(name, revision, [*patterns, *code]))
+    folder = Path(_download(name, revision, [*patterns, *code]))
+    broken = forget_broken(name, "model")
+    if broken:
+        raise ModelError(
+            f"{broken[0]} of {name} came broken from the hub.",
+            "Its content is not what the hub says that it is.",
+            "Deleted from the cache: start again.",
+        )
+    return folder
 
 
 def _download(name: str, revision: str | None, patterns: list[str]) -> str:

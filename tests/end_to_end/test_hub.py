@@ -22,7 +22,7 @@ from bench.judges.rubric import OFFICIAL_SOURCE
 from tests.conftest import bench, bench_process, draw, metrics
 from tests.loopback_chat import chat_server, completion
 from tests.loopback_files import serve
-from tests.loopback_hub import Hub, client_of, commit_of, hub_server
+from tests.loopback_hub import Hub, Reply, client_of, commit_of, hub_server
 from tests.original_format import write_original
 
 POPE, MMHAL = ("dataset", "lmms-lab/POPE"), ("dataset", "Shengcao1006/MMHal-Bench")
@@ -437,6 +437,49 @@ def test_a_hub_model_runs_and_needs_no_hub_afterwards(model_files, pictures, tmp
     assert metrics(tmp_path / "run" / "pope")["accuracy", "all"]["n"] == 18
     offline = run_here(hub, tmp_path / "home", *arguments)
     assert offline.returncode == 0, offline.stderr
+
+
+def scratched(hub: Hub, name: str) -> None:
+    """From now on one byte of a file is lost on the way; its size and what the hub says are not."""
+    honest = hub.reply
+
+    def reply(method: str, target: str, form: bytes) -> Reply:
+        answer = honest(method, target, form)
+        if method == "GET" and target.endswith(name):
+            return answer._replace(body=answer.body.replace(b"o", b"\xa2", 1))
+        return answer
+
+    hub.reply = reply  # type: ignore[method-assign]
+
+
+def test_a_small_file_that_came_broken_is_named_and_not_kept(model_files, pictures, tmp_path):
+    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
+    arguments += ["--limit", "6", "--out", tmp_path / "run"]
+    with hub_server({MODEL: model_files}) as hub:
+        honest = hub.reply
+        scratched(hub, "/tokenizer_config.json")
+        assert_refused(
+            run_here(hub, tmp_path / "home", *arguments),
+            "tokenizer_config.json of owner/tiny-llava came broken from the hub",
+        )
+        hub.reply = honest  # type: ignore[method-assign]
+        done = run_here(hub, tmp_path / "home", *arguments)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_card_of_pope_that_came_broken_is_named_and_not_kept(pope_files, pope_answers, tmp_path):
+    arguments = ["--model", f"replay:{pope_answers}", "--suite", "pope", "--data", "hub"]
+    arguments += ["--out", tmp_path / "run"]
+    with hub_server({POPE: pope_files}) as hub:
+        honest = hub.reply
+        scratched(hub, "/README.md")
+        assert_refused(
+            run(hub, tmp_path / "home", *arguments),
+            "README.md of lmms-lab/POPE came broken from the hub",
+        )
+        hub.reply = honest  # type: ignore[method-assign]
+        done = run(hub, tmp_path / "home", *arguments)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("flag", [False, True])

@@ -1,0 +1,48 @@
+"""What the hub's client keeps on this machine, and whether it is what the hub says.
+
+The client compares sizes, and no digests of small files: a byte that was lost on the way is kept,
+and read again at every start. It names the file of a small content as git does, so that it can be
+checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+GIT_ID = re.compile(r"[0-9a-f]{40}")  # of a small file; a large one is named by its sha256
+
+
+def git_id(file: Path) -> str:
+    """What git calls a file of this content."""
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def forget(downloaded: Path) -> None:
+    """Deletes a file from the client's cache, else it would take the same bytes again."""
+    downloaded.resolve().unlink()
+    downloaded.unlink(missing_ok=True)
+
+
+def forget_broken(repository: str, kind: str) -> list[str]:
+    """Deletes the small files of a repository that are not what the hub says; returns their names.
+
+    Args:
+        repository: OWNER/NAME.
+        kind: "model" or "dataset".
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=kind)
+    broken = []
+    for pointer in sorted((folder / "snapshots").rglob("*")):
+        # Without links, as on Windows, a file has no such name.
+        blob = pointer.resolve()
+        is_small = pointer.is_symlink() and GIT_ID.fullmatch(blob.name) is not None
+        if is_small and blob.is_file() and git_id(blob) != blob.name:
+            forget(pointer)
+            broken.append(pointer.name)
+    return broken
