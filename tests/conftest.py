@@ -16,6 +16,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# readline tells it to the processes of pytest-xdist; what is tested is a pipe without a width.
+os.environ.pop("COLUMNS", None)
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # tiny models: threads that wait for each other cost more than they give

@@ -245,16 +245,15 @@ def test_what_a_kill_left_beside_a_manifest_is_no_part_of_an_artifact(small, tmp
     recipe = read_recipe(file).model_copy(update={"evaluate": None})
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
-    (preferences,) = (folder.name for folder in copy.glob("preferences-*"))
+    first = pipeline.align(recipe, copy, print)
     for name in ("preferences", "dpo"):
-        for manifest in copy.glob(f"{name}-*/manifest.json"):
-            manifest.rename(manifest.with_name("manifest.json.tmp"))
-    artifacts = pipeline.align(recipe, copy, print)
-    again = artifacts["preferences"]
-    first = json.loads((out / preferences / "manifest.json").read_text())
-    assert again.manifest["files"] == first["files"]
-    assert not list(copy.rglob("*.tmp"))
-    pipeline.check(artifacts["dpo"])
+        manifest = first[name].folder / "manifest.json"
+        manifest.rename(manifest.with_name("manifest.json.tmp"))
+    again = pipeline.align(recipe, copy, print)
+    for name in ("preferences", "dpo"):
+        assert again[name].manifest["files"] == first[name].manifest["files"]
+        assert not list(again[name].folder.rglob("*.tmp"))
+    pipeline.check(again["dpo"])
 
 
 def test_pairs_are_exported_with_their_pictures(small, tmp_path):

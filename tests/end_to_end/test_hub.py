@@ -467,6 +467,7 @@ def test_a_small_file_that_came_broken_is_named_and_not_kept(model_files, pictur
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_card_of_pope_that_came_broken_is_named_and_not_kept(pope_files, pope_answers, tmp_path):
     arguments = ["--model", f"replay:{pope_answers}", "--suite", "pope", "--data", "hub"]
     arguments += ["--out", tmp_path / "run"]

@@ -28,6 +28,7 @@ FLOORS = (
         "bench/registry.py",
         "bench/chat.py",
         "bench/files.py",
+        "bench/hub_cache.py",
         "bench/training_curves.py",
         "bench/terminal.py",
     ),
