@@ -175,7 +175,9 @@ def write_data(file: Path, content: str) -> None:
 
     Raises DataError if another one is there: it may be somebody's own, or an official one.
     """
-    if file.is_file() and file.read_bytes() != content.encode("utf-8", "replace"):
+    if file.is_file():
+        if file.read_bytes() == content.encode("utf-8", "replace"):
+            return
         raise DataError(
             f"{file} is there already.",
             "It is another one, and may not be had again.",

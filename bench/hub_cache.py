@@ -11,6 +11,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from bench.errors import BenchError
+
 GIT_ID = re.compile(r"[0-9a-f]{40}")  # of a small file; a large one is named by its sha256
 
 
@@ -26,13 +28,25 @@ def forget(downloaded: Path) -> None:
     downloaded.unlink(missing_ok=True)
 
 
-def forget_broken(repository: str, kind: str) -> list[str]:
-    """Deletes the small files of a repository that are not what the hub says; returns their names.
+def refuse_broken(repository: str, kind: str, error: type[BenchError]) -> None:
+    """Raises an error if small files of a repository are not what the hub says; they are gone then.
 
     Args:
         repository: OWNER/NAME.
         kind: "model" or "dataset".
+        error: What is raised.
     """
+    broken = _forget_broken(repository, kind)
+    if broken:
+        raise error(
+            f"{broken[0]} of {repository} came broken from the hub.",
+            "Its content is not what the hub says that it is.",
+            "Deleted from the cache: start again.",
+        )
+
+
+def _forget_broken(repository: str, kind: str) -> list[str]:
+    """Deletes the small files that are not what the hub says; returns their names."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
 

@@ -110,5 +110,5 @@ def _about(run: Run) -> dict[str, Any]:
     except (BenchError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         return {"what": f"unreadable run.json ({type(error).__name__})"}
     created = str(run.record["created"])[: len("2026-01-31T12:00")].replace("T", " ")
-    told = about | {"limit": "" if limit is None else f"limit {limit}", "created": created}
-    return {"what": " · ".join(str(text) for text in told.values() if text), **about}
+    shown = about | {"limit": "" if limit is None else f"limit {limit}", "created": created}
+    return {"what": " · ".join(str(text) for text in shown.values() if text), **about}

@@ -26,7 +26,7 @@ from bench.data.folder import SUFFIXES
 from bench.data.source_table import SourceFile, table
 from bench.errors import DataError, first_fault_of, one_line
 from bench.files import lay_out, replace_file, sha256_of
-from bench.hub_cache import forget, forget_broken, git_id
+from bench.hub_cache import forget, git_id, refuse_broken
 
 REPOSITORIES = {"pope": "lmms-lab/POPE", "mmhal": "Shengcao1006/MMHal-Bench"}
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -114,7 +114,7 @@ def download(repository: str, patterns: Sequence[str]) -> Path:
                 f"{type(error).__name__}: {_first_line(error)}",
                 "Check the name, the network, HF_ENDPOINT and HF_TOKEN, or give a folder.",
             ) from error
-    _refuse_broken(repository)
+    refuse_broken(repository, "dataset", DataError)
     return folder
 
 
@@ -151,16 +151,16 @@ def download_file(repository: str, commit: str, name: str, sha256: str = "") -> 
         path = Path(hf_hub_download(repository, name, repo_type="dataset", revision=commit))
     (entry,) = entries
     digest = sha256_of(path)
-    kind, expected, found = "sha256", sha256, digest
+    kind, expected, actual = "sha256", sha256, digest
     if not expected and isinstance(entry, RepoFile) and entry.lfs:
         expected = entry.lfs.sha256
     elif not expected:
-        kind, expected, found = "git id", str(getattr(entry, "blob_id", "")), git_id(path)
-    if found != expected:
+        kind, expected, actual = "git id", str(getattr(entry, "blob_id", "")), git_id(path)
+    if actual != expected:
         forget(path)
         raise DataError(
             f"{name} of {repository} is not the file that is meant.",
-            f"The {kind} of what came is {found}, not {expected or 'known to the hub'}.",
+            f"The {kind} of what came is {actual}, not {expected or 'known to the hub'}.",
             "Deleted from the cache: start again; if it is so again, the source has changed.",
         )
     return path, digest
@@ -219,7 +219,7 @@ def _pope(target: Path, revision: str) -> None:
         rows = load_dataset(REPOSITORIES["pope"], split="test", revision=revision)
     finally:
         # Its card, for one, says which of its files are meant.
-        _refuse_broken(REPOSITORIES["pope"])
+        refuse_broken(REPOSITORIES["pope"], "dataset", DataError)
     # Undecoded, so that the image file is the published one to the last byte.
     rows = rows.cast_column("image", Image(decode=False))
     questions_folder = target / "pope" / "coco"
@@ -247,17 +247,6 @@ def _pope(target: Path, revision: str) -> None:
         items.sort(key=lambda item: item["question_id"])
         file = questions_folder / f"coco_pope_{PurePosixPath(category).name}.json"
         file.write_text("".join(json.dumps(item) + "\n" for item in items))
-
-
-def _refuse_broken(repository: str) -> None:
-    """Raises DataError if files of a data set were not what the hub says; they are gone then."""
-    broken = forget_broken(repository, "dataset")
-    if broken:
-        raise DataError(
-            f"{broken[0]} of {repository} came broken from the hub.",
-            "Its content is not what the hub says that it is.",
-            "Deleted from the cache: start again.",
-        )
 
 
 def _pope_row(content: Any, number: int, revision: str) -> _PopeRow:

@@ -18,7 +18,7 @@ import torch
 from bench import registry
 from bench.errors import BenchError, ModelError, one_line
 from bench.files import parse_json, replace_file, sha256_of
-from bench.hub_cache import forget_broken
+from bench.hub_cache import refuse_broken
 from bench.models.placement import USUAL, Placement
 
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "non_lora_trainables.bin"]
@@ -105,13 +105,7 @@ def locate(
         )
     code = ["*.py"] if remote_code else []
     folder = Path(_download(name, revision, [*patterns, *code]))
-    broken = forget_broken(name, "model")
-    if broken:
-        raise ModelError(
-            f"{broken[0]} of {name} came broken from the hub.",
-            "Its content is not what the hub says that it is.",
-            "Deleted from the cache: start again.",
-        )
+    refuse_broken(name, "model", ModelError)
     return folder
 
 

@@ -10,8 +10,9 @@ import random
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -452,19 +453,22 @@ def scratched(hub: Hub, name: str) -> None:
     hub.reply = reply  # type: ignore[method-assign]
 
 
+def assert_named_and_not_kept(hub: Hub, command: Callable[[], Any], name: str, owner: str) -> None:
+    """A broken file is refused by its name; with the right one the same command then runs."""
+    honest = hub.reply
+    scratched(hub, f"/{name}")
+    assert_refused(command(), f"{name} of {owner} came broken from the hub")
+    hub.reply = honest  # type: ignore[method-assign]
+    again = command()
+    assert again.returncode == 0, again.stderr
+
+
 def test_a_small_file_that_came_broken_is_named_and_not_kept(model_files, pictures, tmp_path):
     arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
     arguments += ["--limit", "6", "--out", tmp_path / "run"]
     with hub_server({MODEL: model_files}) as hub:
-        honest = hub.reply
-        scratched(hub, "/tokenizer_config.json")
-        assert_refused(
-            run_here(hub, tmp_path / "home", *arguments),
-            "tokenizer_config.json of owner/tiny-llava came broken from the hub",
-        )
-        hub.reply = honest  # type: ignore[method-assign]
-        done = run_here(hub, tmp_path / "home", *arguments)
-        assert done.returncode == 0, done.stderr
+        command = partial(run_here, hub, tmp_path / "home", *arguments)
+        assert_named_and_not_kept(hub, command, "tokenizer_config.json", "owner/tiny-llava")
 
 
 @pytest.mark.slow
@@ -472,15 +476,8 @@ def test_a_card_of_pope_that_came_broken_is_named_and_not_kept(pope_files, pope_
     arguments = ["--model", f"replay:{pope_answers}", "--suite", "pope", "--data", "hub"]
     arguments += ["--out", tmp_path / "run"]
     with hub_server({POPE: pope_files}) as hub:
-        honest = hub.reply
-        scratched(hub, "/README.md")
-        assert_refused(
-            run(hub, tmp_path / "home", *arguments),
-            "README.md of lmms-lab/POPE came broken from the hub",
-        )
-        hub.reply = honest  # type: ignore[method-assign]
-        done = run(hub, tmp_path / "home", *arguments)
-        assert done.returncode == 0, done.stderr
+        command = partial(run, hub, tmp_path / "home", *arguments)
+        assert_named_and_not_kept(hub, command, "README.md", "lmms-lab/POPE")
 
 
 @pytest.mark.parametrize("flag", [False, True])
