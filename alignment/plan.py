@@ -179,7 +179,7 @@ def _before_pairs(recipe: Recipe) -> tuple[list[Planned], float]:
     count: float
     if isinstance(prompts, FilePrompts):
         is_there = prompts.path.is_file()
-        count = len(read_text(prompts.path).splitlines()) if is_there else UNKNOWN
+        count = read_text(prompts.path).count("\n") + 1 if is_there else UNKNOWN
     else:
         count = prompts.count
     instructions = count * prompts.per_prompt

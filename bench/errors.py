@@ -69,3 +69,9 @@ def one_line(error: object, length: int = 300) -> str:
     """
     text = " ".join(str(error).split())[:length]
     return text or type(error).__name__
+
+
+def first_line(error: object) -> str:
+    """The first line of what an error says, for paragraphs of which that says what happened."""
+    lines = str(error).strip().splitlines()
+    return one_line(lines[0] if lines else error)

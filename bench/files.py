@@ -291,14 +291,15 @@ def folder_of_its_own(out: Path, asked: str) -> Iterator[None]:
     Raises:
         StoreError: It holds something else.
     """
-    mark = out / UNFINISHED
-    is_left = mark.is_file() and mark.read_text(encoding="utf-8") == asked
+    mark, content = out / UNFINISHED, os.fsencode(f"{asked}\n")
+    # On a full disk half of the mark is written, and nothing else.
+    is_left = mark.is_file() and content.startswith(mark.read_bytes())
     if out.exists() and not is_left and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(
             f"{out} is not empty.", "What is written would mix with it.", "Name a new folder."
         )
     out.mkdir(parents=True, exist_ok=True)
-    mark.write_text(asked, encoding="utf-8")
+    mark.write_bytes(content)
     for path in sorted(out.iterdir()):
         if path != mark:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from alignment.settings import RecipeError
+from bench.errors import first_line
 from bench.models.checkpoints import read_settings
 
 WEIGHTS, TEXT_CONFIG = "ImageReward.pt", "med_config.json"
@@ -140,7 +141,7 @@ class ImageRewardScorer:
         except Exception as error:  # a pickle that is none raises anything
             raise RecipeError(
                 f"ImageReward cannot be loaded from {folder}.",
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                f"{type(error).__name__}: {first_line(error)}",
                 f"It needs the published {WEIGHTS} and {TEXT_CONFIG}, and BERT's tokenizer "
                 f"(`processor:`, by default {TOKENIZER}).",
             ) from error

@@ -198,7 +198,7 @@ def _from_categories(settings: CategoryPrompts, rng: random.Random) -> list[Draf
 
 def _from_file(settings: FilePrompts, rng: random.Random) -> list[Draft]:
     rows: list[Draft] = []
-    lines = read_text(settings.path).splitlines()
+    lines = read_text(settings.path).split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -24,7 +24,7 @@ from pydantic import BaseModel, StringConstraints, ValidationError
 
 from bench.data.folder import SUFFIXES
 from bench.data.source_table import SourceFile, table
-from bench.errors import DataError, first_fault_of, one_line
+from bench.errors import DataError, first_fault_of, first_line
 from bench.files import lay_out, replace_file, sha256_of
 from bench.hub_cache import forget, git_id, refuse_broken
 
@@ -85,7 +85,7 @@ def fetch(benchmark: str) -> Path:
             return root / earlier
         raise DataError(
             f"{REPOSITORIES[benchmark]} could not be downloaded from the hub.",
-            f"{type(error).__name__}: {_first_line(error)}",
+            f"{type(error).__name__}: {first_line(error)}",
             "Check the network, HF_ENDPOINT and HF_TOKEN; or get the official files on another "
             "machine and pass their folder with --data DIR (docs/benchmarks.md shows the layout).",
         ) from error
@@ -111,7 +111,7 @@ def download(repository: str, patterns: Sequence[str]) -> Path:
         except Exception:
             raise DataError(
                 f"{repository} could not be downloaded from the hub.",
-                f"{type(error).__name__}: {_first_line(error)}",
+                f"{type(error).__name__}: {first_line(error)}",
                 "Check the name, the network, HF_ENDPOINT and HF_TOKEN, or give a folder.",
             ) from error
     refuse_broken(repository, "dataset", DataError)
@@ -174,15 +174,10 @@ def _told(what: str) -> Iterator[None]:
     except Exception as error:  # the client raises dozens of types for a dead, slow or lying server
         raise DataError(
             f"{what} could not be downloaded from the hub.",
-            f"{type(error).__name__}: {_first_line(error)}",
+            f"{type(error).__name__}: {first_line(error)}",
             "Check the network, HF_ENDPOINT and HF_TOKEN, and start again: what is there already "
             "is kept.",
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return one_line(lines[0]) if lines else "no details"
 
 
 def _revision(benchmark: str) -> str:

@@ -81,14 +81,14 @@ def read_reviews(text: str, file: str = "The file") -> dict[str, str]:
     reviews: dict[str, str] = {}
     try:
         if stripped.startswith("["):
-            for item in parse_json(text):
-                reviews[str(len(reviews))] = _content(item)
+            items = parse_json(text)
         elif stripped.startswith("{"):
-            for line in filter(str.strip, text.splitlines()):
-                row = parse_json(line)
-                reviews[str(row["sample"])] = str(row["text"])
+            items = map(parse_json, filter(str.strip, text.split("\n")))
         else:
             return _numbered(text)
+        for item in items:
+            sample, review = _review(item, len(reviews))
+            reviews[sample] = review
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise JudgeError(
             f"{file}: item {len(reviews) + 1} is no review.",
@@ -99,9 +99,17 @@ def read_reviews(text: str, file: str = "The file") -> dict[str, str]:
     return reviews
 
 
-def _content(item: Any) -> str:
-    """A review's text, or that of a response of the OpenAI protocol."""
-    return item if isinstance(item, str) else str(item["choices"][0]["message"]["content"])
+def _review(item: Any, number: int) -> tuple[str, str]:
+    """The sample of a text, of an object that names it or of a response of the OpenAI protocol, and
+    the review."""
+    sample, review = str(number), item
+    if isinstance(item, dict) and "sample" in item:
+        sample, review = str(item["sample"]), item["text"]
+    elif isinstance(item, dict):
+        review = item["choices"][0]["message"]["content"]
+    if not isinstance(review, str):
+        raise TypeError(f"{ascii(review)[:40]} is no text")
+    return sample, review
 
 
 def _numbered(text: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench import registry
-from bench.errors import BenchError, ModelError, one_line
+from bench.errors import BenchError, ModelError, first_line, one_line
 from bench.files import parse_json, replace_file, sha256_of
 from bench.hub_cache import refuse_broken
 from bench.models.placement import USUAL, Placement
@@ -146,10 +146,9 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> str:
                 name, revision=revision, allow_patterns=patterns, local_files_only=True
             )
         except Exception:
-            lines = str(error).strip().splitlines() or ["no details"]
             raise ModelError(
                 f"{name} could not be downloaded from the hub.",
-                f"{type(error).__name__}: {lines[0]}",
+                f"{type(error).__name__}: {first_line(error)}",
                 "Check the network and HF_ENDPOINT, or give the checkpoint's folder.",
             ) from error
 
@@ -485,7 +484,7 @@ def read_model(
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"{folder} does not fit on {device}.",
-            str(error).splitlines()[0],
+            first_line(error),
             "Use --dtype bfloat16, --quantize 4bit, --device-map auto or another device.",
         ) from error
     except ImportError as error:  # a checkpoint that is quantised by a package of its own

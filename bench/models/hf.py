@@ -25,7 +25,7 @@ from PIL import Image
 
 from bench import registry
 from bench.data.images import read_image
-from bench.errors import DataError, ModelError
+from bench.errors import DataError, ModelError, first_line
 from bench.language.thoughts import split_thoughts
 from bench.models import checkpoints
 from bench.models.batching import Group, halve, images_between, plan
@@ -389,7 +389,7 @@ class HFModel(ByProtocol):
                     raise ModelError(
                         f"One question about {work[0][0][0].image} does not fit in the memory of "
                         f"{self.device}.",
-                        str(error).splitlines()[0],
+                        first_line(error),
                         "Use --dtype bfloat16, a larger device or --device cpu; "
                         "what was answered is kept.",
                     ) from error
@@ -621,7 +621,7 @@ def _device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"There is no device '{name}'.", str(error).splitlines()[0], "Use auto or cpu."
+            f"There is no device '{name}'.", first_line(error), "Use auto or cpu."
         ) from error
     return device
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from bench.errors import ModelError, one_line
+from bench.errors import ModelError, first_line, one_line
 from bench.files import parse_json
 from bench.models import checkpoints
 from bench.models.placement import USUAL, Placement
@@ -460,8 +460,7 @@ def _read_tensors(file: Path) -> Tensors:
             GET_AGAIN,
         ) from error
     except Exception as error:  # zip and safetensors raise many types for broken files
-        reason = str(error).splitlines()[0][:200]
-        raise ModelError(f"{file} cannot be read.", f"{reason}.", GET_AGAIN) from error
+        raise ModelError(f"{file} cannot be read.", f"{first_line(error)}.", GET_AGAIN) from error
     return tensors
 
 

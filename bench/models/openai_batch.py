@@ -124,7 +124,8 @@ class Batches:
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id:
                 text = self._asked(self.chat.client.files.content, file_id).text
-                for line in text.splitlines():
+                # An answer may hold a character at which splitlines() would cut.
+                for line in filter(str.strip, text.split("\n")):
                     self._read_line(line, replies)
         for key in submitted.keys:
             replies.setdefault(key, NoReply(f"the batch ended without it ({batch.status})"))

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from bench.errors import ModelError, one_line
+from bench.errors import ModelError, first_line, one_line
 
 AHEAD = 2  # tasks that a worker has at hand, the one it computes included
 REACH = 10.0  # seconds to reach a cluster
@@ -68,7 +68,7 @@ def start_workers(
     try:
         reports = ray.get(pending)
     except ray.exceptions.RayError as error:
-        last_line = str(error).strip().splitlines()[-1][:300]
+        last_line = str(error).strip().rpartition("\n")[2][:300]
         raise _lost(f"A worker cannot start: {last_line}") from error
     for report in reports:
         if is_fault(report):
@@ -126,8 +126,7 @@ def in_order(
                 raise _lost(f"{TRIES} workers were lost over {name(tasks[index])}.") from None
             continue
         except ray.exceptions.RayError as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise _lost(f"{type(error).__name__}: {first_line}") from error
+            raise _lost(f"{type(error).__name__}: {first_line(error)}") from error
         if is_fault(result):
             raise ModelError(*result)
         free.append(worker)

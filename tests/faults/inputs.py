@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import transformers as hf
 import yaml
 
+from alignment.pipeline import MANIFEST, STAGES
+from alignment.training.trainer import TRAINED
 from bench.files import read_lines
 from tests.conftest import ROOT, bench
 from tests.end_to_end.test_judging import tiny_judge
+from tests.faults import forked
+from tests.original_format import write_original
+from tests.tiny_models import make as make_model
 from tests.tiny_pipelines import reward_model
+from tests.unit.test_data_get import coco_files
 
 TINY = ROOT / "bench" / "scenes" / "llava-tiny"
+FAMILIES = ("qwen2_5_vl", "llava_onevision", "smolvlm", "mllama", "gemma3", "paligemma")
 
 
 class Input(NamedTuple):
@@ -26,12 +37,14 @@ class Input(NamedTuple):
         file: Where it lies below the folder of the inputs.
         words: The command; `{here}` stands for that folder, `{out}` for one of the command's own.
         cost: How many of a hundred mutations it gets beside the others.
+        changes: The folder below that of the inputs that the command changes; it is restored.
     """
 
     name: str
     file: str
     words: tuple[str, ...]
     cost: int = 10
+    changes: str | None = None
 
 
 def make(here: Path) -> list[Input]:
@@ -47,7 +60,7 @@ def make(here: Path) -> list[Input]:
         *_questions(data),
         *_recorded(here),
         *_settings(here),
-        *_checkpoint(here),
+        *_checkpoints(here),
         *_alignment(here),
     ]
 
@@ -79,7 +92,8 @@ def _runs() -> list[Input]:
                 ("score", f"{{here}}/{run}", "--json"),
             ):
                 cost = 1 if words[0] == "report" else 3  # its plots take seconds
-                inputs.append(Input(f"{words[0]} {file}", path, words, cost))
+                changes = "run" if words[0] == "score" else None
+                inputs.append(Input(f"{words[0]} {file}", path, words, cost, changes))
     return inputs
 
 
@@ -113,6 +127,13 @@ def _questions(data: Path) -> list[Input]:
     inputs.append(Input("data check image", image, ("data", "check", "{here}/data"), 40))
     looked = ("run", "--model", "llava-tiny", "--suite", "chair", "--data", "{here}/data")
     inputs.append(Input("run image", image, (*looked, "--out", "{out}", "--json"), 20))
+    coco_files(data.parent / "coco")
+    (data.parent / "made" / "chair").mkdir(parents=True)
+    synonyms = "chair/synonyms_LisaAnne.txt"
+    shutil.copy(data / synonyms, data.parent / "made" / synonyms)
+    truth = ("data", "chair", "--coco", "{here}/coco", "--out", "{here}/made")
+    for file in ("coco/instances_train2014.json", "coco/captions_val2014.json", f"made/{synonyms}"):
+        inputs.append(Input(f"data chair {file}", file, truth, 15, "made"))
     return inputs
 
 
@@ -148,10 +169,10 @@ def _recorded(here: Path) -> list[Input]:
         inputs.append(Input(f"replay lmms {benchmark}", f"lmms/{name}", words, 30))
     reviews = []
     for row in read_lines(here / "run" / "mmhal" / "verdicts.jsonl"):
-        reviews.append({"id": row["sample"], "text": "It is right.\nRating: 6"})
+        reviews.append({"sample": row["sample"], "text": "It is right.\nRating: 6"})
     (here / "reviews.json").write_text(json.dumps(reviews))
     judge = ("judge", "{here}/run/mmhal", "--judge", "replay:{here}/reviews.json", "--json")
-    inputs.append(Input("judge replay", "reviews.json", judge, 60))
+    inputs.append(Input("judge replay", "reviews.json", judge, 60, "run"))
     return inputs
 
 
@@ -189,15 +210,33 @@ def _settings(here: Path) -> list[Input]:
     ]
 
 
-def _checkpoint(here: Path) -> list[Input]:
-    """A checkpoint's files."""
+def _checkpoints(here: Path) -> list[Input]:
+    """The files of checkpoints: llava-tiny, other families, in shards, in LLaVA's own format."""
+    rest = ("--suite", "pope", "--data", "{here}/data", "--limit", "2", "--out", "{out}", "--json")
+
+    def run(folder: str) -> tuple[str, ...]:
+        return ("run", "--model", f"{{here}}/{folder}", *rest)
+
     shutil.copytree(TINY, here / "checkpoint")
-    words = ("run", "--model", "{here}/checkpoint", "--suite", "pope", "--data", "{here}/data")
-    rest = ("--limit", "2", "--out", "{out}", "--json")
-    return _files(here, "checkpoint", (*words, *rest), 30)
+    inputs = _files(here, "checkpoint", run("checkpoint"), 30)
+    for kind in FAMILIES:
+        make_model(kind, here / kind)
+        inputs += _files(here, kind, run(kind), 3)
+    model = hf.AutoModelForImageTextToText.from_pretrained(here / "smolvlm")
+    shutil.copytree(here / "smolvlm", here / "shards", ignore=shutil.ignore_patterns("model.*"))
+    model.save_pretrained(here / "shards", max_shard_size="100KB")
+    inputs += _files(here, "shards", run("shards"), 8)
+    write_original(here / "original", lora=True)
+    convert = ("convert", "{here}/original/llava", "{out}")
+    for folder in ("tower", "llava", "adapter"):
+        inputs += _files(here, f"original/{folder}", convert, 8)
+    inputs += _files(here, "original/adapter", ("convert", "{here}/original/adapter", "{out}"), 8)
+    return inputs + _files(here, "original/llava", run("original/llava"), 4)
 
 
-def _files(here: Path, folder: str, words: tuple[str, ...], cost: int) -> list[Input]:
+def _files(
+    here: Path, folder: str, words: tuple[str, ...], cost: int, changes: str | None = None
+) -> list[Input]:
     """The files of a checkpoint that the command reads."""
     inputs = []
     for name in (
@@ -205,14 +244,22 @@ def _files(here: Path, folder: str, words: tuple[str, ...], cost: int) -> list[I
         "adapter_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
+        "special_tokens_map.json",
+        "tokenizer.model",
         "processor_config.json",
+        "preprocessor_config.json",
         "generation_config.json",
         "chat_template.jinja",
         "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin.index.json",
+        "pytorch_model-00001-of-00002.bin",
         "adapter_model.safetensors",
+        "adapter_model.bin",
+        "non_lora_trainables.bin",
     ):
         if (here / folder / name).is_file():
-            inputs.append(Input(f"{folder} {name}", f"{folder}/{name}", words, cost))
+            inputs.append(Input(f"{folder} {name}", f"{folder}/{name}", words, cost, changes))
     return inputs
 
 
@@ -237,6 +284,8 @@ def _alignment(here: Path) -> list[Input]:
         "dpo": dpo,
     }
     (here / "small.yaml").write_text(yaml.safe_dump(recipe))
+    longer = recipe | {"dpo": dpo | {"batch": 1, "epochs": 2}}
+    (here / "longer.yaml").write_text(yaml.safe_dump(longer))
     _run("align", here / "small.yaml", "--out", here / "aligned")
     (preferences,) = (here / "aligned").glob("preferences-*")
     (pictures,) = (here / "aligned").glob("images-*")
@@ -253,16 +302,55 @@ def _alignment(here: Path) -> list[Input]:
     adapted = ("run", "--model", "llava-tiny+{here}/adapter", "--suite", "pope", "--limit", "2")
     judged = ("judge", "{here}/run/mmhal", "--judge", "hf:{here}/judge", "--json")
     return [
+        *_half_made(here),
         Input("prompts", "prompts.jsonl", align, 15),
         *(
             Input(name, name, ("align", f"{{here}}/{name}.yaml", "--out", "{out}"), 15)
             for name in ("pairs.json", "pairs.parquet")
         ),
         *_files(here, "reward-model", align, 8),
-        *_files(here, "judge", (*judged, "--judge-max-tokens", "4"), 8),
+        *_files(here, "judge", (*judged, "--judge-max-tokens", "4"), 8, "run"),
         *_files(here, "adapter", (*adapted, "--data", "{here}/data", "--out", "{out}"), 20),
         *(
             Input(f"data pairs {name}", f"{stage}/{name}", pairs, 20)
             for name in ("pairs.jsonl", "manifest.json")
         ),
     ]
+
+
+def _half_made(here: Path) -> list[Input]:
+    """What a killed alignment left: stages without their manifest go on from their lines."""
+    inputs = []
+    for stage in ("images", "responses", "rewards", "preferences", "dpo"):
+        half = shutil.copytree(here / "aligned", here / f"half-{stage}")
+        for later in list(STAGES)[list(STAGES).index(stage) :]:
+            for manifest in half.glob(f"{later}-*/{MANIFEST}"):
+                manifest.unlink()
+        words = ("align", "{here}/small.yaml", "--out", f"{{here}}/{half.name}")
+        for file in sorted(half.glob(f"{stage}-*/**/*.json*")):
+            path = file.relative_to(here).as_posix()
+            inputs.append(Input(f"half-made {path}", path, words, 6, half.name))
+    half = shutil.copytree(here / "aligned", here / "half-training")
+    words = ("align", "{here}/longer.yaml", "--out", "{here}/half-training")
+    _kill_training(tuple(word.format(here=here) for word in words))
+    for file in sorted(half.glob("dpo-*/checkpoint-*/*")):
+        path = file.relative_to(here).as_posix()
+        inputs.append(Input(f"half-made {path}", path, words, 6, half.name))
+    return inputs
+
+
+def _kill_training(words: tuple[str, ...]) -> None:
+    """Kills an alignment when its training has taken its last step."""
+
+    def dying() -> None:
+        from bench.cli.main import app
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            if event == "os.rename" and str(arguments[1]).endswith(TRAINED):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        app(list(words))
+
+    outcome = forked.in_child(dying, 60)
+    assert outcome.code == -signal.SIGKILL, outcome.err

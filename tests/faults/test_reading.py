@@ -7,11 +7,15 @@ import math
 import random
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from alignment.training.checkpoints import DIGESTS
+from bench.files import digests_below, indented
+from bench.runs.seal import OWN, contents_of, seal, with_digest
 from tests.conftest import ROOT
 from tests.faults import forked, inputs
 from tests.faults.mutations import mutated
@@ -72,17 +76,60 @@ def is_possible(value: Any) -> bool:
     return all(map(is_possible, value.values()))
 
 
-def try_one(here: Path, item: inputs.Input, seed: str, out: Path) -> str | None:
-    """Reads one mutation of one input in the place of the valid one."""
-    file = here / item.file
-    content = file.read_bytes()
-    file.write_bytes(mutated(content, file.name, random.Random(seed)))
-    words = tuple(word.format(here=here, out=out) for word in item.words)
-    try:
-        return fault_of(forked.run(words), words)
-    finally:
-        file.write_bytes(content)
-        shutil.rmtree(out, ignore_errors=True)
+def words_of(item: inputs.Input, here: Path) -> tuple[str, ...]:
+    """The command that reads an input."""
+    return tuple(word.format(here=here, out=here.parent / "out") for word in item.words)
+
+
+def mutate(here: Path, item: inputs.Input, seed: str) -> None:
+    """Puts one mutation of an input in the place of the valid one.
+
+    Half of the times the digests are made anew: what the file holds is then read, and not refused.
+    """
+    file, rng = here / item.file, random.Random(seed)
+    file.write_bytes(mutated(file.read_bytes(), file.name, rng))
+    if rng.random() < 0.5:
+        # What is no JSON any more has no digest.
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            seal_anew(file)
+
+
+def seal_anew(file: Path) -> None:
+    """Gives what was mutated the digests of what is written so."""
+    metrics, digests = file.with_name("metrics.json"), file.with_name(DIGESTS)
+    if file == metrics or file.name == "reference.json":
+        content = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(indented(with_digest({k: content[k] for k in content if k != OWN})))
+    elif metrics.is_file():
+        figures = json.loads(metrics.read_text(encoding="utf-8"))["metrics"]
+        metrics.write_text(indented(seal(contents_of(file.parent), figures)))
+    elif digests.is_file() and file != digests:
+        names = [path for path in file.parent.iterdir() if path != digests]
+        digests.write_text(json.dumps(digests_below(file.parent, names)))
+
+
+def restore(here: Path, item: inputs.Input, valid: Path) -> None:
+    """Puts back what a mutation and its command have changed."""
+    folder = Path(item.changes or Path(item.file).parent)
+    shutil.rmtree(here / folder)
+    shutil.copytree(valid / folder, here / folder)
+    if item.changes:
+        shutil.copy(valid / item.file, here / item.file)
+    shutil.rmtree(here.parent / "out", ignore_errors=True)
+
+
+def test_every_input_is_read_as_it_is(tmp_path):
+    """An input that is refused before anything is changed in it would test nothing."""
+    from bench.cli import main  # noqa: F401
+
+    here = tmp_path / "inputs"
+    kinds = inputs.make(here)
+    valid = shutil.copytree(here, tmp_path / "valid", symlinks=True)
+    for item in {item.words: item for item in kinds}.values():
+        words = words_of(item, here)
+        outcome = forked.run(words)
+        assert outcome.code in (0, 3), f"{words}: {outcome.err}"
+        restore(here, item, valid)
 
 
 def test_every_mutated_input_is_read_or_refused(tmp_path, pytestconfig):
@@ -90,13 +137,17 @@ def test_every_mutated_input_is_read_or_refused(tmp_path, pytestconfig):
 
     here = tmp_path / "inputs"
     kinds = inputs.make(here)
+    valid = shutil.copytree(here, tmp_path / "valid", symlinks=True)
     asked, first = pytestconfig.getoption("--faults"), pytestconfig.getoption("--fault-seed")
     weights = [item.cost for item in kinds]
     rng = random.Random(first)
     found: dict[str, list[str]] = {}
     for number in range(asked):
         (item,) = rng.choices(kinds, weights)
-        fault = try_one(here, item, f"{first}-{number}", tmp_path / "out")
+        mutate(here, item, f"{first}-{number}")
+        words = words_of(item, here)
+        fault = fault_of(forked.run(words), words)
+        restore(here, item, valid)
         if fault is not None:
             found.setdefault(fault, []).append(f"{item.name} {first}-{number}")
     lines = [f"{len(where)} × {fault}: {where[0]}" for fault, where in found.items()]

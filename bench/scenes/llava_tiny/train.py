@@ -37,7 +37,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bench.errors import BenchError, ModelError
+from bench.errors import BenchError, ModelError, first_line
 from bench.language.english import article
 from bench.scenes.llava_tiny import architecture
 from bench.scenes.llava_tiny.card import measure, write_card, write_curves
@@ -478,7 +478,7 @@ def _load(file: Path, trainer: Trainer) -> dict[str, Any]:
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(
             f"{file} is damaged.",
-            f"{str(error).splitlines()[0]}.",
+            f"{first_line(error)}.",
             "Delete it and start again.",
         ) from error
     if state.get("recipe") != trainer.identity:
