@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from alignment.rows import PairRow
+from alignment.rows import MANIFEST, PairRow, read_manifest
 from alignment.settings import RecipeError
-from bench.files import check_types, read_json, read_rows, write_json
+from bench.files import read_rows, write_json
 
 PAIR_TEXTS = ("image", "instruction", "chosen", "rejected")
 IMAGE = "<image>"  # what stands for the image in the released format
@@ -21,14 +21,14 @@ def export(folder: Path, file: Path) -> tuple[int, Path]:
     Returns the number of pairs and the images' folder. Raises RecipeError for a folder without
     pairs or images, or another ending.
     """
-    manifest = folder / "manifest.json"
     rows = folder / "pairs.jsonl"
-    if not rows.is_file() or not rows.stat().st_size or not manifest.is_file():
+    is_finished = (folder / MANIFEST).is_file()
+    if not rows.is_file() or not rows.stat().st_size or not is_finished:
         raise RecipeError(
             f"{folder} holds no pairs.", "It is no finished preferences-… folder.", "Name one."
         )
     pairs = cast(list[PairRow], read_rows(rows, dict.fromkeys(PAIR_TEXTS, str)))
-    images = _images_folder(folder, _read_manifest(manifest)["inputs"].get("images"))
+    images = _images_folder(folder, read_manifest(folder)["inputs"].get("images"))
     if file.suffix not in (".json", ".parquet"):
         raise RecipeError(
             f"{file} has no known format.",
@@ -48,23 +48,14 @@ def _images_folder(folder: Path, sha256: str | None) -> Path:
     if sha256 is None:
         return folder
     # By digest: there may be the images of several recipes.
-    for manifest in folder.resolve().parent.glob("images-*/manifest.json"):
-        if _read_manifest(manifest)["sha256"] == sha256:
+    for manifest in folder.resolve().parent.glob(f"images-*/{MANIFEST}"):
+        if read_manifest(manifest.parent)["sha256"] == sha256:
             return manifest.parent
     raise RecipeError(
         f"The pictures of {folder} are gone.",
         "No images-… folder beside it fits.",
         "Run the recipe.",
     )
-
-
-def _read_manifest(file: Path) -> dict[str, Any]:
-    """An artifact's manifest. Raises DataError if it is damaged."""
-    content = read_json(file)
-    check_types(dict[str, Any], content, file)
-    check_types(dict[str, str], content.get("inputs"), file)
-    check_types(str, content.get("sha256"), file)
-    return dict(content)
 
 
 def write_released(pairs: Sequence[PairRow], file: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alignment.recipe import Recipe
-from alignment.rows import KEY_OF
+from alignment.rows import KEYED, MANIFEST, Manifest, read_manifest
 from alignment.settings import Settings
 from alignment.stages import (
     dpo,
@@ -35,15 +35,12 @@ from bench.files import (
     digests_below,
     dump,
     locked,
-    read_json,
     read_lines,
     remove_temporary,
     sha256_of,
     write_json,
 )
 from bench.runs.environment import environment
-
-MANIFEST = "manifest.json"
 
 
 class Stage(Protocol):
@@ -86,7 +83,7 @@ class Artifact:
     """A finished stage: its folder and its manifest."""
 
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
 
 def align(recipe: Recipe, out: Path, report: Callable[[str], None]) -> dict[str, Artifact]:
@@ -188,7 +185,7 @@ def _key(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(dump(identity).encode()).hexdigest()[:10]
 
 
-def results(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+def results(artifacts: Mapping[str, Artifact]) -> list[evaluate.Comparison]:
     """The rows of the last stage's comparison, none if the recipe does not evaluate."""
     if "evaluate" not in artifacts:
         return []
@@ -235,8 +232,8 @@ def _make(
             _check_keys(folder)
             digests = digests_below(folder, _files(folder))
             seconds = round(spent(), 1)
-        manifest = {
-            **identity,
+        manifest: Manifest = {
+            **identity,  # type: ignore[typeddict-item]
             "counts": counts,
             "seconds": seconds,
             "environment": environment(),
@@ -289,8 +286,9 @@ def _timed(file: Path) -> Iterator[Callable[[], float]]:
 
 def _check_keys(folder: Path) -> None:
     """Raises StoreError if a file of rows has one of them twice."""
-    for name, column in KEY_OF.items():
-        counts = Counter(row[column] for row in read_lines(folder / name))
+    for name, (kind, column) in KEYED.items():
+        rows: list[Any] = read_lines(folder / name, kind)
+        counts = Counter(row[column] for row in rows)
         twice = [key for key, count in counts.items() if count > 1]
         if twice:
             raise StoreError(
@@ -329,14 +327,7 @@ def _deciding_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _finished(folder: Path) -> Artifact:
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not {"files", "sha256", "counts"} <= manifest.keys():
-        raise StoreError(
-            f"{folder / MANIFEST} is damaged.",
-            "It lacks its lists.",
-            f"Delete {folder} and start again.",
-        )
-    return Artifact(folder, manifest)
+    return Artifact(folder, read_manifest(folder))
 
 
 def check(artifact: Artifact) -> None:

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from alignment.pipeline import MANIFEST, STAGES, planned_stages
+from alignment.pipeline import STAGES, planned_stages
 from alignment.recipe import Recipe
 from alignment.rewards.reward import Reward
+from alignment.rows import MANIFEST, Manifest, read_manifest
 from alignment.settings import RecipeError, Settings
 from alignment.stages.images import DiffusersImages
 from alignment.stages.pair_formats import read_pairs
@@ -24,7 +25,7 @@ from alignment.stages.released_pairs import Pairs
 from alignment.stages.responses import Responses
 from bench import registry
 from bench.errors import BenchError
-from bench.files import read_json, read_text
+from bench.files import read_text
 from bench.models import checkpoints
 
 LINE_BYTES = 400  # of a response's line
@@ -283,19 +284,18 @@ def _seconds_per_item(out: Path) -> Mapping[str, float]:
     pace = {}
     manifests = sorted(out.glob(f"*/{MANIFEST}"), key=lambda file: file.stat().st_mtime)
     for file in manifests:
-        manifest = read_json(file)
-        stage = manifest.get("stage")
-        items = _items(manifest)
+        manifest = read_manifest(file.parent)
+        stage, items = manifest["stage"], _items(manifest)
         if stage in STAGES and items:
             pace[stage] = manifest["seconds"] / items
     return pace
 
 
-def _items(manifest: Mapping[str, Any]) -> int:
+def _items(manifest: Manifest) -> int:
     """How many items a finished stage made: its steps, its benchmarks, or its first count."""
-    if manifest.get("stage") == "evaluate":
-        return len(manifest["settings"]["suite"])
-    counts = manifest.get("counts", {})
+    if manifest["stage"] == "evaluate":
+        return len(manifest["settings"].get("suite", ()))
+    counts = manifest["counts"]
     if counts.get("steps"):
         return int(counts["steps"])
     numbers = []

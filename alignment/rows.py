@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import (
+    Any,
+    NamedTuple,
+    NotRequired,  # pydantic reads no older Python's own
+)
 
-# The column that no two rows of a file share.
-KEY_OF = {
-    "prompts.jsonl": "id",
-    "images.jsonl": "id",
-    "responses.jsonl": "key",
-    "rewards.jsonl": "key",
-}
+from typing_extensions import TypedDict
+
+from bench.files import read_json
+
+MANIFEST = "manifest.json"  # of an artifact; a folder that has one is finished
+
+
+class Manifest(TypedDict):
+    """What an artifact was made from, and digests of its files."""
+
+    stage: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    counts: dict[str, Any]
+    seconds: float
+    files: dict[str, str]
+    sha256: str
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """An artifact's manifest. Raises StoreError if it is damaged."""
+    return read_json(folder / MANIFEST, Manifest)
 
 
 class PromptRow(TypedDict):
@@ -75,6 +94,35 @@ class PairRow(TypedDict):
     rejected_model: NotRequired[str]
     chosen_doubtful: NotRequired[list[str]]
     rejected_doubtful: NotRequired[list[str]]
+
+
+class MeasuredRow(TypedDict):
+    """A line of measured.jsonl: a figure with its interval, as tables show it."""
+
+    step: int
+    figure: str
+    better: str
+    unit: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    caveats: list[str]
+
+
+class ReferenceRow(TypedDict):
+    """A line of reference-….jsonl: log-probabilities of a pair by the base model."""
+
+    logps: list[float]
+
+
+# The rows of a file, and the column that no two of them share.
+KEYED = {
+    "prompts.jsonl": (PromptRow, "id"),
+    "images.jsonl": (ImageRow, "id"),
+    "responses.jsonl": (ResponseRow, "key"),
+    "rewards.jsonl": (RewardRow, "key"),
+}
 
 
 class ImageFile(NamedTuple):

@@ -16,11 +16,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, overload
 
 from bench.errors import DataError, StoreError, first_fault_of, one_line, os_reason
 from bench.escaping import in_all_texts
 
+Kind = TypeVar("Kind")
 TEMPORARY = ".tmp"  # ends the name of what `replace_file` has not renamed yet
 UNFINISHED = ".unfinished"  # in a folder that is being written
 RESTORE = "Restore the file from its source."
@@ -50,9 +51,11 @@ def parse_json(text: str | bytes, constant: Callable[[str], Any] | None = None) 
         raise ValueError("it is nested too deeply") from error
 
 
-def read_json(file: Path) -> Any:
-    """The content of one of our JSON files. Raises StoreError if it is not JSON."""
-    return json_of(file.read_bytes(), file)
+def read_json(file: Path, kind: type[Kind]) -> Kind:
+    """The content of one of our JSON files. Raises StoreError if it is not JSON of that kind."""
+    content: Kind = json_of(file.read_bytes(), file)
+    check_ours(kind, content, file)
+    return content
 
 
 def _refuse_constant(name: str) -> Any:
@@ -71,13 +74,26 @@ def json_of(data: bytes, file: Path) -> Any:
         ) from error
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
+@overload
+def read_lines(file: Path) -> list[dict[str, Any]]: ...
+@overload
+def read_lines(file: Path, kind: type[Kind]) -> list[Kind]: ...
+def read_lines(file: Path, kind: Any = None) -> list[Any]:
     """The objects of one of our JSON-lines files, none if it does not exist.
 
     A torn last line (no line end, from a kill in the middle of a write) is dropped with a warning.
-    Raises StoreError if any other line is corrupt.
+
+    Args:
+        file: The file.
+        kind: Of each row, a TypedDict; it may have more.
+
+    Raises:
+        StoreError: Any other line is corrupt or of another kind.
     """
-    return lines_of(file.read_bytes(), file) if file.exists() else []
+    rows = lines_of(file.read_bytes(), file) if file.exists() else []
+    if kind is not None:
+        check_ours(list[kind], rows, file)
+    return rows
 
 
 def lines_of(data: bytes, file: Path) -> list[dict[str, Any]]:
@@ -370,6 +386,28 @@ def read_rows(file: Path, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def check_ours(kind: Any, content: Any, file: Path) -> None:
+    """As `check_types`, of a file that this package wrote. Raises StoreError."""
+    fault = _fault_of(kind, content)
+    if fault:
+        raise StoreError(
+            f"{file} is not as it was written.",
+            fault,
+            "Restore it, or delete its folder and start the same command again.",
+        )
+
+
+def _fault_of(kind: Any, content: Any) -> str | None:
+    """Where a content is of another type, None if it is of none."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(kind).validate_python(content, strict=True)
+    except ValidationError as error:
+        return first_fault_of(error)
+    return None
+
+
 def check_types(kind: Any, content: Any, file: Path) -> None:
     """Raises DataError if the content of somebody's file is of another type, naming the place.
 
@@ -378,16 +416,13 @@ def check_types(kind: Any, content: Any, file: Path) -> None:
         content: What was parsed.
         file: The file.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        TypeAdapter(kind).validate_python(content, strict=True)
-    except ValidationError as error:
+    fault = _fault_of(kind, content)
+    if fault:
         raise DataError(
             f"{file} is not as published.",
-            first_fault_of(error),
+            fault,
             "Write it as the source does, or restore the file from there.",
-        ) from error
+        )
 
 
 def _array(file: Path, text: str) -> list[Any]:

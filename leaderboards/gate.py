@@ -24,10 +24,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bench import registry
 from bench.errors import BenchError, faults_of, one_line, os_reason
 from bench.escaping import markdown_text, visible, visible_line
-from bench.files import indented, parse_json, write_json
+from bench.files import check_ours, indented, parse_json, write_json
 from bench.metrics.paired import Paired, change_of, paired
 from bench.runs.caveats import decoding_of
-from bench.runs.run import Results, Run, by_benchmark, figures_of, find_runs
+from bench.runs.run import (
+    Results,
+    Run,
+    by_benchmark,
+    check_values,
+    figures_of,
+    find_runs,
+)
 from bench.runs.seal import has_digest, with_digest
 from bench.runs.store import build_metric, build_score
 from bench.stats import NORMAL_QUANTILE, detectable
@@ -265,7 +272,9 @@ def read_reference(path: Path) -> dict[str, Reference]:
         references = {}
         for name, part in content["benchmarks"].items():
             scores = {row["sample"]: build_score(row, path) for row in part["scores"]}
+            check_values(name, scores.values(), path)
             metrics = [build_metric(row, path) for row in part["metrics"]]
+            check_ours(dict[str, str], part["answers"], path)
             references[name] = Reference(part["record"], metrics, scores, dict(part["answers"]))
             if not scores:
                 raise ValueError(f"it has no scores of {name}")

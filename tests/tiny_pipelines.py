@@ -12,6 +12,7 @@ import transformers as hf
 import yaml
 from safetensors.torch import save_file
 
+from alignment.rows import ImageRow, ResponseRow
 from tests.conftest import ROOT
 from tests.tiny_models import byte_level_tokenizer
 
@@ -35,6 +36,24 @@ def recipe_in(folder: Path, name: str, **changes: Any) -> Path:
     file = folder / name
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     return file
+
+
+def image_row(name: str, file: str) -> ImageRow:
+    """A line of images.jsonl."""
+    return {"id": name, "prompt": "", "instructions": [], "file": file, "candidates": []}
+
+
+def response_row(key: str, instruction: str, text: str, finish: str = "stop") -> ResponseRow:
+    """A line of responses.jsonl, about the image "0"."""
+    return {
+        "key": key,
+        "image": "0",
+        "instruction": instruction,
+        "model": "m",
+        "text": text,
+        "tokens": 3,
+        "finish": finish,
+    }
 
 
 def clip_tokenizer(folder: Path) -> hf.CLIPTokenizer:

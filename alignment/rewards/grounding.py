@@ -28,6 +28,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from PIL import Image
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from alignment.rewards.reward import Reward, Rewarded
 from alignment.rows import ImageFile, ResponseRow
@@ -157,8 +158,9 @@ class ClaimsReward(Reward):
         file = out / "claims.jsonl"
         claims_of: dict[str, list[Claim]] = {}
         if is_kept:
-            for line in read_lines(file):
-                claims_of[line["key"]] = [Claim(**claim) for claim in line["claims"]]
+            for line in read_lines(file, ClaimsRow):
+                given = [[claim[name] for name in Claim._fields] for claim in line["claims"]]  # type: ignore[literal-required]
+                claims_of[line["key"]] = [Claim(*fields) for fields in given]
         waiting = [row for row in responses if row["key"] not in claims_of]
         texts = [Response(row["text"], row["instruction"]) for row in waiting]
         with progress_bar("claims", len(responses)) as progress:
@@ -278,13 +280,13 @@ class GroundingReward(ClaimsReward):
                     "Give a number, or more responses to each image.",
                 )
             write_json(file, choice._asdict())
-        return float(read_json(file)["threshold"])
+        return read_json(file, Chosen)["threshold"]
 
     def counts(self, out: Path) -> dict[str, Any]:
         """The threshold, if it was chosen."""
         if self.threshold != "auto":
             return {}
-        return {"threshold": round(read_json(out / "threshold.json")["threshold"], 3)}
+        return {"threshold": round(read_json(out / "threshold.json", Chosen)["threshold"], 3)}
 
 
 class FactsReward(ClaimsReward):
@@ -352,12 +354,45 @@ def _counts(claim: Claim) -> bool:
     return claim.asked or not claim.denied
 
 
+class Chosen(TypedDict):
+    """threshold.json."""
+
+    threshold: float
+
+
+class ClaimFields(TypedDict):
+    """A `Claim` in claims.jsonl."""
+
+    question: str
+    subject: str
+    kind: Literal["object", "detail"]
+    number: int | None
+    denied: bool
+    asked: bool
+
+
+class ClaimsRow(TypedDict):
+    """A line of claims.jsonl: a response's key and what it claims."""
+
+    key: str
+    claims: list[ClaimFields]
+
+
+class AskedRow(TypedDict):
+    """A line of a panel's file: P(yes), null if the model gives none."""
+
+    model: str
+    image: str
+    question: str
+    p: float | None
+
+
 def _ask(
     name: str, path_of: Mapping[str, Path], questions: Sequence[ImageQuestion], file: Path
 ) -> Probabilities:
     """One model's P(yes) of every question, NaN if it gives none; kept in `file`."""
     probabilities: Probabilities = {}
-    for row in read_lines(file):
+    for row in read_lines(file, AskedRow):
         if row["model"] == name:
             probabilities[ImageQuestion(row["image"], row["question"])] = as_number(row["p"])
     done = [question for question in questions if question in probabilities]
@@ -366,10 +401,10 @@ def _ask(
     with progress_bar(f"grounding by {name}", len(questions)) as progress:
         progress(len(done))
         for batch in ask(model, questions, path_of, done):
-            rows = []
+            rows: list[AskedRow] = []
             for question, p in batch:
-                row = {"model": name, "image": question.image, "question": question.question}
-                rows.append(row | {"p": p})
+                image, asked = question
+                rows.append({"model": name, "image": image, "question": asked, "p": p})
                 probabilities[question] = as_number(p)
             append_lines(file, rows)
             progress(len(rows))

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
+from alignment.rows import read_manifest
 from alignment.settings import Settings
 from bench import registry
 from bench.files import dump, locked, read_json, write_json
@@ -88,7 +90,7 @@ def check(settings: Evaluation) -> None:
 
 def run(settings: Evaluation, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Runs both models and writes results.json. Raises what a run raises; answers stay."""
-    base = read_json(inputs["dpo"] / "manifest.json")["settings"]["model"]
+    base = read_manifest(inputs["dpo"])["settings"]["model"]
     aligned = f"{base}+{inputs['dpo'] / 'adapter'}"
     base_runs = measure(settings, base, out.parent / "runs")
     aligned_runs = measure(settings, aligned, out.parent / "runs")
@@ -102,10 +104,10 @@ def run(settings: Evaluation, inputs: Mapping[str, Path], out: Path, seed: int) 
     return {"figures": len(rows)}
 
 
-def read_results(artifact: Path) -> list[dict[str, Any]]:
+def read_results(artifact: Path) -> list[Comparison]:
     """The rows of an artifact's results.json, with NaN for what is not known."""
     rows = []
-    for row in read_json(artifact / "results.json"):
+    for row in read_json(artifact / "results.json", list[Comparison]):
         for name in ("base", "aligned", "difference"):
             row[name] = [math.nan if end is None else end for end in row[name]]
         row["p"] = math.nan if row["p"] is None else row["p"]
@@ -116,7 +118,7 @@ def read_results(artifact: Path) -> list[dict[str, Any]]:
 def read_runs(artifact: Path) -> list[RunPair]:
     """The runs of an artifact, a pair for each benchmark."""
     pairs = []
-    for base, aligned in read_json(artifact / "runs.json"):
+    for base, aligned in read_json(artifact / "runs.json", list[list[str]]):
         pairs.append(RunPair(Run(artifact.parent / base), Run(artifact.parent / aligned)))
     return pairs
 
@@ -136,9 +138,23 @@ def measure(settings: Evaluation, spec: str, runs: Path) -> list[Run]:
     return [Run(outcome.folder) for outcome in outcomes.values()]
 
 
-def compare(base_runs: Sequence[Run], aligned_runs: Sequence[Run]) -> list[dict[str, Any]]:
+class Comparison(TypedDict):
+    """A row of results.json: value, low and high of a figure, null for what is not known."""
+
+    figure: str
+    better: str
+    unit: str
+    samples: int
+    base: list[float | None]
+    aligned: list[float | None]
+    difference: list[float | None]
+    p: float | None
+    caveats: list[str]
+
+
+def compare(base_runs: Sequence[Run], aligned_runs: Sequence[Run]) -> list[Comparison]:
     """A row for each figure that both runs allow, on the samples that both scored."""
-    rows = []
+    rows: list[Comparison] = []
     for base, aligned in zip(base_runs, aligned_runs, strict=True):
         for figure in base.figures:
             item = paired(figure, base.scores, aligned.scores)
@@ -150,9 +166,9 @@ def compare(base_runs: Sequence[Run], aligned_runs: Sequence[Run]) -> list[dict[
                     "better": figure.better,
                     "unit": figure.unit,
                     "samples": item.samples,
-                    "base": item.first,
-                    "aligned": item.second,
-                    "difference": item.difference[:3],
+                    "base": list(item.first),
+                    "aligned": list(item.second),
+                    "difference": list(item.difference[:3]),
                     "p": item.difference.p,
                     "caveats": _caveats(figure, base, aligned),
                 }

@@ -10,13 +10,13 @@ import importlib.util
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from PIL import Image
 from pydantic import Field
 
 from alignment.rewards.image import ImageReward, scorer
-from alignment.rows import PromptRow
+from alignment.rows import ImageRow, PromptRow
 from alignment.settings import Beside, RecipeError, Settings
 from bench.data.images import link_image, read_image
 from bench.errors import BenchError, DataError, one_line, os_reason
@@ -120,8 +120,8 @@ def run(settings: Images, inputs: Mapping[str, Path], out: Path, seed: int) -> d
     file = out / "images.jsonl"
     folder = out / "images"
     folder.mkdir(exist_ok=True)
-    rows = cast(list[PromptRow], read_lines(inputs["prompts"] / "prompts.jsonl"))
-    done = {row["id"] for row in read_lines(file)}
+    rows = read_lines(inputs["prompts"] / "prompts.jsonl", PromptRow)
+    done = {row["id"] for row in read_lines(file, ImageRow)}
     waiting = [(number, row) for number, row in enumerate(rows) if row["id"] not in done]
     size = settings.batch if isinstance(settings, DiffusersImages) else 1
     batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
@@ -142,7 +142,7 @@ def run(settings: Images, inputs: Mapping[str, Path], out: Path, seed: int) -> d
                 )
             append_lines(file, new)
             progress(len(new))
-    images = read_lines(file)
+    images = read_lines(file, ImageRow)
     dropped = sum(image["file"] is None for image in images)
     return {
         "images": len(images) - dropped,

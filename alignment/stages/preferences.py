@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from alignment.contact_sheet import write_sheet
-from alignment.rows import PairRow
+from alignment.rows import ImageRow, PairRow, ResponseRow, RewardRow
 from alignment.settings import RecipeError, Settings
 from bench.files import read_lines, replace_lines
 
@@ -99,7 +99,8 @@ def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int)
             f"{settings.margin} apart in reward.",
             "Lower `margin`, raise `samples` or `temperature`.",
         )
-    file_of = {row["id"]: row["file"] for row in read_lines(inputs["images"] / "images.jsonl")}
+    images = read_lines(inputs["images"] / "images.jsonl", ImageRow)
+    file_of = {row["id"]: row["file"] for row in images}
     rows = [_row(pair, file_of) for pair in chosen]
     replace_lines(out / "pairs.jsonl", rows)
     write_sheet(rows[:SHOWN], len(rows), inputs["images"], out / "pairs.png")
@@ -119,17 +120,18 @@ def run(settings: Preferences, inputs: Mapping[str, Path], out: Path, seed: int)
 
 def _groups(inputs: Mapping[str, Path]) -> tuple[list[list[Candidate]], dict[str, int]]:
     """Rewarded responses by image and instruction, and how many were dropped for which reason."""
-    rewards = {row["key"]: row for row in read_lines(inputs["rewards"] / "rewards.jsonl")}
+    rewarded = read_lines(inputs["rewards"] / "rewards.jsonl", RewardRow)
+    rewards = {row["key"]: row for row in rewarded}
     groups: dict[tuple[str, str], list[Candidate]] = {}
     dropped = {"unrewarded": 0, "empty": 0, "truncated": 0, "duplicate": 0}
-    for row in read_lines(inputs["responses"] / "responses.jsonl"):
+    for row in read_lines(inputs["responses"] / "responses.jsonl", ResponseRow):
         group = groups.setdefault((row["image"], row["instruction"]), [])
         fault = _fault(row, group) if row["key"] in rewards else "unrewarded"
         if fault:
             dropped[fault] += 1
             continue
         words = len(row["text"].split())
-        group.append(row | rewards[row["key"]] | {"words": words})
+        group.append({**row, **rewards[row["key"]], "words": words})
     return list(groups.values()), dropped
 
 
@@ -222,10 +224,12 @@ def _sorted_words(text: str) -> list[str]:
     return sorted(text.lower().replace(".", "").replace(",", "").split())
 
 
-def _row(pair: Pair, file_of: Mapping[str, str]) -> PairRow:
+def _row(pair: Pair, file_of: Mapping[str, str | None]) -> PairRow:
     better, worse = pair
+    file = file_of[better["image"]]
+    assert file is not None  # of a dropped image nobody was asked
     return {
-        "image": file_of[better["image"]],
+        "image": file,
         "instruction": better["instruction"],
         "chosen": better["text"],
         "rejected": worse["text"],

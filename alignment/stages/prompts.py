@@ -133,7 +133,7 @@ def _rewritten(
 
     Instructions of the recipe are asked in place of the writer's.
     """
-    done = {row["id"]: cast(PromptRow, row) for row in read_lines(file)}
+    done = {row["id"]: row for row in read_lines(file, PromptRow)}
     waiting = [row for row in rows if row["id"] not in done]
     with progress_bar("prompts", len(rows)) as progress:
         progress(len(done))

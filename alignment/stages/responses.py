@@ -13,6 +13,7 @@ from pydantic import Field
 
 from alignment.rows import ImageRow, ResponseRow
 from alignment.settings import Settings
+from bench.errors import StoreError
 from bench.files import append_lines, read_lines
 from bench.runs.jobs import check_server, load_model
 from bench.runs.runner import without_thoughts
@@ -58,11 +59,11 @@ def check_model(name: str) -> None:
 def run(settings: Responses, inputs: Mapping[str, Path], out: Path, seed: int) -> dict[str, Any]:
     """Asks model after model. Requests that have no answer are dropped and counted."""
     file = out / "responses.jsonl"
-    images = cast(list[ImageRow], read_lines(inputs["images"] / "images.jsonl"))
+    images = read_lines(inputs["images"] / "images.jsonl", ImageRow)
     failed = 0
     for name in settings.models:
         failed += _ask(settings, name, images, inputs["images"], file, seed)
-    return {"responses": len(read_lines(file)), "failed": failed}
+    return {"responses": len(read_lines(file, ResponseRow)), "failed": failed}
 
 
 def _ask(
@@ -102,7 +103,17 @@ def _ask(
                     )
                 )
     # The file holds all models' responses.
-    done = frozenset(row["key"] for row in read_lines(file)) & row_of.keys()
+    done = set()
+    for row in read_lines(file, ResponseRow):
+        known = row_of.get(row["key"])
+        if known is not None:
+            if not known.items() <= row.items():
+                raise StoreError(
+                    f"{file} is not as it was written.",
+                    f"{row['key']} is of another image, instruction or model.",
+                    f"Restore it, or delete {file.parent} and start the same command again.",
+                )
+            done.add(row["key"])
     options = {
         "temperature": settings.temperature,
         "seed": seed,
@@ -113,7 +124,7 @@ def _ask(
     failed = 0
     with progress_bar(f"responses of {name}", len(requests)) as progress:
         progress(len(done))
-        for batch in model.answer(requests, done):
+        for batch in model.answer(requests, frozenset(done)):
             rows: list[ResponseRow] = []
             new = 0
             for request, raw_answer in batch:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from alignment.rewards.reward import Reward
-from alignment.rows import ImageFile, ResponseRow, RewardRow
+from alignment.rows import ImageFile, ImageRow, ResponseRow, RewardRow
 from alignment.stages.responses import check_model
 from bench import terminal
 from bench.errors import BenchError
@@ -41,14 +41,14 @@ def run(settings: Reward, inputs: Mapping[str, Path], out: Path, seed: int) -> d
     """
     file = out / "rewards.jsonl"
     images = {}
-    for image in read_lines(inputs["images"] / "images.jsonl"):
+    for image in read_lines(inputs["images"] / "images.jsonl", ImageRow):
         if image["file"]:
             images[image["id"]] = ImageFile(inputs["images"] / image["file"], image["prompt"])
-    done = {row["key"] for row in read_lines(file)}
+    done = {row["key"] for row in read_lines(file, RewardRow)}
     waiting = []
-    for row in read_lines(inputs["responses"] / "responses.jsonl"):
+    for row in read_lines(inputs["responses"] / "responses.jsonl", ResponseRow):
         if row["key"] not in done:
-            waiting.append(cast(ResponseRow, row))
+            waiting.append(row)
     with progress_bar("rewards", len(waiting)) as progress:
         for batch in settings.rewards(waiting, images, out):
             rows: list[RewardRow] = []
@@ -70,7 +70,7 @@ def run(settings: Reward, inputs: Mapping[str, Path], out: Path, seed: int) -> d
                 rows.append(rewarded)
             append_lines(file, rows)
             progress(len(batch))
-    recorded = read_lines(file)
+    recorded = read_lines(file, RewardRow)
     counts = {"rewards": len(recorded), "unrewarded": len(done) + len(waiting) - len(recorded)}
     return counts | _without_claims(recorded) | settings.counts(out)
 

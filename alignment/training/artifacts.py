@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignment.rows import Manifest
 from alignment.training.settings import Training
 
 COLUMNS = (
@@ -27,7 +28,7 @@ def model_card(
     seed: int,
     base: str,
     steps: Sequence[Mapping[str, Any]],
-    preferences: Mapping[str, Any],
+    preferences: Manifest | None,
 ) -> str:
     """The adapter's card: what it was trained from, on and how.
 
@@ -36,12 +37,15 @@ def model_card(
         seed: Of the training.
         base: The base model's name.
         steps: The trainer's log, a row a step.
-        preferences: The manifest of the pairs; empty if there is none.
+        preferences: The manifest of the pairs, None if there is none.
     """
     table = settings.model_dump(exclude={"lora", "measure"})
     setting_rows = "\n".join(f"| {name} | {value} |" for name, value in table.items())
-    counts = [f"{name} {value}" for name, value in preferences.get("counts", {}).items()]
-    inputs = preferences.get("inputs", {})
+    counts = []
+    for name, value in preferences["counts"].items() if preferences else ():
+        counts.append(f"{name} {value}")
+    inputs = preferences["inputs"] if preferences else {}
+    made_from = preferences["sha256"] if preferences else "not recorded"
     source_rows = "\n".join(f"| {name} | `{digest}` |" for name, digest in inputs.items())
     return f"""---
 base_model: {json.dumps(base)}
@@ -66,7 +70,7 @@ optimisation (trl's DPOTrainer) for {len(steps)} steps with seed {seed}; loss {s
 
 | made from | sha256 |
 |---|---|
-| preferences | `{preferences.get("sha256", "not recorded")}` |
+| preferences | `{made_from}` |
 {source_rows}
 """  # noqa: E501
 

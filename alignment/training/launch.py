@@ -143,7 +143,7 @@ def launch(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int)
             "Correct what they name, or `launch:`, and start the same command again: it goes on at "
             "the last checkpoint.",
         )
-    counts: dict[str, Any] = read_json(done)
+    counts = read_json(done, dict[str, Any])
     job.unlink()
     done.unlink()
     return counts
@@ -151,7 +151,7 @@ def launch(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int)
 
 def main() -> None:
     """One of the processes."""
-    job = read_json(Path(sys.argv[1]))
+    job = read_json(Path(sys.argv[1]), dict[str, Any])
     settings = Training.model_validate(job["settings"] | {"launch": ""})
     inputs = {name: Path(path) for name, path in job["inputs"].items()}
     out = Path(job["out"])

@@ -19,6 +19,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import TrainerCallback
 
+from alignment.rows import MeasuredRow
 from alignment.settings import RecipeError
 from alignment.training.artifacts import MEASURED
 from bench.files import read_lines, replace_lines
@@ -102,7 +103,7 @@ class BenchCallback(TrainerCallback):  # type: ignore[misc]
         judge = judge_for(self.judge, self.data)
         outcomes = run_suite(self.suite, model, judge, self.data, self.limit, folder)
         shutil.rmtree(adapter)
-        rows = [row for row in read_lines(self.file) if row["step"] != step]
+        rows = [row for row in read_lines(self.file, MeasuredRow) if row["step"] != step]
         for outcome in outcomes.values():
             rows += _rows(Run(outcome.folder), step)
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,13 +112,15 @@ class BenchCallback(TrainerCallback):  # type: ignore[misc]
             if row["step"] == step:
                 name = f"bench/{row['figure']}"
                 self.unsent[name] = row["value"]
-                if row["low"] is not None and not math.isnan(row["low"]):
-                    self.unsent |= {f"{name}/low": row["low"], f"{name}/high": row["high"]}
+                for end in ("low", "high"):
+                    value = row[end]  # type: ignore[literal-required]
+                    if value is not None and not math.isnan(value):
+                        self.unsent[f"{name}/{end}"] = value
 
 
-def _rows(run: Run, step: int) -> list[dict[str, Any]]:
+def _rows(run: Run, step: int) -> list[MeasuredRow]:
     """The run's figures over the whole benchmark, with their intervals, as tables show them."""
-    rows = []
+    rows: list[MeasuredRow] = []
     for figure in run.figures:
         for metric in run.metrics:
             if not figure.stands_for_whole(metric) or math.isnan(metric.value):

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from alignment.rows import MANIFEST, MeasuredRow, PairRow, ReferenceRow, read_manifest
 from alignment.settings import RecipeError
 from alignment.training.artifacts import MEASURED, model_card, write_curves
 from alignment.training.checkpoints import (
@@ -68,8 +69,7 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
     if (out / TRAINED).is_file():  # all but the merging or the clearing up was done
         if int(os.environ.get("RANK", "0")) == 0:
             _leave_artifact(settings, out)
-        trained: dict[str, Any] = read_json(out / TRAINED)
-        return trained
+        return read_json(out / TRAINED, dict[str, Any])
     all_pairs = _read_pairs(inputs)
     options: dict[str, str] = {"dtype": settings.dtype}
     local_rank = os.environ.get("LOCAL_RANK")  # set by accelerate in each of several processes
@@ -122,9 +122,9 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
             config.base_model_name_or_path = name
         # The vocabulary is the base's; else peft asks the hub.
         network.save_pretrained(adapter, state_dict=tensors, save_embedding_layers=False)
-        write_curves(steps, read_lines(out / MEASURED), out)
-        manifest = inputs["preferences"] / "manifest.json"
-        preferences = read_json(manifest) if manifest.exists() else {}
+        write_curves(steps, read_lines(out / MEASURED, MeasuredRow), out)
+        folder = inputs["preferences"]
+        preferences = read_manifest(folder) if (folder / MANIFEST).exists() else None
         replace_file(adapter / "README.md", model_card(settings, seed, name, steps, preferences))
         write_json(out / TRAINED, counts)
         _leave_artifact(settings, out)
@@ -134,7 +134,7 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
 
 def _read_pairs(inputs: Mapping[str, Path]) -> list[dict[str, Any]]:
     """The pairs with the full paths of their images."""
-    rows = read_lines(inputs["preferences"] / "pairs.jsonl")
+    rows = read_lines(inputs["preferences"] / "pairs.jsonl", PairRow)
     # Pairs from elsewhere bring their images.
     folder = inputs.get("images", inputs["preferences"])
     equal = sum(row["chosen"] == row["rejected"] for row in rows)
@@ -144,7 +144,7 @@ def _read_pairs(inputs: Mapping[str, Path]) -> list[dict[str, Any]]:
             "They teach nothing.",
             "Make the preferences again.",
         )
-    return [row | {"image": str(folder / row["image"])} for row in rows]
+    return [{**row, "image": str(folder / row["image"])} for row in rows]
 
 
 def _without_special_tokens(
@@ -382,7 +382,7 @@ def reference_logps(
     """
     rank, world = trainer.args.process_index, trainer.args.world_size
     files = [out / f"reference-{process}-of-{world}.jsonl" for process in range(world)]
-    done = len(read_lines(files[rank]))
+    done = len(read_lines(files[rank], ReferenceRow))
     indices = range(rank, len(pairs), world)[done:]
     size = trainer.args.per_device_train_batch_size
     # Before the first step LoRA adds nothing, so the model is its own reference.
@@ -399,7 +399,7 @@ def reference_logps(
         logps = zip(*(column.tolist() for column in columns), strict=True)
         append_lines(files[rank], [{"logps": row} for row in logps])
     trainer.accelerator.wait_for_everyone()
-    by_process = [read_lines(file) for file in files]
+    by_process = [read_lines(file, ReferenceRow) for file in files]
     ordered = []
     for index in range(len(pairs)):
         row = by_process[index % world][index // world]

@@ -7,17 +7,59 @@ val2014.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from bench.benchmarks.chair import GROUND_TRUTH, SYNONYMS, installed_wording
 from bench.errors import DataError, os_reason
-from bench.files import parse_json, read_text, write_data
+from bench.files import Kind, check_types, parse_json, read_text, write_data
 from bench.language.object_mentions import categories_in, read_synonyms
 
 SPLITS = ("train", "val")
 YEAR = 2014
+
+
+class Image(TypedDict):
+    """An image of instances_….json."""
+
+    id: int
+
+
+class Category(TypedDict):
+    """One of COCO's 80."""
+
+    id: int
+    name: str
+
+
+class Instance(TypedDict):
+    """A segmented object."""
+
+    image_id: int
+    category_id: int
+
+
+class Caption(TypedDict):
+    """A reference caption."""
+
+    image_id: int
+    caption: str
+
+
+class Instances(TypedDict):
+    """What is read of instances_….json."""
+
+    images: list[Image]
+    categories: list[Category]
+    annotations: list[Instance]
+
+
+class Captions(TypedDict):
+    """What is read of captions_….json."""
+
+    annotations: list[Caption]
 
 
 def build(coco: Path, out: Path) -> tuple[Path, int, str]:
@@ -46,21 +88,20 @@ def build(coco: Path, out: Path) -> tuple[Path, int, str]:
     objects_of: dict[int, set[str]] = {}
     for split in SPLITS:
         file = coco / f"instances_{split}2014.json"
-        content = _read(file, ("images", "annotations", "categories"))
-        try:
-            for image in content["images"]:
-                objects_of.setdefault(image["id"], set())
-            category_of = {row["id"]: row["name"] for row in content["categories"]}
-            for row in content["annotations"]:
-                name = category_of[row["category_id"]]
-                objects_of.setdefault(row["image_id"], set()).add(synonyms.get(name, name))
-        except (KeyError, TypeError) as error:
-            raise _no_coco(file, f"{type(error).__name__}: {error}") from error
+        instances = _read(file, Instances)
+        for pictured in instances["images"]:
+            objects_of.setdefault(pictured["id"], set())
+        category_of = {category["id"]: category["name"] for category in instances["categories"]}
+        for instance in instances["annotations"]:
+            name = category_of.get(instance["category_id"])
+            if name is None:
+                raise _no_coco(file, f"it has no category {instance['category_id']}")
+            objects_of.setdefault(instance["image_id"], set()).add(synonyms.get(name, name))
     for split in SPLITS:
-        content = _read(coco / f"captions_{split}2014.json", ("annotations",))
-        for row in content["annotations"]:
-            named = categories_in(wording.words(row["caption"]), synonyms)
-            objects_of.setdefault(row["image_id"], set()).update(named)
+        captions = _read(coco / f"captions_{split}2014.json", Captions)
+        for caption in captions["annotations"]:
+            named = categories_in(wording.words(caption["caption"]), synonyms)
+            objects_of.setdefault(caption["image_id"], set()).update(named)
     categories = sorted(set().union(*objects_of.values()))
     index_of = {category: index for index, category in enumerate(categories)}
     images = {}
@@ -76,10 +117,10 @@ def build(coco: Path, out: Path) -> tuple[Path, int, str]:
     return target, len(images), wording.name
 
 
-def _read(file: Path, fields: tuple[str, ...]) -> Mapping[str, Any]:
+def _read(file: Path, kind: type[Kind]) -> Kind:
     """One of COCO's annotation files."""
     try:
-        content = parse_json(file.read_text(encoding="utf-8"))
+        content: Any = parse_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
             f"{file} cannot be read.",
@@ -90,20 +131,12 @@ def _read(file: Path, fields: tuple[str, ...]) -> Mapping[str, Any]:
         raise DataError(
             f"{file} is truncated or corrupt.", f"{error}.", "Unpack it again."
         ) from error
-    if not isinstance(content, dict):
-        raise _no_coco(file, "it is no object")
-    info = content.get("info")
+    info = content.get("info") if isinstance(content, dict) else None
     year = info.get("year") if isinstance(info, dict) else None
     if year not in (None, YEAR):
-        raise _no_coco(file, f"it is of {year}")
-    for field in fields:
-        if not isinstance(content.get(field), list):
-            raise _no_coco(file, f"it has no list of {field}")
-    wanted = {"image_id", "caption"} if fields == ("annotations",) else {"image_id", "category_id"}
-    for row in content["annotations"]:
-        if not isinstance(row, dict) or not wanted <= row.keys():
-            raise _no_coco(file, f"an annotation has no {' and '.join(sorted(wanted))}")
-    annotations: Mapping[str, Any] = content
+        raise _no_coco(file, f"it is of {year!a}")
+    check_types(kind, content, file)
+    annotations: Kind = content
     return annotations
 
 

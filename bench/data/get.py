@@ -12,7 +12,9 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 from bench.data import hub
 from bench.data.source_table import SourceFile, Sources
@@ -23,6 +25,16 @@ TIMEOUT = 60  # seconds
 RECORD = "sources.json"
 MOST_BYTES = 512 * 2**20  # of one file
 CHUNK = 2**20
+
+
+class Recorded(TypedDict):
+    """What sources.json says of a file; of an archive, the digests of its images by name."""
+
+    address: str
+    commit: str
+    sha256: str
+    licence: str
+    images: NotRequired[dict[str, str]]
 
 
 def get(benchmark: Sources, out: Path) -> Iterator[tuple[SourceFile, bool]]:
@@ -56,22 +68,22 @@ def altered(benchmark: Sources, folder: Path) -> list[str]:
     return paths
 
 
-def _record(folder: Path) -> dict[str, dict[str, Any]]:
+def _record(folder: Path) -> dict[str, Recorded]:
     file = folder / RECORD
-    return read_json(file) if file.is_file() else {}
+    return read_json(file, dict[str, Recorded]) if file.is_file() else {}
 
 
-def _row(file: SourceFile, address: str, commit: str, digest: str) -> dict[str, Any]:
+def _row(file: SourceFile, address: str, commit: str, digest: str) -> Recorded:
     """What sources.json says of a file."""
     return {"address": address, "commit": commit, "sha256": digest, "licence": file.licence}
 
 
-def _is_there(file: SourceFile, out: Path, row: dict[str, Any] | None) -> bool:
+def _is_there(file: SourceFile, out: Path, row: Recorded | None) -> bool:
     """Whether the file, or every image of the archive, lies there as it should."""
-    recorded = row or {}
-    digests: dict[str, str] = recorded.get("images", {})
-    if not file.is_archive:
-        digests = {"": file.sha256 or recorded.get("sha256", "")}
+    if file.is_archive:
+        digests = row.get("images", {}) if row else {}
+    else:
+        digests = {"": file.sha256 or (row["sha256"] if row else "")}
     for name, digest in digests.items():
         path = out / file.path / name
         if not path.is_file() or sha256_of(path) != digest:
@@ -79,7 +91,7 @@ def _is_there(file: SourceFile, out: Path, row: dict[str, Any] | None) -> bool:
     return bool(digests)
 
 
-def _bring(file: SourceFile, out: Path) -> dict[str, Any]:
+def _bring(file: SourceFile, out: Path) -> Recorded:
     """Downloads and lays out one file; returns what sources.json says of it."""
     target = out / file.path
     commit = file.commit

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -394,6 +395,15 @@ class HFModel(ByProtocol):
                         "what was answered is kept.",
                     ) from error
                 self._prompts_that_fit = size // 2
+            except Exception as error:  # the network's code raises what it likes
+                if not _is_of_network(error):
+                    raise
+                raise ModelError(
+                    f"{self.folder} cannot answer about {work[0][0][0].image}.",
+                    f"The network's own code ends in {type(error).__name__}: {first_line(error)}.",
+                    "Its files do not fit each other: restore them from their source; "
+                    "what was answered is kept.",
+                ) from error
             # Outside the `except`, whose traceback keeps the failed batch's tensors alive.
             torch.cuda.empty_cache()
         answers = []
@@ -624,6 +634,12 @@ def _device(name: str) -> torch.device:
             f"There is no device '{name}'.", first_line(error), "Use auto or cpu."
         ) from error
     return device
+
+
+def _is_of_network(error: Exception) -> bool:
+    """Whether the code of a model's family raised it, or what that called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any("/transformers/models/" in Path(frame.filename).as_posix() for frame in frames)
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from typing_extensions import TypedDict
 
 from bench.errors import ModelError, first_line, one_line
-from bench.files import parse_json
+from bench.files import check_types, parse_json
 from bench.models import checkpoints
 from bench.models.placement import USUAL, Placement
 
@@ -409,6 +410,12 @@ def _first_file(folder: Path, names: Iterable[str]) -> Path | None:
     return None
 
 
+class WeightIndex(TypedDict):
+    """Which file holds a tensor, by the tensor's name."""
+
+    weight_map: dict[str, str]
+
+
 def _read_weights(folder: Path) -> Tensors:
     """All tensors of a checkpoint, sharded or not.
 
@@ -425,7 +432,9 @@ def _read_weights(folder: Path) -> Tensors:
             )
         return _read_tensors(file)
     tensors: Tensors = {}
-    for name in sorted(set(_read_object(index).get("weight_map", {}).values())):
+    content = _read_object(index)
+    check_types(WeightIndex, content, index)
+    for name in sorted(set(content["weight_map"].values())):
         shard = folder / Path(name).name  # an index cannot lead out of its folder
         if not shard.is_file():
             raise ModelError(

@@ -11,7 +11,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import sleep
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired
+
+from typing_extensions import TypedDict
 
 from bench.chat import Chat, NoReply, Reply
 from bench.errors import one_line
@@ -24,6 +26,14 @@ WINDOW = "24h"  # the only one there is
 PAUSES = (1, 2, 4, 8, 15, 30)  # seconds between two looks at a batch; then a minute
 LAST_PAUSE = 60
 UNDER_WAY = ("validating", "in_progress", "finalizing", "cancelling")
+
+
+class BatchRow(TypedDict):
+    """A line of the file: a batch with its keys, or how one has ended."""
+
+    batch: str
+    keys: NotRequired[list[str]]
+    ended: NotRequired[str]
 
 
 class Submitted(NamedTuple):
@@ -48,11 +58,11 @@ class Batches:
     def pending(self) -> list[Submitted]:
         """Batches whose replies are not recorded yet."""
         batches: dict[str, Submitted] = {}
-        for row in read_lines(self.file):
+        for row in read_lines(self.file, BatchRow):
             if "ended" in row:
                 batches.pop(row["batch"], None)
             else:
-                batches[row["batch"]] = Submitted(row["batch"], row["keys"])
+                batches[row["batch"]] = Submitted(row["batch"], row.get("keys", []))
         return list(batches.values())
 
     def submit(self, bodies: Iterable[tuple[str, dict[str, Any]]]) -> None:

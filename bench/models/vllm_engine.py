@@ -15,10 +15,13 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import packages_distributions
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from bench import registry
 from bench.chat import api_options
 from bench.errors import ModelError, one_line
-from bench.files import read_json
+from bench.files import check_types
+from bench.models.checkpoints import read_settings
 from bench.models.generate import Generated, YesNo
 from bench.models.hf import HFModel, Work
 from bench.models.llava_checkpoints import LlavaCheckpoint
@@ -29,6 +32,12 @@ OWN_ARGUMENTS = (
     *("model", "tokenizer", "dtype", "seed", "revision", "trust_remote_code"),
     *("enable_lora", "max_lora_rank", "enable_prefix_caching", "limit_mm_per_prompt"),
 )
+
+
+class AdapterConfig(TypedDict):
+    """What is read of adapter_config.json."""
+
+    r: int
 
 
 class VLLMModel(HFModel):
@@ -104,8 +113,10 @@ class VLLMModel(HFModel):
 
         arguments: dict[str, Any] = {}
         if self.adapter is not None:
-            rank = read_json(self.adapter / "adapter_config.json")["r"]
-            arguments |= {"enable_lora": True, "max_lora_rank": max(16, int(rank))}
+            file = self.adapter / "adapter_config.json"
+            config = read_settings(file)
+            check_types(AdapterConfig, config, file)
+            arguments |= {"enable_lora": True, "max_lora_rank": max(16, config["r"])}
         try:
             return LLM(
                 str(self.folder),

@@ -5,15 +5,30 @@ Every command that takes runs finds them here, so that all of them see the same 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from bench import registry
-from bench.errors import BenchError, StoreError
+from bench.errors import BenchError, StoreError, one_line
+from bench.files import check_ours
 from bench.runs.store import RECORD, Recorded, RunFolder
 from bench.types import Figure, Metric, Score
+
+
+class CommonValues(TypedDict, total=False):
+    """What tables, plots and pages read of scores, whatever their benchmark is."""
+
+    correct: bool | float | None
+    p_yes: Annotated[float, Field(ge=0, le=1)] | None
+    rating: float | None
+    hallucinated: list[str] | None
+    false_claims: list[str] | None
 
 
 class Results(Protocol):
@@ -60,7 +75,9 @@ class Run:
     @cached_property
     def scores(self) -> dict[str, Score]:
         """The scores by sample id, unscored samples included."""
-        return self.store.scores()
+        scores = self.store.scores()
+        check_values(self.benchmark, scores.values(), self.store.scores_file)
+        return scores
 
     @cached_property
     def answers(self) -> dict[str, Recorded]:
@@ -157,11 +174,39 @@ def figures_of(results: Results) -> Sequence[Figure]:
     from bench.metrics.paired import recorded_means
 
     name = str(results.record["benchmark"]["name"])
+    return _declared(name) or recorded_means(results.metrics, results.scores, name)
+
+
+def _declared(benchmark: str) -> Sequence[Figure]:
     try:
-        declared: Sequence[Figure] = registry.benchmark(name).figures
+        figures: Sequence[Figure] = registry.benchmark(benchmark).figures
     except BenchError:
-        declared = ()
-    return declared or recorded_means(results.metrics, results.scores, name)
+        return ()
+    return figures
+
+
+def check_values(benchmark: str, scores: Iterable[Score], file: Path) -> None:
+    """Raises StoreError if the values of scores are not what its benchmark's figures are made of.
+
+    Args:
+        benchmark: The benchmark's name.
+        scores: Of the file.
+        file: The file.
+    """
+    scored = [score for score in scores if score.unscored is None]
+    check_ours(list[CommonValues], [score.values for score in scored], file)
+    try:
+        for figure in _declared(benchmark):
+            counted = [score for score in scored if figure.over(score.values)]
+            if counted:
+                figure.statistic.fit(counted, np.zeros(len(counted), dtype=int))
+    # What is not there, or of a type that nothing can be made of.
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{file} is not as it was written.",
+            f"It gives no {figure.title}: {type(error).__name__}: {one_line(error)}.",
+            "Restore it, or score the run again: `bench score RUN`.",
+        ) from error
 
 
 def find_runs(path: Path) -> list[Run]:

@@ -13,13 +13,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from bench.errors import StoreError
-from bench.files import dump, indented
+from bench.files import check_ours, dump, indented
 
 SEALED = ("run.json", "answers.jsonl", "verdicts.jsonl", "scores.jsonl")
 FILES, OWN = "files", "sha256"  # keys of metrics.json
-PARTS = ((FILES, dict), ("metrics", list))
 MEANT = "start the run's command or `bench score` again, which makes the figures anew"
+
+
+class SealedFile(TypedDict):
+    """How much of a file the figures were made from, and its digest."""
+
+    bytes: int
+    sha256: str
+
+
+class Sealed(TypedDict):
+    """The content of metrics.json."""
+
+    files: dict[str, SealedFile]
+    metrics: list[dict[str, Any]]
 
 
 def seal(contents: Mapping[str, bytes], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -46,15 +61,13 @@ def contents_of(folder: Path) -> dict[str, bytes]:
 
 def check_seal(file: Path, content: Any) -> dict[str, Any]:
     """The content of metrics.json if it is as it was written. Raises StoreError if it is not."""
-    has_parts = has_digest(content)
-    for name, kind in PARTS:
-        has_parts = has_parts and isinstance(content.get(name), kind)
-    if not has_parts:
+    if not has_digest(content):
         raise StoreError(
             f"{file} is not as it was written.",
             "Its digest is of other content, or it is of an earlier version, which kept none.",
             f"Restore it, or delete it and {MEANT}.",
         )
+    check_ours(Sealed, content, file)
     return dict(content)
 
 

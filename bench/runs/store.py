@@ -349,7 +349,7 @@ class RunFolder:
         state = self.metrics_file.stat()
         version = (state.st_ino, state.st_mtime_ns, state.st_size)
         if self._read_metrics is None or self._read_metrics[0] != version:
-            content = check_seal(self.metrics_file, read_json(self.metrics_file))
+            content = check_seal(self.metrics_file, read_json(self.metrics_file, dict[str, Any]))
             self._read_metrics = (version, content)
         return self._read_metrics[1]
 

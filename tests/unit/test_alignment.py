@@ -28,6 +28,7 @@ from bench.runs.run import Run
 from bench.scenes.facts import scene_of, synonym_lines
 from tests.conftest import ROOT
 from tests.recorded_runs import record_of, score_row, write_run
+from tests.tiny_pipelines import image_row, response_row
 
 SYNONYMS = read_synonyms(synonym_lines())
 GOOD = (ROOT / "alignment" / "recipes" / "scenes-tiny.yaml").read_text()
@@ -51,20 +52,10 @@ def groups(*texts_and_rewards):
 def test_a_number_counts_as_much_as_the_recipe_says(tmp_path):
     name, thing, there = "scene_train_0_000004.png", "bird", 2
     assert scene_of(name).counts[thing] == there
+    texts = {str(number): f"{NUMBERS[number]} {plural(thing)}" for number in (there, there + 1)}
     for stage, rows in (
-        ("images", [{"id": "0", "prompt": "", "instructions": ["Describe."], "file": name}]),
-        (
-            "responses",
-            [
-                {
-                    "key": str(number),
-                    "image": "0",
-                    "instruction": "Describe.",
-                    "text": f"{NUMBERS[number]} {plural(thing)}",
-                }
-                for number in (there, there + 1)
-            ],
-        ),
+        ("images", [image_row("0", name)]),
+        ("responses", [response_row(key, "Describe.", text) for key, text in texts.items()]),
     ):
         (tmp_path / stage).mkdir()
         append_lines(tmp_path / stage / f"{stage}.jsonl", rows)
@@ -111,20 +102,9 @@ def stage(tmp_path: Path, texts: list[tuple[str, float, str]], instructions: int
     for name in ("images", "responses", "rewards"):
         (tmp_path / name).mkdir(exist_ok=True)
     (tmp_path / "out").mkdir(exist_ok=True)
-    append_lines(tmp_path / "images" / "images.jsonl", [{"id": "0", "file": "images/0.png"}])
+    append_lines(tmp_path / "images" / "images.jsonl", [image_row("0", "images/0.png")])
     keyed = [(f"{i}/{n}", *row) for i in range(instructions) for n, row in enumerate(texts)]
-    rows = [
-        {
-            "key": k,
-            "image": "0",
-            "instruction": f"{k.partition('/')[0]}?",
-            "model": "m",
-            "text": t,
-            "tokens": 3,
-            "finish": f,
-        }
-        for k, t, _, f in keyed
-    ]
+    rows = [response_row(k, f"{k.partition('/')[0]}?", t, f) for k, t, _, f in keyed]
     append_lines(tmp_path / "responses" / "responses.jsonl", rows)
     append_lines(
         tmp_path / "rewards" / "rewards.jsonl",
@@ -175,10 +155,8 @@ class NotANumber(Reward):
 def test_a_reward_that_is_no_number_is_told_and_those_before_it_are_kept(tmp_path):
     for name in ("images", "responses", "out"):
         (tmp_path / name).mkdir()
-    append_lines(
-        tmp_path / "images" / "images.jsonl", [{"id": "0", "file": "x.png", "prompt": "p"}]
-    )
-    rows = [{"key": str(n), "image": "0", "instruction": "?", "text": "A dog."} for n in range(3)]
+    append_lines(tmp_path / "images" / "images.jsonl", [image_row("0", "x.png")])
+    rows = [response_row(str(number), "?", "A dog.") for number in range(3)]
     append_lines(tmp_path / "responses" / "responses.jsonl", rows)
     inputs = {name: tmp_path / name for name in ("images", "responses")}
     with pytest.raises(BenchError, match="The reward of response 1 is not a number"):

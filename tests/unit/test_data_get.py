@@ -189,7 +189,7 @@ def test_annotations_of_another_year_or_form_are_told(shared, tmp_path):
         build(tmp_path / "nothing", out)
     coco = coco_files(tmp_path / "coco")
     (coco / "captions_val2014.json").write_text('{"annotations": [{"image_id": 1}]}')
-    with pytest.raises(DataError, match="An annotation has no caption"):
+    with pytest.raises(DataError, match="Field required: caption of 1 of annotations"):
         build(coco, out)
     (coco / "instances_val2014.json").write_text('{"images": [')
     with pytest.raises(DataError, match="truncated or corrupt"):

@@ -32,6 +32,7 @@ from bench.types import Answer, Sample, Verdict
 from tests.conftest import ROOT
 from tests.end_to_end.test_judging import tiny_judge
 from tests.loopback_chat import chat_server, completion
+from tests.tiny_pipelines import image_row, response_row
 
 SCENE = "scene_train_0_000004.png"
 THERE = list(scene_of(SCENE).counts)
@@ -45,11 +46,10 @@ def artifacts(tmp_path, texts, instruction="Describe the image.", image=SCENE):
         inputs[stage] = tmp_path / stage
         inputs[stage].mkdir()
     render(scene_of(image)).save(inputs["images"] / image)
-    row = {"id": "0", "prompt": "", "instructions": [instruction], "file": image}
-    append_lines(inputs["images"] / "images.jsonl", [row])
+    append_lines(inputs["images"] / "images.jsonl", [image_row("0", image)])
     rows = []
     for number, text in enumerate(texts):
-        rows.append({"key": str(number), "image": "0", "instruction": instruction, "text": text})
+        rows.append(response_row(str(number), instruction, text))
     append_lines(inputs["responses"] / "responses.jsonl", rows)
     return inputs
 
@@ -152,8 +152,7 @@ def test_controls_show_the_panel_another_image_or_a_grey_one(tmp_path):
     text = " ".join(f"There is {article(name)} {name}." for name in only_here)
     inputs = artifacts(tmp_path, [text])
     render(scene_of(other)).save(inputs["images"] / other)
-    row = {"id": "1", "prompt": "", "instructions": [], "file": other}
-    append_lines(inputs["images"] / "images.jsonl", [row])
+    append_lines(inputs["images"] / "images.jsonl", [image_row("1", other)])
     worth = {}
     for image in ("own", "another", "blank"):
         settings = GroundingReward(

@@ -128,7 +128,7 @@ def test_a_damaged_manifest_of_pairs_is_told(tmp_path, content):
     (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
     (tmp_path / "manifest.json").write_text(json.dumps(content))
     done = bench("data", "pairs", tmp_path, "--out", tmp_path / "out.json")
-    assert done.returncode == 2 and "manifest.json is not as published" in done.stderr
+    assert done.returncode == 2 and "manifest.json is not as it was written" in done.stderr
 
 
 @pytest.mark.parametrize(
