@@ -24,6 +24,7 @@ from bench.escaping import in_all_texts
 Kind = TypeVar("Kind")
 TEMPORARY = ".tmp"  # ends the name of what `replace_file` has not renamed yet
 UNFINISHED = ".unfinished"  # in a folder that is being written
+WRITING = ".writing.lock"  # the lock of the process that writes it
 RESTORE = "Restore the file from its source."
 TAIL_BLOCK = 65536  # bytes that are read at a time to find the last line end
 
@@ -298,7 +299,7 @@ def lay_out(target: Path, build: Callable[[Path], object]) -> None:
 def folder_of_its_own(out: Path, asked: str) -> Iterator[None]:
     """Makes a folder for what is written inside; until that is whole, a file in it says so.
 
-    What the same command left there when it was killed is removed first.
+    What the same command left there when it was killed is removed first. A second process waits.
 
     Args:
         out: A new or empty folder, or one that was left so.
@@ -307,20 +308,37 @@ def folder_of_its_own(out: Path, asked: str) -> Iterator[None]:
     Raises:
         StoreError: It holds something else.
     """
-    mark, content = out / UNFINISHED, os.fsencode(f"{asked}\n")
+    from bench.terminal import note
+
+    mark, lock, content = out / UNFINISHED, out / WRITING, os.fsencode(f"{asked}\n")
+    _check_is_free(out, content)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(lock, f"another process writes {out}", note):
+        try:
+            _check_is_free(out, content)  # the other one may have written it
+        except StoreError:
+            lock.unlink(missing_ok=True)
+            raise
+        mark.write_bytes(content)
+        for path in sorted(out.iterdir()):
+            if path not in (mark, lock):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
+        mark.unlink()
+        # Whoever waits for it finds a folder that is not empty.
+        lock.unlink()
+
+
+def _check_is_free(out: Path, content: bytes) -> None:
+    """Raises StoreError if a folder holds something else than an unfinished one of that mark."""
+    mark = out / UNFINISHED
     # On a full disk half of the mark is written, and nothing else.
-    is_left = mark.is_file() and content.startswith(mark.read_bytes())
-    if out.exists() and not is_left and (not out.is_dir() or any(out.iterdir())):
+    if mark.is_file() and content.startswith(mark.read_bytes()):
+        return
+    if out.exists() and (not out.is_dir() or set(out.iterdir()) - {out / WRITING}):
         raise StoreError(
             f"{out} is not empty.", "What is written would mix with it.", "Name a new folder."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    mark.write_bytes(content)
-    for path in sorted(out.iterdir()):
-        if path != mark:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    yield
-    mark.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> StoreError:

@@ -128,7 +128,16 @@ class LlavaCheckpoint:
             text["rope_parameters"] = {"rope_type": kind, "rope_theta": theta} | rope
             text["vocab_size"] = max(text["vocab_size"], len(self.tokenizer))
             text["pad_token_id"] = self.tokenizer.pad_token_id
-            llama = LlamaConfig(**text)
+            config = LlavaConfig(
+                vision_config=vision,
+                text_config=LlamaConfig(**text),
+                image_token_index=self.tokenizer.convert_tokens_to_ids("<image>"),
+                image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+                projector_hidden_act="gelu",
+                vision_feature_select_strategy="default",
+                vision_feature_layer=self.settings.get("mm_vision_select_layer", -2),
+                tie_word_embeddings=False,
+            )
         except Exception as error:  # what is wrong in their fields comes as dozens of types
             raise self._cannot_read("its config or its tower's is damaged", error) from error
         # transformers would read another tower's fields into CLIP's config without a word.
@@ -137,16 +146,7 @@ class LlavaCheckpoint:
             raise self._cannot_read(
                 f"its vision tower {self.settings['mm_vision_tower']} is no CLIP"
             )
-        return LlavaConfig(
-            vision_config=vision,
-            text_config=llama,
-            image_token_index=self.tokenizer.convert_tokens_to_ids("<image>"),
-            image_seq_length=(vision.image_size // vision.patch_size) ** 2,
-            projector_hidden_act="gelu",
-            vision_feature_select_strategy="default",
-            vision_feature_layer=self.settings.get("mm_vision_select_layer", -2),
-            tie_word_embeddings=False,
-        )
+        return config
 
     @cached_property
     def tokenizer(self) -> Any:
