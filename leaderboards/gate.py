@@ -27,6 +27,7 @@ from bench.escaping import markdown_text, visible, visible_line
 from bench.files import check_ours, indented, parse_json, write_json
 from bench.metrics.paired import Paired, change_of, paired
 from bench.runs.caveats import decoding_of
+from bench.runs.record import RunRecord
 from bench.runs.run import (
     Results,
     Run,
@@ -272,6 +273,7 @@ def read_reference(path: Path) -> dict[str, Reference]:
         references = {}
         for name, part in content["benchmarks"].items():
             scores = {row["sample"]: build_score(row, path) for row in part["scores"]}
+            check_ours(RunRecord, part["record"], path)
             check_values(name, scores.values(), path)
             metrics = [build_metric(row, path) for row in part["metrics"]]
             check_ours(dict[str, str], part["answers"], path)

@@ -339,7 +339,7 @@ def _own_class(folder: Path) -> tuple[str, str] | None:
 
     settings = read_settings(folder / "config.json")
     auto_map = settings.get("auto_map")
-    if settings.get("model_type") in CONFIG_MAPPING_NAMES or not isinstance(auto_map, dict):
+    if str(settings.get("model_type")) in CONFIG_MAPPING_NAMES or not isinstance(auto_map, dict):
         return None
     models = {}
     for name, target in auto_map.items():

@@ -24,6 +24,7 @@ from bench.errors import StoreError
 from bench.files import (
     append_lines,
     cannot_write,
+    check_ours,
     dump,
     json_of,
     lines_of,
@@ -31,6 +32,7 @@ from bench.files import (
     replace_file,
     write_json,
 )
+from bench.runs.record import RunRecord
 from bench.runs.seal import check_file, check_seal, contents_of, seal
 from bench.types import Answer, Metric, Request, Score, Verdict
 
@@ -55,16 +57,6 @@ NOT_COMPARED = (
     "sessions",
     f"model.{SOFTWARE}",
 )
-# What every record has, by dotted name.
-RECORD_TYPES: dict[str, type] = {
-    "created": str,
-    "benchmark.name": str,
-    "benchmark.version": str,
-    "data.sha256": str,
-    "source.data": str,
-    "model.name": str,
-    "prompt": dict,
-}
 NOT_TOLD_BEFORE = ("prompt.max_tokens",)  # records of earlier versions do not have it
 SERVED = "model.served"  # what a server says of its model, if it does
 SHOWN_DIFFERENCES = 8
@@ -152,16 +144,7 @@ class RunFolder:
                 "Another version of synth-align wrote it, or it is not a run's file.",
                 "Install the version that made it, or run again in a new folder.",
             )
-        for name, kind in RECORD_TYPES.items():
-            part: Any = record
-            for key in name.split("."):
-                part = part.get(key) if isinstance(part, dict) else None
-            if not isinstance(part, kind):
-                raise StoreError(
-                    f"{self.record_file} is corrupt.",
-                    f"Its {name} is {_short(part)!r}.",
-                    "Restore it, or run again in a new folder.",
-                )
+        check_ours(RunRecord, record, self.record_file)
         return dict(record)
 
     def begin(self, record: Mapping[str, Any], keys: Iterable[str] = ()) -> None:

@@ -15,7 +15,7 @@ from bench.runs.store import RunFolder, differences
 from bench.types import Answer, Metric, Request, Score, Verdict
 from tests.recorded_runs import pope_run, record_of
 
-RECORD = record_of("m", created="now", model={"name": "m", "sha": "1"})
+RECORD = record_of("m", created="2026-01-01T00:00:00", model={"name": "m", "sha": "1"})
 
 
 def request(key: str) -> Request:
@@ -79,7 +79,7 @@ def test_a_second_process_is_refused(store):
 
 
 def test_another_experiment_is_refused_naming_what_changed(store):
-    changed = {**RECORD, "model": {"name": "m", "sha": "2"}, "limit": 9, "created": "later"}
+    changed = {**RECORD, "model": {"name": "m", "sha": "2"}, "limit": 9, "created": "2026-01-02T00:00:00"}
     with pytest.raises(StoreError) as error:
         store.begin(changed)
     assert "model.sha (1 → 2)" in error.value.reason and "limit (absent → 9)" in error.value.reason
@@ -93,7 +93,7 @@ def test_a_judge_may_be_added_later_and_stands_beside_his_own_figures_only(store
     figures = [score(3.5)]
     store.write_results(store.record(), [], figures)
     judged = {**RECORD, "judge": {"kind": "openai"}}
-    store.begin({**judged, "created": "later"})
+    store.begin({**judged, "created": "2026-01-02T00:00:00"})
     assert store.record()["judge"] is None and store.metrics() == figures, "not judged yet"
 
     def full(*_):
@@ -134,7 +134,7 @@ def test_a_session_is_told_from_the_one_before_by_what_it_asks_by_not_by_its_clo
     """A clock may be set back by as much as has passed."""
     store.append_answers([(request("k1"), Answer("yes"), None)])
     same_time = {**RECORD, "model": {**RECORD["model"], "software": {"t": "2"}}}
-    store.begin({**RECORD, "created": "later"}, ["k1", "k2"])
+    store.begin({**RECORD, "created": "2026-01-02T00:00:00"}, ["k1", "k2"])
     assert "sessions" not in store.record(), "nothing is another"
     store.begin(same_time, ["k1", "k2"])
     (session,) = store.record()["sessions"]
