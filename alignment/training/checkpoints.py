@@ -12,13 +12,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from alignment.settings import RecipeError
-from bench.errors import one_line
-from bench.files import digests_below, parse_json, write_json
+from bench.errors import StoreError, one_line
+from bench.files import check_ours, digests_below, parse_json, write_json
 from bench.terminal import note
 
 STATE = "trainer_state.json"
 DIGESTS = "digests.json"  # of a checkpoint's files
+
+
+class LogRow(TypedDict, total=False):
+    """What is read of a row of the trainer's log."""
+
+    loss: float
+    step: int
+
+
+class TrainerState(TypedDict):
+    """What is read of trainer_state.json."""
+
+    global_step: int
+    log_history: list[LogRow]
 
 
 def seal_checkpoints(trainer: Any, out: Path) -> None:
@@ -59,12 +75,14 @@ def last_checkpoint(trainer: Any, out: Path) -> Path | None:
 
 
 def _was_changed(checkpoint: Path) -> bool:
-    # A kill between a checkpoint and its digests leaves one without.
-    if not (checkpoint / DIGESTS).is_file():
-        return False
     try:
+        state = parse_json((checkpoint / STATE).read_text(encoding="utf-8"))
+        check_ours(TrainerState, state, checkpoint / STATE)
+        # A kill between a checkpoint and its digests leaves one without.
+        if not (checkpoint / DIGESTS).is_file():
+            return False
         recorded = parse_json((checkpoint / DIGESTS).read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, StoreError):
         return True
     return bool(recorded != _digests(checkpoint))
 

@@ -79,7 +79,12 @@ def test_a_second_process_is_refused(store):
 
 
 def test_another_experiment_is_refused_naming_what_changed(store):
-    changed = {**RECORD, "model": {"name": "m", "sha": "2"}, "limit": 9, "created": "2026-01-02T00:00:00"}
+    changed = {
+        **RECORD,
+        "model": {"name": "m", "sha": "2"},
+        "limit": 9,
+        "created": "2026-01-02T00:00:00",
+    }
     with pytest.raises(StoreError) as error:
         store.begin(changed)
     assert "model.sha (1 → 2)" in error.value.reason and "limit (absent → 9)" in error.value.reason
@@ -118,15 +123,18 @@ def test_a_session_is_recorded_if_it_can_ask_and_replaced_if_it_gave_nothing(sto
             "model": {**RECORD["model"], "software": {"t": torch}},
         }
 
-    store.begin(session("2nd", "2"), ["k1", "k2"])
-    store.begin(session("3rd", "3"), ["k1", "k2"])
-    store.begin(session("3rd", "3"), ["k1", "k2"])
+    store.begin(session("2026-01-02", "2"), ["k1", "k2"])
+    store.begin(session("2026-01-03", "3"), ["k1", "k2"])
+    store.begin(session("2026-01-03", "3"), ["k1", "k2"])
     store.append_answers([(request("k1"), Answer("yes"), None)])
-    store.begin(session("4th", "4"), ["k1", "k2"])
+    store.begin(session("2026-01-04", "4"), ["k1", "k2"])
     store.append_answers([(request("k2"), Answer("no"), None)])
-    store.begin(session("5th", "5"), ["k1", "k2"])
+    store.begin(session("2026-01-05", "5"), ["k1", "k2"])
     sessions = store.record()["sessions"]
-    assert [(item["created"], item["answers"]) for item in sessions] == [("3rd", 0), ("4th", 1)]
+    assert [(item["created"], item["answers"]) for item in sessions] == [
+        ("2026-01-03", 0),
+        ("2026-01-04", 1),
+    ]
     assert [item["software"] for item in sessions] == [{"t": "3"}, {"t": "4"}]
 
 
