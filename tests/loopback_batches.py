@@ -72,7 +72,8 @@ def batch_server(reply: Callable[[int, dict[str, Any]], Reply]) -> Iterator[Batc
             status, _, content = reply(number, row["body"])
             response = {"status_code": status, "request_id": "r", "body": json.loads(content)}
             entry = {"id": f"e{number}", "custom_id": row["custom_id"], "response": response}
-            (output if status == 200 else faults).append(json.dumps(entry | {"error": None}))
+            line = json.dumps(entry | {"error": None}, ensure_ascii=False)
+            (output if status == 200 else faults).append(line)
         for name, rows in (("output_file_id", output[::-1]), ("error_file_id", faults)):
             if rows:
                 batch[name] = f"file-{batch['id']}-{name}"

@@ -344,8 +344,8 @@ class LlavaCheckpoint:
         if "llama" not in kind.lower() and model_type != "llava":
             raise self._cannot_read(f"its language model is no Llama ({kind})")
         for name, allowed in EXPECTED.items():
-            if self.settings.get(name) not in allowed:
-                value = self.settings[name]
+            value = self.settings.get(name)
+            if value not in allowed:
                 raise self._cannot_read(f"its {name} is {value!r}, not {allowed[0]!r}")
 
     def _beside(self, settings: Mapping[str, Any], field: str, file: Path) -> Path:

@@ -14,9 +14,14 @@ from tests.loopback_chat import chat_server, completion
 
 
 def said(number, body):
-    """An answer, and its probability, that depend on picture and question only."""
+    """An answer, and its probability, that depend on picture and question only.
+
+    It holds a character at which some functions end a line.
+    """
     is_yes = hashlib.sha256(json.dumps(body["messages"]).encode()).digest()[0] % 2
-    return completion("Yes." if is_yes else "No.", {"Yes": 0.75 if is_yes else 0.25, "No": 0.2})
+    return completion(
+        f"{'Yes' if is_yes else 'No'}.\u2028So it is.", {"Yes": 0.75 if is_yes else 0.25, "No": 0.2}
+    )
 
 
 def run(url, out, *more):

@@ -191,6 +191,10 @@ def test_annotations_of_another_year_or_form_are_told(shared, tmp_path):
     (coco / "captions_val2014.json").write_text('{"annotations": [{"image_id": 1}]}')
     with pytest.raises(DataError, match="Field required: caption of 1 of annotations"):
         build(coco, out)
+    caption = {"image_id": 1, "caption": {"text": "A dog."}}
+    (coco / "captions_val2014.json").write_text(json.dumps({"annotations": [caption]}))
+    with pytest.raises(DataError, match="caption of 1 of annotations is"):
+        build(coco, out)
     (coco / "instances_val2014.json").write_text('{"images": [')
     with pytest.raises(DataError, match="truncated or corrupt"):
         build(coco, out)

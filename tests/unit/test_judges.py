@@ -182,6 +182,10 @@ def test_recorded_reviews_in_every_form(tmp_path, shared):
         for i, t in enumerate(["a", "b"])
     )
     assert read_reviews(ours) == {"s0": "a", "s1": "b"}
+    lines = '{"sample": "s0", "text": "a\u2028b"}\n{"sample": 1, "text": "c"}\n'
+    assert read_reviews(lines) == {"s0": "a\u2028b", "1": "c"}
+    array = json.dumps([{"sample": "s0", "text": "a"}, {"sample": "s1", "text": "b"}])
+    assert read_reviews(array) == {"s0": "a", "s1": "b"}
     file = tmp_path / "reviews"
     for content in ("", "no numbers", "[", '{"sample": 1}'):
         file.write_text(content)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bench.data.images import read_image
-from bench.errors import ModelError
+from bench.errors import BenchError, ModelError
 from bench.models.hf import HFModel
 from bench.models.protocol import LLAVA
 from tests.conftest import bench, draw
@@ -121,6 +121,11 @@ def broken(root: Path, fault: str) -> str:
             if fault == "missing key"
             else "mm_projector.4.weight"
         )
+    if fault == "index":
+        index = folder / "pytorch_model.bin.index.json"
+        weight_map = json.loads(index.read_text())["weight_map"]
+        write_json(index, {"weight_map": {**weight_map, "lm_head.weight": 1}})
+        return "lm_head.weight of weight_map is 1"
     if fault == "another tower":
         write_json(root / "tower" / "config.json", {"model_type": "siglip_vision_model"})
         return "is no CLIP"
@@ -129,17 +134,25 @@ def broken(root: Path, fault: str) -> str:
         "linear": {"mm_projector_type": "linear"},
         "mistral": {"architectures": ["LlavaMistralForCausalLM"], "model_type": "llava_mistral"},
         "no tower": {"mm_vision_tower": "nobody/nothing"},
+        "no layer": {"mm_vision_select_layer": [0, None]},
+        "no projector": {"mm_projector_type": None},
     }
-    write_json(folder / "config.json", config | changes[fault])
+    changed = config | changes[fault]
+    write_json(folder / "config.json", {k: v for k, v in changed.items() if v is not None})
     return {
         "anyres": "image_aspect_ratio is 'anyres'",
         "linear": "mm_projector_type is 'linear'",
         "mistral": "is no Llama",
         "no tower": "nobody/nothing",
+        "no layer": "config or its tower's is damaged",
+        "no projector": "mm_projector_type is None",
     }[fault]
 
 
-FAULTS = "missing shard|torn shard|code|missing key|unknown key|another tower|anyres|linear|mistral|no tower"
+FAULTS = (
+    "missing shard|torn shard|code|missing key|unknown key|another tower|anyres|linear|mistral|"
+    "no tower|no layer|no projector|index"
+)
 
 
 @pytest.mark.parametrize("fault", FAULTS.split("|"))
@@ -149,7 +162,7 @@ def test_what_is_not_whole_or_another_design_is_an_error_that_names_it(
     monkeypatch.chdir(tmp_path)
     write_original(tmp_path)
     words = broken(tmp_path, fault)
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(BenchError) as caught:
         _ = HFModel(str(tmp_path / "llava"), {}).model
     assert words in str(caught.value) and not (tmp_path / "ran").exists()
 

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
+import time
 
 import pytest
 
+from alignment.rows import ImageRow
 from alignment.settings import RecipeError
 from alignment.stages import prompts
 from alignment.stages.prompts import FilePrompts
 from bench.errors import DataError, StoreError
-from bench.files import check_types, folder_of_its_own, read_rows, read_text
+from bench.files import (
+    append_lines,
+    check_types,
+    folder_of_its_own,
+    read_lines,
+    read_rows,
+    read_text,
+    write_json,
+)
+from bench.runs.run import Run
+from bench.runs.seal import with_digest
 from tests.conftest import bench
 from tests.end_to_end.test_judging import tiny_judge
+from tests.recorded_runs import metric_row, record_of, score_row, write_run
+from tests.tiny_pipelines import image_row
 
 FIELDS = {"id": str | int, "image": str, "names": list[str]}
 ROW = {"id": 1, "image": "a.png", "names": ["dog"], "more": 2}
@@ -84,6 +100,95 @@ def test_question_files_of_another_shape_are_refused(small_world, name, content)
     assert "fault of synth-align" not in done.stderr
 
 
+IMAGE_ROW = image_row("1", "a.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"file": {"x": 1}}, "file of 2 is"),
+        ({"instructions": "Describe."}, "instructions of 2 is 'Describe.'"),
+        ({"candidates": None}, "candidates of 2 is None"),
+    ],
+)
+def test_a_row_of_a_stage_that_was_changed_is_named_with_its_place(tmp_path, change, words):
+    file = tmp_path / "images.jsonl"
+    append_lines(file, [IMAGE_ROW, {**IMAGE_ROW, "id": "2", **change}])
+    with pytest.raises(StoreError) as raised:
+        read_lines(file, ImageRow)
+    assert words in raised.value.reason and str(file) in raised.value.fact
+    append_lines(tmp_path / "more.jsonl", [{**IMAGE_ROW, "more": 1}])
+    assert read_lines(tmp_path / "more.jsonl", ImageRow) == [{**IMAGE_ROW, "more": 1}]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_tokens": "x"}, "max_tokens is 'x'"),
+        ({"created": "yesterday"}, "created is 'yesterday'"),
+        ({"sessions": [{"answers": "1", "software": {}}]}, "answers of 1 of sessions is '1'"),
+        ({"recorded": {"rows": 9, "unmatched": {"count": []}}}, "count of unmatched of recorded"),
+        ({"subsets": "random"}, "subsets is 'random'"),
+    ],
+)
+def test_a_part_of_a_record_of_another_type_is_named(tmp_path, change, words):
+    run = write_run(tmp_path / "run", record_of("m", **change), [score_row("1", "1", correct=True)])
+    with pytest.raises(StoreError) as raised:
+        _ = Run(run).record
+    assert words in raised.value.reason
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"correct": [1]}, {"label": "yes"}, {"correct": True, "p_yes": 2}]
+)
+def test_scores_that_give_no_figure_are_left_out_and_others_shown(tmp_path, wrong):
+    """As an editor's, whose digests are right, or another program's."""
+    rows = []
+    for number in range(4):
+        values = {"correct": True, "prediction": "yes", "label": "yes"}
+        rows.append(score_row(str(number), str(number), **values))
+    write_run(tmp_path / "good", record_of("good"), rows, [metric_row("accuracy", "all", 1.0)])
+    bad = [*rows[:3], {**rows[3], "values": {**rows[3]["values"], **wrong}}]
+    if "correct" not in wrong:
+        del bad[3]["values"]["correct"], bad[3]["values"]["prediction"]
+    write_run(tmp_path / "bad", record_of("bad"), bad, [metric_row("accuracy", "all", 1.0)])
+    done = bench("board", tmp_path / "good", tmp_path / "bad")
+    assert done.returncode == 0 and "good" in done.stdout, done.stderr
+    assert "bad was left out" in done.stdout + done.stderr
+    done = bench("compare", tmp_path / "good", tmp_path / "bad")
+    assert done.returncode == 2 and "scores.jsonl is not as it was written" in done.stderr
+
+
+def test_digests_without_a_size_are_told(tmp_path):
+    run = write_run(tmp_path / "run", record_of("m"), [score_row("1", "1", correct=True)])
+    file = run / "metrics.json"
+    content = json.loads(file.read_text())
+    content["files"]["run.json"] = {"sha256": content["files"]["run.json"]["sha256"]}
+    write_json(file, with_digest({key: content[key] for key in ("files", "metrics")}))
+    with pytest.raises(StoreError, match=r"Field required: bytes of run\.json of files"):
+        Run(run).store.metrics()
+
+
+def test_prompts_are_cut_at_line_ends_alone(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a\u2028dog", "instructions": ["Describe it."]}\na cat\u2028\n')
+    settings = FilePrompts(kind="file", path=file, instructions=["What is it?"])
+    prompts.run(settings, {}, tmp_path, 0)
+    rows = read_lines(tmp_path / "prompts.jsonl")
+    assert [row["prompt"] for row in rows] == ["a\u2028dog", "a cat"]
+
+
+def test_a_network_that_fails_on_what_its_processor_makes_is_told(tiny, small_world, tmp_path):
+    folder = shutil.copytree(tiny("mllama"), tmp_path / "mllama")
+    file = folder / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["image_processor"]["size"] = {"height": 112, "width": 112}
+    file.write_text(json.dumps(content))
+    suite = ("--suite", "pope", "--data", small_world, "--limit", 2, "--out", tmp_path / "run")
+    done = bench("run", "--model", folder, *suite)
+    assert done.returncode == 2 and "The network's own code ends in RuntimeError" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def small_world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world") / "d"
@@ -104,6 +209,37 @@ def test_a_folder_that_was_left_unfinished_is_written_again_by_the_same_command_
     assert [file.name for file in out.iterdir()] == ["whole.png"]
     with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 1"):
         pass
+
+
+def test_half_a_mark_of_a_full_disk_blocks_no_folder_and_is_not_another_commands(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".unfinished").write_text("scen")
+    with folder_of_its_own(out, "scenes 12"):
+        pass
+    (out / ".unfinished").write_text("scenes 1\n")
+    with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 12"):
+        pass
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path):
+    out, outcomes = tmp_path / "out", []
+
+    def write(number):
+        try:
+            with folder_of_its_own(out, "scenes 1"):
+                (out / "whole.png").write_text(str(number))
+                time.sleep(0.3)
+        except StoreError as error:
+            outcomes.append(error.fact)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == [f"{out} is not empty."] * 2
+    assert [file.name for file in out.iterdir()] == ["whole.png"]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,10 @@ def test_an_error_is_shown_in_part_if_what_was_read_is_long(capsys):
     assert len(shown) < 2 * LONGEST and "It is long." in shown
 
 
-@pytest.mark.parametrize("content", ["[{}]", '["a", 1]', '{"text": "a"}'])
+NULL = '[{"sample": "s", "text": null}]'
+
+
+@pytest.mark.parametrize("content", ["[{}]", '["a", 1]', '{"text": "a"}', NULL])
 def test_reviews_of_another_shape_are_told_with_file_and_item(tmp_path, content):
     file = tmp_path / "reviews.json"
     file.write_text(content)
