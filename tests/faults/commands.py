@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import bench
+from tests.conftest import SHARED, bench
 from tests.original_format import write_original
 from tests.tiny_pipelines import recipe_in
 
@@ -17,6 +17,7 @@ TIMES = ("created", "seconds", "sessions", "environment", "command", "date")
 
 
 SECONDS = 240  # for one command
+DOWNLOADED = ("repope", "chair")  # benchmarks whose files tests have
 COMMANDS: dict[str, tuple[str, ...]] = {
     "run": (
         "run", "--model", "llava-tiny", "--suite", "pope,mmhal,chair", "--data", "scenes",
@@ -28,9 +29,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "export": ("export", "{here}/llava-tiny", "--format", "csv", "--out", "{here}/csv"),
     "save": ("check", "{here}/llava-tiny", "--save", "{here}/saved.json"),
     "scenes": ("data", "scenes", "--n", "6", "--out", "{here}/scenes"),
+    "get": ("data", "get", *DOWNLOADED, "--out", "{here}/got"),
     "convert": ("convert", "{here}/original/llava", "{here}/converted"),
     "align": ("align", "{here}/recipe.yaml", "--out", "{here}/align"),
 }  # fmt: skip
+NAMES = [name for name in COMMANDS if name != "get" or SHARED.is_dir()]
 
 
 def make_base(folder: Path) -> Path:
@@ -79,7 +82,7 @@ def ended(folder: Path) -> dict[str, Any]:
         name = file.relative_to(folder).as_posix()
         if not file.is_file() or name.endswith((".lock", ".tmp")):
             continue
-        if name.startswith("scenes/"):
+        if name.startswith(("scenes/", "got/")):
             left[name] = file.read_bytes()
         elif name.endswith(".jsonl"):
             lines = [timeless(json.loads(line)) for line in file.read_text().splitlines()]

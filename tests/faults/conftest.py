@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.commands import make_base
+from bench.data.source_table import BASE_VARIABLE
+from tests.conftest import SHARED
+from tests.faults.commands import DOWNLOADED, make_base
+from tests.loopback_files import serve
+from tests.unit.test_data_get import on_the_server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,6 +20,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands work on, made once for all of a harness."""
-    return make_base(tmp_path_factory.mktemp("base"))
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the commands work on, made once for all of a harness; a server has what they download."""
+    files = on_the_server(SHARED, DOWNLOADED) if SHARED.is_dir() else {}
+    with serve(files) as (address, _), pytest.MonkeyPatch.context() as patch:
+        patch.setenv(BASE_VARIABLE, address)
+        yield make_base(tmp_path_factory.mktemp("base"))

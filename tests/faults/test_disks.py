@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.faults import forked
-from tests.faults.commands import COMMANDS, SECONDS, differing, ended, prepare
+from tests.faults.commands import NAMES, SECONDS, differing, ended, prepare
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def with_room(command: Callable[[], None], size: int) -> forked.Outcome:
     return forked.in_child(limited, SECONDS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_command_without_room_says_so_and_goes_on(base, tmp_path, name, pytestconfig):
     from bench.cli import main  # noqa: F401
 
@@ -101,7 +101,7 @@ def test_a_command_without_room_says_so_and_goes_on(base, tmp_path, name, pytest
     assert not found, f"{len(found)} of {asked}:\n" + "\n".join(found)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_command_on_a_small_disk_says_so_and_goes_on(base, disk, name, pytestconfig):
     from bench.cli import main  # noqa: F401
 

@@ -21,7 +21,7 @@ import pytest
 
 from alignment.training.trainer import TRAINED
 from tests.faults import forked
-from tests.faults.commands import COMMANDS, SECONDS, differing, ended, prepare
+from tests.faults.commands import NAMES, SECONDS, differing, ended, prepare
 
 pytestmark = pytest.mark.slow
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
@@ -110,7 +110,7 @@ def torn(folder: Path, since: int, rng: random.Random) -> None:
         os.truncate(file, size - rng.randrange(1, len(last) + 1))
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_killed_command_ends_as_an_undisturbed_one(base, tmp_path, name, pytestconfig):
     from bench.cli import main  # noqa: F401
 

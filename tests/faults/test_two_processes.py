@@ -14,11 +14,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults import forked
-from tests.faults.commands import COMMANDS, SECONDS, command_in, differing, ended, prepare
+from tests.faults.commands import NAMES, SECONDS, command_in, differing, ended, prepare
 
 pytestmark = pytest.mark.slow
 ONCE = ("scenes", "convert")  # they refuse a folder that is done
-PAIRS = list(itertools.combinations_with_replacement(COMMANDS, 2))
+PAIRS = list(itertools.combinations_with_replacement(NAMES, 2))
 
 
 def both(first: Callable[[], None], second: Callable[[], None]) -> list[forked.Outcome]:
