@@ -29,7 +29,11 @@ from bench.yaml_text import parse_yaml
 TIMEOUT = 120.0  # seconds
 RETRIES = 6
 HOST = re.compile(r"@(?:localhost\b|[\w.-]+:\d+|[\w-]+(?:\.[\w-]+)+)[^@]*$")
+# What the client, or whoever reads its object, raises over a body that is not of the protocol.
+GARBLED = (AttributeError, TypeError, LookupError, ValueError, ArithmeticError, RecursionError)
 GARBLED_PAUSES = (0.1, 0.4, 1.6)  # seconds before a garbled reply is asked for again
+ROUNDING = 1e-3  # of a log-probability
+MOST_TOKENS = 10**9  # no prompt or answer has so many
 LIST_TIMEOUT = 5.0  # seconds
 # `created` and `permission` of a server's list are new with every request.
 MODEL_FACTS = ("root", "parent", "owned_by", "max_model_len")
@@ -508,14 +512,7 @@ class Chat:
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if not self._learned_from(error, request):
                     raise NoReply(f"{type(error).__name__}: {_brief(error)}") from error
-            except (
-                openai.APIResponseValidationError,
-                AttributeError,
-                TypeError,
-                IndexError,
-                ValueError,
-            ) as error:
-                # No chat completion: the client or `read_completion` stumbled over the body.
+            except (openai.APIResponseValidationError, *GARBLED) as error:
                 if not pauses:
                     raise NoReply("the reply is not a chat completion") from error
                 time.sleep(pauses.pop(0))
@@ -558,7 +555,7 @@ class Chat:
         return body | self.options
 
     def read(self, body: Mapping[str, Any]) -> Reply:
-        """The reply of a response's body. Raises NoReply, or AttributeError and kin."""
+        """The reply of a response's body. Raises NoReply, or one of GARBLED."""
         from openai.types.chat import ChatCompletion
         from openai.types.responses import Response
 
@@ -648,8 +645,8 @@ def _read_response(response: Any) -> Reply:
     return Reply(
         "".join(texts),
         is_cut,
-        getattr(usage, "input_tokens", None),
-        getattr(usage, "output_tokens", None) or 0,
+        _count(usage, "input_tokens"),
+        _count(usage, "output_tokens") or 0,
         first,
         "\n".join(thoughts),
     )
@@ -658,7 +655,7 @@ def _read_response(response: Any) -> Reply:
 def read_completion(completion: Any) -> Reply:
     """The parts of a completion.
 
-    Raises NoReply if nothing is said, and AttributeError and kin if it is no completion.
+    Raises NoReply if nothing is said, and one of GARBLED if it is no completion.
     """
     error = getattr(completion, "error", None)
     if error and not completion.choices:
@@ -688,11 +685,17 @@ def read_completion(completion: Any) -> Reply:
     return Reply(
         text,
         choice.finish_reason == "length",
-        getattr(usage, "prompt_tokens", None),
-        getattr(usage, "completion_tokens", None) or 0,
+        _count(usage, "prompt_tokens"),
+        _count(usage, "completion_tokens") or 0,
         _first_token(getattr(choice, "logprobs", None)),
         thoughts,
     )
+
+
+def _count(usage: Any, name: str) -> int | None:
+    """A number of tokens, None if the server gives none."""
+    count = getattr(usage, name, None)
+    return count if isinstance(count, int) and 0 <= count < MOST_TOKENS else None
 
 
 def _parts(content: Any) -> tuple[str, str]:
@@ -718,10 +721,14 @@ def _first_token(logprobs: Any) -> list[tuple[str, float]]:
     alternatives = getattr(content[0], "top_logprobs", None) if content else None
     tokens: dict[tuple[Any, ...], float] = {}
     for alternative in alternatives or ():
-        if isinstance(alternative.logprob, int | float):
+        logprob = alternative.logprob
+        if isinstance(logprob, int | float):
+            # Rounding makes a certain one a little likelier than that.
+            if not logprob <= ROUNDING:
+                return []
             # The same token twice is one; "Yes" and "▁Yes" are two of one form.
-            key = (alternative.token, tuple(alternative.bytes or ()), alternative.logprob)
-            tokens[key] = math.exp(alternative.logprob)
+            key = (alternative.token, tuple(alternative.bytes or ()), logprob)
+            tokens[key] = math.exp(min(0.0, logprob))
     return [(str(key[0]), probability) for key, probability in tokens.items()]
 
 

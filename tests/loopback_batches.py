@@ -29,6 +29,7 @@ class BatchServer:
         errors: What a failed batch says.
         lost: How many requests of a batch are in no file.
         has_batches: Whether there is a Batch API.
+        rewritten: What becomes of the bytes that it sends back.
     """
 
     url: str = ""
@@ -37,6 +38,7 @@ class BatchServer:
     errors: list[dict[str, Any]] = field(default_factory=list)
     lost: int = 0
     has_batches: bool = True
+    rewritten: Callable[[bytes], bytes] = bytes
     chats: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -97,7 +99,7 @@ def batch_server(reply: Callable[[int, dict[str, Any]], Reply]) -> Iterator[Batc
                         "status": "in_progress",
                         "looks": 0,
                     }
-                    send(self, state.batches[name])
+                    send(self, state.rewritten(json.dumps(state.batches[name]).encode()))
                 elif self.path == "/v1/chat/completions":
                     state.chats.append(json.loads(data))
                     status, kind, content = reply(len(state.chats), json.loads(data))
@@ -108,11 +110,14 @@ def batch_server(reply: Callable[[int, dict[str, Any]], Reply]) -> Iterator[Batc
         def do_GET(self) -> None:
             parts = self.path.split("/")
             with lock:
-                if parts[2] == "batches" and parts[3] in state.batches:
+                if parts[2].startswith("batches?"):
+                    send(self, {"object": "list", "data": [*state.batches.values()]})
+                elif parts[2] == "batches" and parts[3] in state.batches:
                     look_at(state.batches[parts[3]])
-                    send(self, state.batches[parts[3]])
+                    send(self, state.rewritten(json.dumps(state.batches[parts[3]]).encode()))
                 elif parts[2] == "files" and parts[-1] == "content":
-                    send(self, state.files[parts[3]], kind="application/octet-stream")
+                    content = state.rewritten(state.files[parts[3]])
+                    send(self, content, kind="application/octet-stream")
                 else:
                     send(self, {"error": {"message": "not found"}}, status=404)
 

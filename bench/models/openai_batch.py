@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import sleep
 from typing import Any, NamedTuple, NotRequired
 
 from typing_extensions import TypedDict
 
-from bench.chat import Chat, NoReply, Reply
+from bench import chat
+from bench.chat import GARBLED, Chat, NoReply, Reply
 from bench.errors import one_line
 from bench.files import append_lines, parse_json, read_lines
 from bench.terminal import note
@@ -26,6 +29,8 @@ WINDOW = "24h"  # the only one there is
 PAUSES = (1, 2, 4, 8, 15, 30)  # seconds between two looks at a batch; then a minute
 LAST_PAUSE = 60
 UNDER_WAY = ("validating", "in_progress", "finalizing", "cancelling")
+ENDED = ("completed", "failed", "expired", "cancelled")
+NEWEST = 20  # batches that are listed
 
 
 class BatchRow(TypedDict):
@@ -93,7 +98,7 @@ class Batches:
         while waiting:
             ended = []
             for submitted in waiting:
-                batch = self._asked(self.chat.client.batches.retrieve, submitted.id)
+                batch = self._asked(_batch, self.chat.client.batches.retrieve, submitted.id)
                 if batch.status not in UNDER_WAY:
                     ended.append(submitted)
                     yield self._read(submitted, batch)
@@ -105,13 +110,19 @@ class Batches:
     def _send(self, keys: Sequence[str], content: bytes) -> None:
         client = self.chat.client
         named = ("requests.jsonl", io.BytesIO(content))
-        uploaded = self._asked(client.files.create, file=named, purpose="batch")
-        batch = self._asked(
-            client.batches.create,
-            input_file_id=uploaded.id,
-            endpoint=self.chat.batch_path,
-            completion_window=WINDOW,
-        )
+        uploaded = self._asked(_with_id, client.files.create, file=named, purpose="batch")
+        try:
+            batch = _batch(
+                self._answered(
+                    client.batches.create,
+                    input_file_id=uploaded.id,
+                    endpoint=self.chat.batch_path,
+                    completion_window=WINDOW,
+                )
+            )
+        except GARBLED:
+            # It may be under way: to send it again would pay it again.
+            batch = self._asked(partial(_batch_of, uploaded.id), client.batches.list, limit=NEWEST)
         append_lines(self.file, [{"batch": batch.id, "keys": list(keys)}])
         note(
             f"{self.chat.model}: batch {batch.id} of {len(keys):,} requests is under way. It may "
@@ -123,8 +134,9 @@ class Batches:
         if batch.status == "failed":
             append_lines(self.file, [{"batch": submitted.id, "ended": batch.status}])
             reasons = []
-            for fault in getattr(batch.errors, "data", None) or ():
-                reasons.append(one_line(fault.message, 160))
+            with suppress(*GARBLED):
+                for fault in batch.errors.data:
+                    reasons.append(one_line(fault.message, 160))
             raise self.chat.error_type(
                 f"The server refuses the batch {submitted.id}.",
                 "; ".join(reasons) or "It does not say why.",
@@ -133,7 +145,7 @@ class Batches:
         replies: dict[str, Reply | NoReply] = {}
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id:
-                text = self._asked(self.chat.client.files.content, file_id).text
+                text = self._asked(_text, self.chat.client.files.content, file_id)
                 # An answer may hold a character at which splitlines() would cut.
                 for line in filter(str.strip, text.split("\n")):
                     self._read_line(line, replies)
@@ -157,10 +169,30 @@ class Batches:
                 replies[key] = NoReply(f"the server says: {one_line(words, 160)}")
         except NoReply as error:
             replies[key] = error
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except GARBLED:
             return
 
-    def _asked(self, call: Any, *arguments: Any, **named: Any) -> Any:
+    def _asked(self, read: Callable[[Any], Any], call: Any, *arguments: Any, **named: Any) -> Any:
+        """What `read` makes of what the server says, which is asked again if that is garbled.
+
+        Raises BenchError if it stays so, or as `_answered` does.
+        """
+        pauses = list(chat.GARBLED_PAUSES)
+        while True:
+            try:
+                return read(self._answered(call, *arguments, **named))
+            except GARBLED as error:
+                if not pauses:
+                    raise self.chat.error_type(
+                        f"{self.chat.model} cannot be asked in batches.",
+                        f"What the server says of them is none of the protocol: "
+                        f"{type(error).__name__}: {one_line(error, 160)}",
+                        "Start the same command again; batches under way go on, and what was "
+                        "answered is kept.",
+                    ) from error
+                sleep(pauses.pop(0))
+
+    def _answered(self, call: Any, *arguments: Any, **named: Any) -> Any:
         """What the server says. Raises BenchError if it cannot be asked, or has no Batch API."""
         import openai
 
@@ -180,3 +212,33 @@ class Batches:
                 "Start the same command again; batches under way go on, and what was answered is "
                 "kept.",
             ) from error
+
+
+def _with_id(uploaded: Any) -> Any:
+    """A file, or a batch, that has an id. Raises one of GARBLED if it is none."""
+    if not isinstance(uploaded.id, str):
+        raise TypeError(f"its id is {uploaded.id!a}")
+    return uploaded
+
+
+def _batch(batch: Any) -> Any:
+    """A batch in a state that there is. Raises one of GARBLED if it is none."""
+    if batch.status not in UNDER_WAY + ENDED:
+        raise ValueError(f"its status is {batch.status!a}")
+    for name in ("output_file_id", "error_file_id"):
+        if not isinstance(getattr(batch, name, None), str | None):
+            raise TypeError(f"its {name} is {getattr(batch, name)!a}")
+    return _with_id(batch)
+
+
+def _batch_of(file_id: str, batches: Any) -> Any:
+    """The batch of an uploaded file. Raises one of GARBLED if there is none."""
+    for batch in batches.data:
+        if batch.input_file_id == file_id:
+            return _batch(batch)
+    raise LookupError(f"no batch is of {file_id}")
+
+
+def _text(content: Any) -> str:
+    """What a file of replies holds."""
+    return str(content.text)

@@ -185,3 +185,74 @@ def test_large_runs_are_several_batches(tmp_path, monkeypatch):
 def test_batches_are_for_servers_only():
     done = bench("run", "--model", "llava-tiny", "--suite", "pope", "--data", "scenes", "--batch")
     assert done.returncode == 2 and "--batch does nothing for a local model" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "garbled", [b"[" * 5000, b"[]", b'{"choices": {}}', b'{"id": "b", "status": "x"}']
+)
+def test_garbled_replies_about_batches_end_none_and_send_none_twice(
+    tmp_path, at_once, monkeypatch, garbled
+):
+    """Of each batch the reply to its sending, and the first look at it."""
+    monkeypatch.setattr("bench.chat.GARBLED_PAUSES", (0.01,))
+    monkeypatch.setattr("bench.models.openai_batch.PAUSES", (0.01,))
+    replies = []
+
+    def rewritten(body):
+        replies.append(body)
+        is_batch = b'"input_file_id"' in body
+        return garbled if is_batch and len(replies) in (1, 2, 3, 5) else body
+
+    with batch_server(said) as server:
+        server.rewritten = rewritten
+        done = run(server.url, tmp_path / "run", "--batch")
+        assert done.returncode == 0, done.stderr
+        assert len(server.batches) == 2 and len(server.chats) == 1
+    for name in ("pope", "chair"):
+        assert answers(tmp_path / "run" / name) == answers(at_once / name)
+
+
+def test_a_batch_in_a_state_that_is_none_has_not_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.chat.GARBLED_PAUSES", (0.01,))
+    with batch_server(said) as server:
+        server.ends = "done"
+        done = run(server.url, tmp_path / "run", "--batch")
+        assert done.returncode == 2 and "its status is 'done'" in done.stderr
+        server.ends = "completed"
+        for batch in server.batches.values():
+            batch["status"] = "in_progress"
+        done = run(server.url, tmp_path / "run", "--batch")
+        assert done.returncode == 0, done.stderr
+        assert len(server.batches) == 2 and len(server.chats) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": {"a": 1}},
+        {"choices": [{"message": {"content": {"x": 1}}, "finish_reason": "stop"}]},
+        {"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": {"x": 1}}}]},
+    ],
+)
+def test_a_body_that_is_no_completion_is_no_answer(tmp_path, monkeypatch, body):
+    monkeypatch.setattr("bench.chat.GARBLED_PAUSES", (0.0,))
+    reply = (200, "application/json", json.dumps(body).encode())
+    deep = (200, "application/json", b"[" * 5000 + b"]" * 5000)
+    with chat_server(lambda number, _: deep if number % 3 == 0 else reply) as (url, _):
+        done = run(url, tmp_path / "run")
+    assert done.returncode in (2, 3) and "Traceback" not in done.stderr
+    assert "the reply is not a chat completion" in done.stderr
+
+
+def test_what_is_no_probability_and_no_count_is_left_out(tmp_path):
+    def strange(number, body):
+        status, kind, content = completion("Yes", {"Yes": 1.5, "No": 0.2}, usage=(3, 4))
+        content = json.loads(content)
+        content["usage"] = {"prompt_tokens": -1, "completion_tokens": "many", "total_tokens": []}
+        return status, kind, json.dumps(content).encode()
+
+    with chat_server(strange) as (url, _):
+        done = run(url, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    for row in read_lines(tmp_path / "run" / "pope" / "answers.jsonl"):
+        assert (row["tokens"], row["p_yes"], row["p_no"]) == (0, None, None)

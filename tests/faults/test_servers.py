@@ -19,6 +19,9 @@ import pytest
 from bench.files import read_lines
 from tests.conftest import bench
 from tests.faults import forked
+from tests.faults.mutations import mutated
+from tests.faults.test_reading import fault_of
+from tests.loopback_batches import batch_server
 from tests.loopback_chat import CUT, HANG_UP, Reply, chat_server, completion
 
 pytestmark = pytest.mark.slow
@@ -138,3 +141,39 @@ def test_a_failing_server_moves_loses_and_repeats_nothing(
     print(f"{name}: {sum(made.values())} replies of {len(made)} kinds were faults")
     assert sum(made.values()) > len(ends["honest"]) * share / 2, "the check would be empty"
     assert max(paid.values()) == 1, "an honest answer is recorded, and not asked for again"
+
+
+def test_replies_that_are_nearly_right(jobs, tmp_path, pytestconfig):
+    """Each reply, or what the Batch API sends back, is read, or refused with one clear error."""
+    from bench.cli import main  # noqa: F401
+
+    asked, first = pytestconfig.getoption("--faults"), pytestconfig.getoption("--fault-seed")
+    rng = random.Random(f"replies {first}")
+    found = []
+    for number in range(asked):
+        name = rng.choice(("run", "judge", "batch"))
+        job, honest = jobs["judge" if name == "judge" else "run"]
+        here, share = tmp_path / str(number), rng.choice((0.1, 1.0))
+
+        def nearly(body: bytes, share: float = share) -> bytes:
+            return mutated(body, "reply.json", rng) if rng.random() < share else body
+
+        def reply(_: int, body: dict[str, Any], honest: Any = honest) -> Reply:
+            status, kind, content = honest(body)
+            return status, kind, nearly(content)
+
+        target = shutil.copytree(job, here / "mmhal") if isinstance(job, Path) else job
+        if name == "batch":
+            target = (*target, "--batch", "--limit", "6")
+            with batch_server(lambda _, body, honest=honest: honest(body)) as server:
+                server.rewritten = nearly
+                outcome = forked.run(words_of(target, server.url, here))
+        else:
+            limit = () if name == "judge" else ("--limit", "6")
+            with chat_server(reply) as (url, _):
+                outcome = forked.run((*words_of(target, url, here), *limit))
+        fault = fault_of(outcome, ())
+        if fault:
+            found.append(f"{name} {first}-{number}: {fault}")
+        shutil.rmtree(here)
+    assert not found, "\n".join(found)
