@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from alignment.recipe import Recipe
-from alignment.rows import KEYED, MANIFEST, Manifest, read_manifest
+from alignment.rows import KEYED, MANIFEST, Manifest, TrainingCounts, read_manifest
 from alignment.settings import Settings
 from alignment.stages import (
     dpo,
@@ -32,6 +32,7 @@ from alignment.stages import (
 )
 from bench.errors import BenchError, StoreError, os_reason
 from bench.files import (
+    check_ours,
     digests_below,
     dump,
     locked,
@@ -190,6 +191,13 @@ def results(artifacts: Mapping[str, Artifact]) -> list[evaluate.Comparison]:
     if "evaluate" not in artifacts:
         return []
     return evaluate.read_results(artifacts["evaluate"].folder)
+
+
+def training_counts(artifacts: Mapping[str, Artifact]) -> TrainingCounts:
+    """Of the training. Raises StoreError if its manifest does not have them."""
+    folder, manifest = artifacts["dpo"].folder, artifacts["dpo"].manifest
+    check_ours(TrainingCounts, manifest["counts"], folder / MANIFEST)
+    return cast(TrainingCounts, manifest["counts"])
 
 
 def runs(artifacts: Mapping[str, Artifact]) -> list[evaluate.RunPair]:

@@ -28,6 +28,13 @@ class Manifest(TypedDict):
     sha256: str
 
 
+class TrainingCounts(TypedDict):
+    """What is read of the counts of a training; there are more."""
+
+    pairs: int
+    steps: int
+
+
 def read_manifest(folder: Path) -> Manifest:
     """An artifact's manifest. Raises StoreError if it is damaged."""
     return read_json(folder / MANIFEST, Manifest)

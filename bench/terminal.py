@@ -14,7 +14,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -179,40 +179,69 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         _prepare_output()
-        try:
-            with _flushed_output(), warnings.catch_warnings():
-                # Libraries address these to the developers who call them, not to our users.
-                warnings.simplefilter("ignore", FutureWarning)
-                warnings.showwarning = _show_warning
-                command(*args, **kwargs)
-        except BenchError as error:
-            show_error(error)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:  # people stop runs that take days
-            note("Interrupted. What was answered is kept: the same command continues.")
-            raise typer.Exit(130) from error
-        except (typer.Exit, typer.Abort, click.ClickException):
-            raise
-        except BrokenPipeError as error:
-            # `bench … | head` has read enough.
-            _write_no_more()
-            raise typer.Exit(CLOSED_PIPE) from error
-        except Exception as error:
-            of_the_system = _as_os_error(error)
-            refusal = None if of_the_system is None else _refusal_of_the_system(of_the_system)
-            if refusal is not None:
-                show_error(refusal)
-                raise typer.Exit(2) from error
-            # Exit code 1 is a failed gate's: a fault of ours must never look like one.
-            traceback.print_exc()
-            note(
-                f"\nThis is a fault of synth-align {__version__}, not of what you typed. "
-                "What was answered is kept.\n"
-                "Please report it with the lines above and the command."
-            )
-            raise typer.Exit(INTERNAL_ERROR) from error
+        with _results_alone():
+            _run_reporting(command, *args, **kwargs)
 
     return wrapped
+
+
+def _run_reporting(command: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    try:
+        with _flushed_output(), warnings.catch_warnings():
+            # Libraries address these to the developers who call them, not to our users.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.showwarning = _show_warning
+            command(*args, **kwargs)
+    except BenchError as error:
+        show_error(error)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt as error:  # people stop runs that take days
+        note("Interrupted. What was answered is kept: the same command continues.")
+        raise typer.Exit(130) from error
+    except (typer.Exit, typer.Abort, click.ClickException):
+        raise
+    except BrokenPipeError as error:
+        # `bench … | head` has read enough.
+        _write_no_more()
+        raise typer.Exit(CLOSED_PIPE) from error
+    except Exception as error:
+        of_the_system = _as_os_error(error)
+        refusal = None if of_the_system is None else _refusal_of_the_system(of_the_system)
+        if refusal is not None:
+            show_error(refusal)
+            raise typer.Exit(2) from error
+        # Exit code 1 is a failed gate's: a fault of ours must never look like one.
+        traceback.print_exc()
+        note(
+            f"\nThis is a fault of synth-align {__version__}, not of what you typed. "
+            "What was answered is kept.\n"
+            "Please report it with the lines above and the command."
+        )
+        raise typer.Exit(INTERNAL_ERROR) from error
+
+
+@contextmanager
+def _results_alone() -> Iterator[None]:
+    """What a library's native code prints goes to standard error: a program reads the results."""
+    stream = sys.stdout
+    try:
+        is_own = stream.fileno() == 1
+    except (OSError, ValueError):  # it is closed, or a test's
+        is_own = False
+    if not is_own:
+        yield
+        return
+    results = os.dup(1)
+    with suppress(OSError):  # there is no standard error
+        os.dup2(2, 1)
+    sys.stdout = os.fdopen(results, "w", encoding=stream.encoding, errors=stream.errors)
+    try:
+        yield
+    finally:
+        os.dup2(results, 1)
+        with suppress(OSError, ValueError):
+            sys.stdout.close()
+        sys.stdout = stream
 
 
 def _prepare_output() -> None:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, os_reason
+from bench.escaping import visible
 from bench.runs.run import Run, find_runs
+from bench.terminal import note
 from bench.types import Metric, Score
 from leaderboards.board import board_of
 from reports.page import BESIDE, jpeg, opened, page_html, thumbnail
@@ -93,7 +95,7 @@ class LiveView:
         gathered = gather(self.folders)
         runs, run_samples, progress = list(gathered.runs), [], []
         for run in [*runs, *self._unfinished()]:
-            asked = self.reopen(run)
+            asked = self._asked(run)
             if asked is None:
                 continue
             run_samples.append(asked)
@@ -110,6 +112,15 @@ class LiveView:
         data["pictures"] = [self._picture(*item) for item in enumerate(self._images)]
         data["live"] = state
         return page_html(data)
+
+    def _asked(self, run: Run) -> RunSamples | None:
+        """What a run asked, None if its data is not at hand or it was damaged."""
+        try:
+            _ = run.answers, list(run.store.all_verdicts())
+            return self.reopen(run)
+        except BenchError as error:
+            note(f"the answers of {run.folder} are left out: {error.fact} {error.reason}")
+            return None
 
     def _unfinished(self) -> list[UnfinishedRun]:
         unfinished = []
@@ -161,7 +172,7 @@ def _handler(view: LiveView, token: str) -> type[BaseHTTPRequestHandler]:
             if not secrets.compare_digest(head.encode(), token.encode()):
                 self.send_error(404)
             elif rest == "":
-                self._send("text/html; charset=utf-8", view.page().encode())
+                self._send_page()
             elif rest == "state":
                 self._send("text/plain", view.state().encode())
             else:
@@ -173,6 +184,14 @@ def _handler(view: LiveView, token: str) -> type[BaseHTTPRequestHandler]:
                     self.send_error(404)
                 else:
                     self._send("image/jpeg", content)
+
+        def _send_page(self) -> None:
+            try:
+                page = view.page()
+            except BenchError as error:  # it is damaged beyond what can be left out
+                self._send("text/plain; charset=utf-8", visible(str(error)).encode())
+            else:
+                self._send("text/html; charset=utf-8", page.encode())
 
         def _send(self, kind: str, content: bytes) -> None:
             self.send_response(200)

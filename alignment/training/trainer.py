@@ -29,7 +29,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from alignment.rows import MANIFEST, MeasuredRow, PairRow, ReferenceRow, read_manifest
+from alignment.rows import (
+    MANIFEST,
+    MeasuredRow,
+    PairRow,
+    ReferenceRow,
+    TrainingCounts,
+    read_manifest,
+)
 from alignment.settings import RecipeError
 from alignment.training.artifacts import MEASURED, model_card, write_curves
 from alignment.training.checkpoints import (
@@ -67,9 +74,10 @@ def train(settings: Training, inputs: Mapping[str, Path], out: Path, seed: int) 
     Raises RecipeError if the pairs cannot be trained on.
     """
     if (out / TRAINED).is_file():  # all but the merging or the clearing up was done
+        trained = read_json(out / TRAINED, TrainingCounts)
         if int(os.environ.get("RANK", "0")) == 0:
             _leave_artifact(settings, out)
-        return read_json(out / TRAINED, dict[str, Any])
+        return dict(trained)
     all_pairs = _read_pairs(inputs)
     options: dict[str, str] = {"dtype": settings.dtype}
     local_rank = os.environ.get("LOCAL_RANK")  # set by accelerate in each of several processes

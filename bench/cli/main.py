@@ -328,7 +328,7 @@ def align(
     with contextlib.redirect_stdout(sys.stderr):
         for item in recipes:
             artifacts = pipeline.align(item, folder, terminal.note)
-            training = artifacts["dpo"].manifest["counts"]
+            training = pipeline.training_counts(artifacts)
             rows, runs = pipeline.results(artifacts), pipeline.runs(artifacts)
             counts = (training["pairs"], training["steps"])
             results.append(RecipeResults(item.name, item.seed, rows, *counts, runs))

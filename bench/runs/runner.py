@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import DataError, StoreError
-from bench.files import dump, sha256_of
+from bench.files import RESTORE, dump, sha256_of
 from bench.language.thoughts import Tags, split_thoughts
 from bench.metrics.seeds import of_seed
 from bench.runs.caveats import with_caveats, with_spread
@@ -232,7 +232,14 @@ def _digest(samples: Iterable[Sample]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         parts = [sample.id, sample.image, sample.question, sample.reference, sample.subset]
-        digest.update(dump(parts).encode())
+        try:
+            digest.update(dump(parts).encode())
+        except ValueError as error:
+            raise DataError(
+                f"Sample {sample.id} of the benchmark is none.",
+                "It holds a number that is none, such as NaN.",
+                RESTORE,
+            ) from error
     return digest.hexdigest()
 
 

@@ -101,3 +101,22 @@ def test_a_port_that_is_taken_is_told(served):
     port = int(re.search(r":(\d+)/", address)[1])
     with pytest.raises(ViewError, match="cannot be used"):
         server_of(LiveView([], reopen), port)
+
+
+def test_damaged_answers_are_left_out_and_the_rest_is_shown(served, capsys):
+    folder, going_on, _, address = served
+    good = folder / "llava-tiny" / "chair"
+    kept = {}
+    for run in (good, going_on):
+        kept[run] = (run / "answers.jsonl").read_text(), (run / "run.json").read_text()
+    (going_on / "answers.jsonl").write_text("{}\n" + kept[going_on][0])
+    data = data_of(get(address))
+    assert [part["models"] for part in data["samples"]] == [["llava-tiny on scenes"]]
+    assert f"the answers of {going_on} are left out" in capsys.readouterr().err
+    (good / "run.json").write_text("{")
+    (going_on / "run.json").write_text("{")
+    page = get(address)
+    assert page  # whatever is left, the server answers
+    for run, (answers, record) in kept.items():
+        (run / "answers.jsonl").write_text(answers)
+        (run / "run.json").write_text(record)

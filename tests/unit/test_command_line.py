@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 
@@ -204,3 +206,18 @@ def test_a_wrong_benchmark_is_told_before_a_model_is_fetched(monkeypatch):
     assert done.returncode == 2 and "Did you mean 'quick'?" in done.stderr
     with pytest.raises(UnknownNameError, match="quik"):
         run_from_python("owner/large", ["pope", "quik"], data="scenes")
+
+
+def test_what_native_code_prints_is_no_result():
+    """The tokenizers of some checkpoints do, and a program that reads `--json` stumbles over it."""
+    code = (
+        "import os, sys, typer\n"
+        "from bench.terminal import reports_errors, show\n"
+        "def command():\n"
+        "    os.write(1, b'Ignored unknown kwarg option\\n')\n"
+        "    show('{}')\n"
+        "reports_errors(command)()\n"
+        "print('after')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("{}\nafter\n", "Ignored unknown kwarg option\n")

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import time
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,8 @@ from alignment.rows import ImageRow
 from alignment.settings import RecipeError
 from alignment.stages import prompts
 from alignment.stages.prompts import FilePrompts
+from alignment.training.settings import Training
+from alignment.training.trainer import train
 from bench.errors import DataError, StoreError
 from bench.files import (
     append_lines,
@@ -176,6 +179,24 @@ def test_prompts_are_cut_at_line_ends_alone(tmp_path):
     prompts.run(settings, {}, tmp_path, 0)
     rows = read_lines(tmp_path / "prompts.jsonl")
     assert [row["prompt"] for row in rows] == ["a\u2028dog", "a cat"]
+
+
+def test_a_reference_that_is_no_number_is_told(small_world, tmp_path):
+    data = shutil.copytree(small_world, tmp_path / "data")
+    file = data / "amber" / "annotations.json"
+    rows = json.loads(file.read_text())
+    rows[0]["truth"] = [*rows[0]["truth"], float("nan")] if "truth" in rows[0] else float("nan")
+    file.write_text(json.dumps(rows))
+    words = ("--suite", "amber", "--data", data, "--out", tmp_path / "run")
+    done = bench("run", "--model", "llava-tiny", *words)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert str(file) in done.stderr or "a number that is none" in done.stderr
+
+
+def test_counts_of_a_training_that_are_none_are_told(tmp_path):
+    (tmp_path / "trained.json").write_text('{"steps": 4}')
+    with pytest.raises(StoreError, match="Field required: pairs"):
+        train(cast(Training, None), {}, tmp_path, 0)
 
 
 def test_a_network_that_fails_on_what_its_processor_makes_is_told(tiny, small_world, tmp_path):
