@@ -148,16 +148,17 @@ def test_scores_that_give_no_figure_are_left_out_and_others_shown(tmp_path, wron
     """As an editor's, whose digests are right, or another program's."""
     rows = []
     for number in range(4):
-        values = {"correct": True, "prediction": "yes", "label": "yes"}
+        values = {"correct": True, "answer": "yes", "label": "yes", "p_yes": None}
         rows.append(score_row(str(number), str(number), **values))
-    write_run(tmp_path / "good", record_of("good"), rows, [metric_row("accuracy", "all", 1.0)])
+    write_run(tmp_path / "good", record_of("good"), rows, [metric_row("accuracy", "mean", 1.0)])
     bad = [*rows[:3], {**rows[3], "values": {**rows[3]["values"], **wrong}}]
     if "correct" not in wrong:
-        del bad[3]["values"]["correct"], bad[3]["values"]["prediction"]
-    write_run(tmp_path / "bad", record_of("bad"), bad, [metric_row("accuracy", "all", 1.0)])
+        del bad[3]["values"]["answer"]
+    write_run(tmp_path / "bad", record_of("bad"), bad, [metric_row("accuracy", "mean", 1.0)])
     done = bench("board", tmp_path / "good", tmp_path / "bad")
+    told = done.stdout + done.stderr
     assert done.returncode == 0 and "good" in done.stdout, done.stderr
-    assert "bad was left out" in done.stdout + done.stderr
+    assert "bad was left out" in told and "good was left out" not in told
     done = bench("compare", tmp_path / "good", tmp_path / "bad")
     assert done.returncode == 2 and "scores.jsonl is not as it was written" in done.stderr
 
