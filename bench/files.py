@@ -406,7 +406,7 @@ def read_rows(file: Path, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def check_ours(kind: Any, content: Any, file: Path) -> None:
     """As `check_types`, of a file that this package wrote. Raises StoreError."""
-    fault = _fault_of(kind, content)
+    fault = type_fault(kind, content)
     if fault:
         raise StoreError(
             f"{file} is not as it was written.",
@@ -415,8 +415,8 @@ def check_ours(kind: Any, content: Any, file: Path) -> None:
         )
 
 
-def _fault_of(kind: Any, content: Any) -> str | None:
-    """Where a content is of another type, None if it is of none."""
+def type_fault(kind: Any, content: Any) -> str | None:
+    """What in a content is of another type and where, None if nothing is."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -434,7 +434,7 @@ def check_types(kind: Any, content: Any, file: Path) -> None:
         content: What was parsed.
         file: The file.
     """
-    fault = _fault_of(kind, content)
+    fault = type_fault(kind, content)
     if fault:
         raise DataError(
             f"{file} is not as published.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, NotRequired
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Discriminator, Tag
 from typing_extensions import TypedDict
 
 
@@ -105,12 +105,29 @@ class ClaimsPart(TypedDict):
     kind: str
 
 
+class GroundingPart(TypedDict):
+    """The judge that asks a panel of models about claims."""
+
+    kind: str
+    models: list[dict[str, Any]]
+    claims: ClaimsPart
+
+
 class JudgePart(TypedDict):
-    """Who rated."""
+    """Any other judge, as he describes himself."""
 
     kind: NotRequired[str]
-    models: NotRequired[list[dict[str, Any]]]
-    claims: NotRequired[ClaimsPart]
+
+
+def _kind_of_judge(judge: Any) -> str:
+    is_grounding = isinstance(judge, dict) and judge.get("kind") == "grounding"
+    return "grounding" if is_grounding else "other"
+
+
+Judge = Annotated[
+    Annotated[GroundingPart, Tag("grounding")] | Annotated[JudgePart, Tag("other")],
+    Discriminator(_kind_of_judge),
+]
 
 
 class EnvironmentPart(TypedDict):
@@ -150,7 +167,7 @@ class RunRecord(TypedDict):
     subsets: NotRequired[list[str] | None]
     recorded: NotRequired[RecordedPart | None]
     negotiated: NotRequired[list[str] | None]
-    judge: NotRequired[JudgePart | None]
+    judge: NotRequired[Judge | None]
     environment: NotRequired[EnvironmentPart | None]
     sessions: NotRequired[list[SessionPart]]
     scored_from: NotRequired[ScoredFromPart]

@@ -30,6 +30,7 @@ from bench.files import (
     lines_of,
     read_json,
     replace_file,
+    type_fault,
     write_json,
 )
 from bench.runs.record import RunRecord
@@ -159,6 +160,14 @@ class RunFolder:
         Raises StoreError naming every recorded thing that differs.
         """
         if not self.record_file.exists():
+            fault = type_fault(RunRecord, record)
+            if fault:
+                raise StoreError(
+                    "The run cannot be recorded.",
+                    fault,
+                    "A model or judge of another package describes itself so: correct its "
+                    "describe().",
+                )
             self.write_record(record)
             return
         recorded = self.check_same(record)

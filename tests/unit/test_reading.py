@@ -28,6 +28,7 @@ from bench.files import (
 )
 from bench.runs.run import Run
 from bench.runs.seal import with_digest
+from bench.runs.store import RunFolder
 from tests.conftest import bench
 from tests.end_to_end.test_judging import tiny_judge
 from tests.recorded_runs import metric_row, record_of, score_row, write_run
@@ -132,6 +133,8 @@ def test_a_row_of_a_stage_that_was_changed_is_named_with_its_place(tmp_path, cha
         ({"sessions": [{"answers": "1", "software": {}}]}, "answers of 1 of sessions is '1'"),
         ({"recorded": {"rows": 9, "unmatched": {"count": []}}}, "count of unmatched of recorded"),
         ({"subsets": "random"}, "subsets is 'random'"),
+        ({"judge": {"kind": "grounding", "models": ["m"]}}, "1 of models"),
+        ({"judge": {"kind": ["scene"]}}, "kind"),
     ],
 )
 def test_a_part_of_a_record_of_another_type_is_named(tmp_path, change, words):
@@ -161,6 +164,16 @@ def test_scores_that_give_no_figure_are_left_out_and_others_shown(tmp_path, wron
     assert "bad was left out" in told and "good was left out" not in told
     done = bench("compare", tmp_path / "good", tmp_path / "bad")
     assert done.returncode == 2 and "scores.jsonl is not as it was written" in done.stderr
+
+
+def test_a_description_that_cannot_be_recorded_is_told_before_anything_is_asked(tmp_path):
+    """A model of another package may describe itself as it likes."""
+    store = RunFolder(tmp_path / "run")
+    store.path.mkdir()
+    with pytest.raises(StoreError, match="cannot be recorded") as raised:
+        store.begin(record_of("m", model={"name": "m", "protocol": "mine"}))
+    assert "protocol of model is 'mine'" in raised.value.reason
+    assert not store.record_file.exists()
 
 
 def test_digests_without_a_size_are_told(tmp_path):
