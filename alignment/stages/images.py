@@ -7,6 +7,7 @@ Artifact: images/ with the image files, and images.jsonl (`alignment/rows.py`), 
 from __future__ import annotations
 
 import importlib.util
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from alignment.rewards.image import ImageReward, scorer
 from alignment.rows import ImageRow, PromptRow
 from alignment.settings import Beside, RecipeError, Settings
 from bench.data.images import link_image, read_image
-from bench.errors import BenchError, DataError, one_line, os_reason
+from bench.errors import BenchError, DataError, first_line, one_line, os_reason
 from bench.files import append_lines, read_lines
 from bench.models import checkpoints
 from bench.models.ray_cluster import Fault, in_order, start_workers
@@ -296,18 +297,32 @@ def _painter(settings: DiffusersImages, seed: int) -> Painter:
                 # On the CPU, so that every device draws from the same noise.
                 generators.append(torch.Generator("cpu").manual_seed(image_seed))
                 candidates.append({"guidance": scale, "seed": image_seed})
-            output = pipeline(
-                [row["prompt"] for _, row in prompts],
-                num_inference_steps=settings.steps,
-                guidance_scale=scale,
-                generator=generators,
-                **size,
-            )
+            try:
+                output = pipeline(
+                    [row["prompt"] for _, row in prompts],
+                    num_inference_steps=settings.steps,
+                    guidance_scale=scale,
+                    generator=generators,
+                    **size,
+                )
+            except Exception as error:  # several models in one, each raises what it likes
+                raise RecipeError(
+                    f"{settings.model} cannot draw.",
+                    f"{type(error).__name__}: {first_line(error)}.",
+                    "Its files do not fit each other, or memory is short: restore them from their "
+                    "source, or lower `batch` or `side`; what was drawn is kept.",
+                ) from error
             for of_prompt, image in zip(images, output.images, strict=True):
                 of_prompt.append(image)
         drawn = []
         for (_, row), of_prompt, candidates in zip(prompts, images, listed, strict=True):
             scores = score(row["prompt"], of_prompt) if score else [0.0] * len(of_prompt)
+            if not all(map(math.isfinite, scores)):
+                raise RecipeError(
+                    "The reward of the pictures is not a number.",
+                    f"It gives {scores} for {row['prompt']!r:.60}.",
+                    "Use another one, or restore its files; what was drawn is kept.",
+                )
             for candidate, value in zip(candidates, scores, strict=True):
                 candidate["score"] = value
             drawn.append(Drawn(of_prompt[scores.index(max(scores))], candidates))

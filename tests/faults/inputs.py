@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from tests.end_to_end.test_judging import tiny_judge
 from tests.faults import forked
 from tests.original_format import write_original
 from tests.tiny_models import make as make_model
-from tests.tiny_pipelines import reward_model
+from tests.tiny_pipelines import armorm, clip_model, image_reward, reward_model, sd3_pipeline
 from tests.unit.test_data_get import coco_files
 
 TINY = ROOT / "bench" / "scenes" / "llava-tiny"
@@ -316,6 +317,7 @@ def _alignment(here: Path) -> list[Input]:
     judged = ("judge", "{here}/run/mmhal", "--judge", "hf:{here}/judge", "--json")
     return [
         *_half_made(here),
+        *_other_rewards(here, recipe),
         Input("prompts", "prompts.jsonl", align, 15),
         *(
             Input(name, name, ("align", f"{{here}}/{name}.yaml", "--out", "{out}"), 15)
@@ -329,6 +331,40 @@ def _alignment(here: Path) -> list[Input]:
             for name in ("pairs.jsonl", "manifest.json")
         ),
     ]
+
+
+def _other_rewards(here: Path, recipe: dict[str, Any]) -> list[Input]:
+    """Checkpoints of a CLIP, of ArmoRM and, where diffusers is installed, of a painter."""
+    clip_model(here / "clip")
+    armorm(here / "armorm")
+    rewards = {
+        "clip": {"kind": "clip", "model": str(here / "clip")},
+        "armorm": {"kind": "classifier", "model": str(here / "armorm")},
+    }
+    recipes = {name: recipe | {"rewards": reward} for name, reward in rewards.items()}
+    shutil.copytree(here / "aligned", here / "rewarded")
+    if importlib.util.find_spec("diffusers"):
+        scorer = str(image_reward(here / "painter" / "scorer"))
+        painter = {
+            "kind": "diffusers",
+            "model": str(sd3_pipeline(here / "painter" / "sd3")),
+            "steps": 2,
+            "side": 32,
+            "guidance": [5.0, 7.0],
+            "reward": {"kind": "imagereward", "model": scorer, "processor": scorer},
+        }
+        (here / "subjects.txt").write_text("a dog\na cat\na bus\n")
+        subjects = {"kind": "file", "path": "subjects.txt", "instructions": ["Describe it."]}
+        recipes["painter"] = recipe | {"prompts": subjects, "images": painter}
+    inputs = []
+    for name, content in recipes.items():
+        (here / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        words = ("align", f"{{here}}/{name}.yaml", "--out", "{here}/rewarded")
+        for file in sorted((here / name).rglob("*")):
+            if file.is_file():
+                path = file.relative_to(here).as_posix()
+                inputs.append(Input(path, path, words, 2, "rewarded"))
+    return inputs
 
 
 def _half_made(here: Path) -> list[Input]:

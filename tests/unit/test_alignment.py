@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import Counter
@@ -307,6 +308,23 @@ def test_a_batch_of_prompts_draws_what_single_prompts_draw(tmp_path):
             ]
             assert max(differences) <= 1  # of 255
     assert drawn[1][1][0] != drawn[1][1][1]
+
+
+def test_a_painter_whose_files_do_not_fit_is_told(tmp_path):
+    from tests.tiny_pipelines import sd3_pipeline
+
+    pipe = sd3_pipeline(tmp_path / "sd3")
+    file = pipe / "scheduler" / "scheduler_config.json"
+    write_json(file, json.loads(file.read_text()) | {"shift_terminal": {"x": None}})
+    for name in ("prompts", "out"):
+        (tmp_path / name).mkdir()
+    row = {"id": "0", "prompt": "dogs", "instructions": ["?"]}
+    append_lines(tmp_path / "prompts" / "prompts.jsonl", [row])
+    settings = images.DiffusersImages(
+        kind="diffusers", model=str(pipe), steps=2, side=32, guidance=[5.0]
+    )
+    with pytest.raises(RecipeError, match="cannot draw"):
+        images.run(settings, {"prompts": tmp_path / "prompts"}, tmp_path / "out", 0)
 
 
 def test_recipes_that_train_or_measure_otherwise_are_not_compared(tmp_path):
