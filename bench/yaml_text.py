@@ -40,6 +40,8 @@ def _values(node: yaml.Node, counted: dict[int, int]) -> int:
         node: The node.
         counted: The numbers that are known, by node; a node that is being counted has infinitely
             many, for it holds itself.
+
+    Raises UnicodeEncodeError for a text that is none.
     """
     if id(node) in counted:
         return counted[id(node)]
@@ -50,5 +52,7 @@ def _values(node: yaml.Node, counted: dict[int, int]) -> int:
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             total += _values(key, counted) + _values(value, counted)
+    else:
+        node.value.encode()  # fails for half a character ("\\ud800")
     counted[id(node)] = total
     return total

@@ -85,8 +85,8 @@ class ClassifierReward(Reward):
         from alignment.rewards import armorm
 
         folder = self._folder()
-        names = checkpoints.read_settings(folder / "config.json").get("architectures") or []
-        is_armorm = armorm.ARCHITECTURE in names
+        names = checkpoints.read_settings(folder / "config.json").get("architectures")
+        is_armorm = isinstance(names, list) and armorm.ARCHITECTURE in names
         code = {"trust_remote_code": self.trust_remote_code and not is_armorm}
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, **code)

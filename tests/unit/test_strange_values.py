@@ -41,6 +41,7 @@ SUPERSCRIPT = "\u00b2"  # a digit to str.isdigit, and no number
         "!!float x",
         "!!bool maybe",
         "!!timestamp abc",
+        '"\\ud800"',
         HUGE,
     ],
 )
