@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import (
-    Any,
-    NamedTuple,
-    NotRequired,  # pydantic reads no older Python's own
-)
+from typing import Any, NamedTuple, NotRequired
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic reads no older Python's own
 
 from bench.files import read_json
 
