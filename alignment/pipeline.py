@@ -186,7 +186,7 @@ def _key(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(dump(identity).encode()).hexdigest()[:10]
 
 
-def results(artifacts: Mapping[str, Artifact]) -> list[evaluate.Comparison]:
+def results(artifacts: Mapping[str, Artifact]) -> list[evaluate.ResultRow]:
     """The rows of the last stage's comparison, none if the recipe does not evaluate."""
     if "evaluate" not in artifacts:
         return []

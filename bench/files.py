@@ -296,7 +296,7 @@ def lay_out(target: Path, build: Callable[[Path], object]) -> None:
 
 
 @contextmanager
-def folder_of_its_own(out: Path, asked: str) -> Iterator[None]:
+def folder_of_its_own(out: Path, asked: str, report: Callable[[str], None]) -> Iterator[None]:
     """Makes a folder for what is written inside; until that is whole, a file in it says so.
 
     What the same command left there when it was killed is removed first. A second process waits.
@@ -304,16 +304,15 @@ def folder_of_its_own(out: Path, asked: str) -> Iterator[None]:
     Args:
         out: A new or empty folder, or one that was left so.
         asked: What is written, the same for the same command.
+        report: Gets a line while another process writes there.
 
     Raises:
         StoreError: It holds something else.
     """
-    from bench.terminal import note
-
     mark, lock, content = out / UNFINISHED, out / WRITING, os.fsencode(f"{asked}\n")
     _check_is_free(out, content)
     out.mkdir(parents=True, exist_ok=True)
-    with locked(lock, f"another process writes {out}", note):
+    with locked(lock, f"another process writes {out}", report):
         try:
             _check_is_free(out, content)  # the other one may have written it
         except StoreError:

@@ -104,10 +104,10 @@ def run(settings: Evaluation, inputs: Mapping[str, Path], out: Path, seed: int) 
     return {"figures": len(rows)}
 
 
-def read_results(artifact: Path) -> list[Comparison]:
+def read_results(artifact: Path) -> list[ResultRow]:
     """The rows of an artifact's results.json, with NaN for what is not known."""
     rows = []
-    for row in read_json(artifact / "results.json", list[Comparison]):
+    for row in read_json(artifact / "results.json", list[ResultRow]):
         for name in ("base", "aligned", "difference"):
             row[name] = [math.nan if end is None else end for end in row[name]]
         row["p"] = math.nan if row["p"] is None else row["p"]
@@ -138,7 +138,7 @@ def measure(settings: Evaluation, spec: str, runs: Path) -> list[Run]:
     return [Run(outcome.folder) for outcome in outcomes.values()]
 
 
-class Comparison(TypedDict):
+class ResultRow(TypedDict):
     """A row of results.json: value, low and high of a figure, null for what is not known."""
 
     figure: str
@@ -152,9 +152,9 @@ class Comparison(TypedDict):
     caveats: list[str]
 
 
-def compare(base_runs: Sequence[Run], aligned_runs: Sequence[Run]) -> list[Comparison]:
+def compare(base_runs: Sequence[Run], aligned_runs: Sequence[Run]) -> list[ResultRow]:
     """A row for each figure that both runs allow, on the samples that both scored."""
-    rows: list[Comparison] = []
+    rows: list[ResultRow] = []
     for base, aligned in zip(base_runs, aligned_runs, strict=True):
         for figure in base.figures:
             item = paired(figure, base.scores, aligned.scores)

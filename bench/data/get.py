@@ -27,7 +27,7 @@ MOST_BYTES = 512 * 2**20  # of one file
 CHUNK = 2**20
 
 
-class Recorded(TypedDict):
+class SourceRow(TypedDict):
     """What sources.json says of a file; of an archive, the digests of its images by name."""
 
     address: str
@@ -68,17 +68,17 @@ def altered(benchmark: Sources, folder: Path) -> list[str]:
     return paths
 
 
-def _record(folder: Path) -> dict[str, Recorded]:
+def _record(folder: Path) -> dict[str, SourceRow]:
     file = folder / RECORD
-    return read_json(file, dict[str, Recorded]) if file.is_file() else {}
+    return read_json(file, dict[str, SourceRow]) if file.is_file() else {}
 
 
-def _row(file: SourceFile, address: str, commit: str, digest: str) -> Recorded:
+def _row(file: SourceFile, address: str, commit: str, digest: str) -> SourceRow:
     """What sources.json says of a file."""
     return {"address": address, "commit": commit, "sha256": digest, "licence": file.licence}
 
 
-def _is_there(file: SourceFile, out: Path, row: Recorded | None) -> bool:
+def _is_there(file: SourceFile, out: Path, row: SourceRow | None) -> bool:
     """Whether the file, or every image of the archive, lies there as it should."""
     if file.is_archive:
         digests = row.get("images", {}) if row else {}
@@ -91,7 +91,7 @@ def _is_there(file: SourceFile, out: Path, row: Recorded | None) -> bool:
     return bool(digests)
 
 
-def _bring(file: SourceFile, out: Path) -> Recorded:
+def _bring(file: SourceFile, out: Path) -> SourceRow:
     """Downloads and lays out one file; returns what sources.json says of it."""
     target = out / file.path
     commit = file.commit

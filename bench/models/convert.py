@@ -15,6 +15,7 @@ from bench.models import checkpoints
 from bench.models.generation_config import GENERATION_CONFIG, without_search
 from bench.models.hf import HFModel
 from bench.models.llava_checkpoints import LlavaCheckpoint
+from bench.terminal import note
 
 
 def convert(source: str, target: Path, base: str | None = None) -> None:
@@ -36,7 +37,7 @@ def convert(source: str, target: Path, base: str | None = None) -> None:
             "Its config.json has no mm_vision_tower, and no +ADAPTER was given.",
             "Use it as it is.",
         )
-    with folder_of_its_own(target, f"{source} {base}"):
+    with folder_of_its_own(target, f"{source} {base}", note):
         _write(model, target)
 
 

@@ -95,7 +95,7 @@ def write_new(out: Path, split: str, seed: int, count: int) -> list[Scene]:
             "Choose one of them.",
         )
     try:
-        with folder_of_its_own(out, f"scenes {split} {seed} {count}"):
+        with folder_of_its_own(out, f"scenes {split} {seed} {count}", note):
             return write(out, split, seed, count)
     except OSError as error:
         raise DataError(

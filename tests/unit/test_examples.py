@@ -26,7 +26,8 @@ def run_with(tmp_path, answers_by_image):
                     Sample(name, path.name, f"Question {name}?", ["a", "b"], path.name, "all")
                 )
                 requests.append(Request(name, path.name, path, "?", "?", 8, False, (name,)))
-                scores.append(Score(name, "all", path.name, {"correct": correct}))
+                values = {"correct": correct, "answer": "yes", "label": "yes", "p_yes": None}
+                scores.append(Score(name, "all", path.name, values))
                 store.append_answers([(requests[-1], Answer(text), None)])
         store.begin(RECORD)
         store.write_results(store.record(), scores, [])

@@ -233,16 +233,16 @@ def small_world(tmp_path_factory):
 
 def test_a_folder_that_was_left_unfinished_is_written_again_by_the_same_command_only(tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt), folder_of_its_own(out, "scenes 1"):
+    with pytest.raises(KeyboardInterrupt), folder_of_its_own(out, "scenes 1", print):
         (out / "half.png").write_text("half")
         raise KeyboardInterrupt
-    with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 2"):
+    with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 2", print):
         pass
-    with folder_of_its_own(out, "scenes 1"):
+    with folder_of_its_own(out, "scenes 1", print):
         assert not (out / "half.png").exists()
         (out / "whole.png").write_text("whole")
     assert [file.name for file in out.iterdir()] == ["whole.png"]
-    with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 1"):
+    with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 1", print):
         pass
 
 
@@ -250,10 +250,10 @@ def test_half_a_mark_of_a_full_disk_blocks_no_folder_and_is_not_another_commands
     out = tmp_path / "out"
     out.mkdir()
     (out / ".unfinished").write_text("scen")
-    with folder_of_its_own(out, "scenes 12"):
+    with folder_of_its_own(out, "scenes 12", print):
         pass
     (out / ".unfinished").write_text("scenes 1\n")
-    with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 12"):
+    with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 12", print):
         pass
 
 
@@ -262,7 +262,7 @@ def test_two_processes_do_not_write_one_folder(tmp_path):
 
     def write(number):
         try:
-            with folder_of_its_own(out, "scenes 1"):
+            with folder_of_its_own(out, "scenes 1", print):
                 (out / "whole.png").write_text(str(number))
                 time.sleep(0.3)
         except StoreError as error:
