@@ -1,7 +1,7 @@
 """A command that is killed before any change of a file, or at any instant, ends as an undisturbed one.
 
-Each command runs in a fork that kills itself: before its n-th change of a file, for every n that there is (or as many
-as `--faults` allows), or after a random time; then the last line that it appended is torn. The same command again must
+Each command runs in a fork that kills itself: before its n-th change of a file, for every n that there is (as often as
+`--faults` allows), or after a random time; then the last line that it appended is torn. The same command again must
 end as if nothing had been.
 """
 
@@ -124,6 +124,8 @@ def test_a_killed_command_ends_as_an_undisturbed_one(base, tmp_path, name, pytes
     instants: list[int | float] = list(range(changes))
     if len(instants) > asked:
         instants = rng.sample(instants, asked)
+    # Again, with another tear of what was appended last.
+    instants += [rng.randrange(changes) for _ in range(asked - len(instants))]
     instants += [rng.uniform(0.05, 3.0) for _ in range(asked // 4)]
     found, kills = [], 0
     for instant in instants:
