@@ -100,6 +100,8 @@ class ClassifierReward(Reward):
                 output_loading_info=True,
                 **code,
             )
+            if is_armorm:
+                model.turn = tokenizer.encode(armorm.TURN, add_special_tokens=False)
         except Exception as error:  # what is wrong in its files comes as dozens of types
             raise RecipeError(
                 f"The reward model {self.model} cannot be loaded.",
@@ -120,8 +122,6 @@ class ClassifierReward(Reward):
                 "It cannot tell an instruction from a response.",
                 "Use a reward model for conversations.",
             )
-        if is_armorm:
-            model.turn = tokenizer.encode(armorm.TURN, add_special_tokens=False)
         return tokenizer, model.to(device).eval()
 
 

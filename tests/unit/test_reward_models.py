@@ -105,6 +105,15 @@ def test_armorm_without_a_tensor_is_told(tmp_path):
         rewarded(folder, 8)
 
 
+def test_armorm_with_a_tokenizer_of_another_type_is_told(tmp_path):
+    folder = armorm(tmp_path / "armorm")
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": "long"}))
+    settings = ClassifierReward(kind="classifier", model=str(folder))
+    with pytest.raises(RecipeError, match="cannot be loaded"):
+        settings._load("cpu")
+
+
 def test_armorm_with_another_template_is_told(tmp_path):
     folder = armorm(tmp_path / "armorm")
     (folder / "chat_template.jinja").write_text(
