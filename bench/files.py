@@ -15,11 +15,15 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, TypeVar, overload
+from typing import IO, TYPE_CHECKING, Any, TypeVar, overload
 
 from bench.errors import DataError, StoreError, first_fault_of, one_line, os_reason
 from bench.escaping import in_all_texts
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Kind = TypeVar("Kind")
 TEMPORARY = ".tmp"  # ends the name of what `replace_file` has not renamed yet
@@ -416,13 +420,21 @@ def check_ours(kind: Any, content: Any, file: Path) -> None:
 
 def type_fault(kind: Any, content: Any) -> str | None:
     """What in a content is of another type and where, None if nothing is."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        TypeAdapter(kind).validate_python(content, strict=True)
+        _adapter(kind).validate_python(content, strict=True)
     except ValidationError as error:
         return first_fault_of(error)
     return None
+
+
+@lru_cache(maxsize=64)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Made once for each type: that of a run's record takes 5 ms."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def check_types(kind: Any, content: Any, file: Path) -> None:

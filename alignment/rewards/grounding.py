@@ -159,8 +159,7 @@ class ClaimsReward(Reward):
         claims_of: dict[str, list[Claim]] = {}
         if is_kept:
             for line in read_lines(file, ClaimsRow):
-                given = [[claim[name] for name in Claim._fields] for claim in line["claims"]]  # type: ignore[literal-required]
-                claims_of[line["key"]] = [Claim(*fields) for fields in given]
+                claims_of[line["key"]] = list(map(_claim, line["claims"]))
         waiting = [row for row in responses if row["key"] not in claims_of]
         texts = [Response(row["text"], row["instruction"]) for row in waiting]
         with progress_bar("claims", len(responses)) as progress:
@@ -371,6 +370,17 @@ class ClaimFields(TypedDict):
     asked: bool
 
 
+def _claim(fields: ClaimFields) -> Claim:
+    return Claim(
+        fields["question"],
+        fields["subject"],
+        fields["kind"],
+        fields["number"],
+        fields["denied"],
+        fields["asked"],
+    )
+
+
 class ClaimsRow(TypedDict):
     """A line of claims.jsonl: a response's key and what it claims."""
 
@@ -403,8 +413,13 @@ def _ask(
         for batch in ask(model, questions, path_of, done):
             rows: list[AskedRow] = []
             for question, p in batch:
-                image, asked = question
-                rows.append({"model": name, "image": image, "question": asked, "p": p})
+                row = {
+                    "model": name,
+                    "image": question.image,
+                    "question": question.question,
+                    "p": p,
+                }
+                rows.append(row)
                 probabilities[question] = as_number(p)
             append_lines(file, rows)
             progress(len(rows))

@@ -24,7 +24,7 @@ import torch
 from typing_extensions import TypedDict
 
 from bench.errors import ModelError, first_line, one_line
-from bench.files import check_types, parse_json
+from bench.files import parse_json, type_fault
 from bench.models import checkpoints
 from bench.models.placement import USUAL, Placement
 
@@ -433,7 +433,9 @@ def _read_weights(folder: Path) -> Tensors:
         return _read_tensors(file)
     tensors: Tensors = {}
     content = _read_object(index)
-    check_types(WeightIndex, content, index)
+    fault = type_fault(WeightIndex, content)
+    if fault:
+        raise ModelError(f"{index} cannot be read.", fault, GET_AGAIN)
     for name in sorted(set(content["weight_map"].values())):
         shard = folder / Path(name).name  # an index cannot lead out of its folder
         if not shard.is_file():

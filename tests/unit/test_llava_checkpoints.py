@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bench.data.images import read_image
-from bench.errors import BenchError, ModelError
+from bench.errors import ModelError
 from bench.models.hf import HFModel
 from bench.models.protocol import LLAVA
 from tests.conftest import bench, draw
@@ -162,7 +162,7 @@ def test_what_is_not_whole_or_another_design_is_an_error_that_names_it(
     monkeypatch.chdir(tmp_path)
     write_original(tmp_path)
     words = broken(tmp_path, fault)
-    with pytest.raises(BenchError) as caught:
+    with pytest.raises(ModelError) as caught:
         _ = HFModel(str(tmp_path / "llava"), {}).model
     assert words in str(caught.value) and not (tmp_path / "ran").exists()
 
