@@ -179,8 +179,9 @@ def _before_pairs(recipe: Recipe) -> tuple[list[Planned], float]:
     assert prompts and images and responses and rewards
     count: float
     if isinstance(prompts, FilePrompts):
-        is_there = prompts.path.is_file()
-        count = read_text(prompts.path).count("\n") + 1 if is_there else UNKNOWN
+        count = UNKNOWN
+        if prompts.path.is_file():
+            count = sum(map(bool, map(str.strip, read_text(prompts.path).split("\n"))))
     else:
         count = prompts.count
     instructions = count * prompts.per_prompt

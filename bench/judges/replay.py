@@ -116,7 +116,7 @@ def _numbered(text: str) -> dict[str, str]:
     """A log: review k begins on a line that starts with "k "."""
     # Reviews hold line breaks and numbers, so only the next number at a line's start begins one.
     reviews: list[list[str]] = []  # lines of each review
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith(f"{len(reviews)} "):
             reviews.append([line.partition(" ")[2]])
         elif line.startswith(SUMMARY):
