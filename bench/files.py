@@ -316,6 +316,8 @@ def folder_of_its_own(out: Path, asked: str, report: Callable[[str], None]) -> I
     mark, lock, content = out / UNFINISHED, out / WRITING, os.fsencode(f"{asked}\n")
     _check_is_free(out, content)
     out.mkdir(parents=True, exist_ok=True)
+    if _is_mark(lock, content) and not mark.exists():
+        lock.replace(mark)  # killed between the last two lines
     with locked(lock, f"another process writes {out}", report):
         try:
             _check_is_free(out, content)  # the other one may have written it
@@ -327,21 +329,27 @@ def folder_of_its_own(out: Path, asked: str, report: Callable[[str], None]) -> I
             if path not in (mark, lock):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield
-        mark.unlink()
+        mark.replace(lock)  # so that the one file that is left is a mark
         # Whoever waits for it finds a folder that is not empty.
-        lock.unlink()
+        lock.unlink(missing_ok=True)
 
 
 def _check_is_free(out: Path, content: bytes) -> None:
     """Raises StoreError if a folder holds something else than an unfinished one of that mark."""
-    mark = out / UNFINISHED
+    mark, lock = out / UNFINISHED, out / WRITING
     # On a full disk half of the mark is written, and nothing else.
     if mark.is_file() and content.startswith(mark.read_bytes()):
         return
-    if out.exists() and (not out.is_dir() or set(out.iterdir()) - {out / WRITING}):
+    if _is_mark(lock, content) and not mark.exists():
+        return
+    if out.exists() and (not out.is_dir() or set(out.iterdir()) - {lock}):
         raise StoreError(
             f"{out} is not empty.", "What is written would mix with it.", "Name a new folder."
         )
+
+
+def _is_mark(file: Path, content: bytes) -> bool:
+    return file.is_file() and file.read_bytes() == content
 
 
 def cannot_write(path: Path, error: OSError) -> StoreError:

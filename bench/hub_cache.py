@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -26,6 +27,17 @@ def forget(downloaded: Path) -> None:
     """Deletes a file from the client's cache, else it would take the same bytes again."""
     downloaded.resolve().unlink()
     downloaded.unlink(missing_ok=True)
+
+
+def forget_lists(repository: str, kind: str) -> None:
+    """Deletes what the hub said of a repository's files, so that it is asked again.
+
+    A list that came broken would be taken at every start; there is nothing to check it by. Only
+    where the hub can be reached: without it, lists say whether what was downloaded is whole.
+    """
+    with suppress(OSError):  # a cache that cannot be written
+        for file in (_folder(repository, kind) / "trees").glob("*.json"):
+            file.unlink()
 
 
 def refuse_broken(repository: str, kind: str, error: type[BenchError]) -> None:
@@ -47,12 +59,8 @@ def refuse_broken(repository: str, kind: str, error: type[BenchError]) -> None:
 
 def _forget_broken(repository: str, kind: str) -> list[str]:
     """Deletes the small files that are not what the hub says; returns their names."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.file_download import repo_folder_name
-
-    folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=kind)
     broken = []
-    for pointer in sorted((folder / "snapshots").rglob("*")):
+    for pointer in sorted((_folder(repository, kind) / "snapshots").rglob("*")):
         # Without links, as on Windows, a file has no such name.
         blob = pointer.resolve()
         is_small = pointer.is_symlink() and GIT_ID.fullmatch(blob.name) is not None
@@ -60,3 +68,11 @@ def _forget_broken(repository: str, kind: str) -> list[str]:
             forget(pointer)
             broken.append(pointer.name)
     return broken
+
+
+def _folder(repository: str, kind: str) -> Path:
+    """The client's folder of a repository."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=kind)

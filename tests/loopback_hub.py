@@ -296,7 +296,8 @@ def _body(handler: BaseHTTPRequestHandler) -> bytes:
 
 def _tags(files: Files) -> list[str]:
     """Those of the card, as the hub reads them."""
-    front = re.match(r"---\n(.*?)\n---", files.get("README.md", b"").decode(), re.DOTALL)
+    card = files.get("README.md", b"").decode(errors="replace")
+    front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
     return (yaml.safe_load(front[1]) or {}).get("tags", []) if front else []
 
 

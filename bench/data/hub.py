@@ -26,7 +26,7 @@ from bench.data.folder import SUFFIXES
 from bench.data.source_table import SourceFile, table
 from bench.errors import DataError, first_fault_of, first_line
 from bench.files import lay_out, replace_file, sha256_of
-from bench.hub_cache import forget, git_id, refuse_broken
+from bench.hub_cache import forget, forget_lists, git_id, refuse_broken
 
 REPOSITORIES = {"pope": "lmms-lab/POPE", "mmhal": "Shengcao1006/MMHal-Bench"}
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -98,12 +98,14 @@ def download(repository: str, patterns: Sequence[str]) -> Path:
     If the hub cannot be reached, what was downloaded before. Raises DataError if there is nothing,
     or if what came is not what the hub says.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     fetch_files = partial(
         snapshot_download, repository, repo_type="dataset", allow_patterns=[*patterns]
     )
     try:
+        HfApi().dataset_info(repository, timeout=HUB_TIMEOUT)
+        forget_lists(repository, "dataset")
         folder = Path(fetch_files())
     except Exception as error:  # the client raises dozens of types
         try:

@@ -471,6 +471,27 @@ def test_a_small_file_that_came_broken_is_named_and_not_kept(model_files, pictur
         assert_named_and_not_kept(hub, command, "tokenizer_config.json", "owner/tiny-llava")
 
 
+def test_a_list_of_files_that_came_broken_is_not_kept(model_files, pictures, tmp_path):
+    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
+    arguments += ["--limit", "6", "--out", tmp_path / "run"]
+    with hub_server({MODEL: model_files}) as hub:
+        honest = hub.reply
+
+        def reply(method: str, target: str, form: bytes) -> Reply:
+            answer = honest(method, target, form)
+            if "/tree/" not in target:
+                return answer
+            entries = [entry for entry in json.loads(answer.body) if entry["path"] != "config.json"]
+            return answer._replace(body=json.dumps(entries).encode())
+
+        hub.reply = reply  # type: ignore[method-assign]
+        assert_refused(run_here(hub, tmp_path / "home", *arguments), "config.json")
+        hub.reply = honest  # type: ignore[method-assign]
+        # A process of its own, for the client keeps lists in its memory too.
+        again = run(hub, tmp_path / "home", *arguments)
+        assert again.returncode == 0, again.stderr
+
+
 @pytest.mark.slow
 def test_a_card_of_pope_that_came_broken_is_named_and_not_kept(pope_files, pope_answers, tmp_path):
     arguments = ["--model", f"replay:{pope_answers}", "--suite", "pope", "--data", "hub"]

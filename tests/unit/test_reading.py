@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
 import time
 from typing import cast
@@ -31,6 +32,7 @@ from bench.runs.seal import with_digest
 from bench.runs.store import RunFolder
 from tests.conftest import bench
 from tests.end_to_end.test_judging import tiny_judge
+from tests.faults.test_kills import changes_of, killed_at
 from tests.recorded_runs import metric_row, record_of, score_row, write_run
 from tests.tiny_pipelines import image_row
 
@@ -255,6 +257,22 @@ def test_half_a_mark_of_a_full_disk_blocks_no_folder_and_is_not_another_commands
     (out / ".unfinished").write_text("scenes 1\n")
     with pytest.raises(StoreError, match="not empty"), folder_of_its_own(out, "scenes 12", print):
         pass
+
+
+def test_a_kill_before_any_change_of_a_folder_blocks_it_for_nobody(tmp_path):
+    out = tmp_path / "out"
+
+    def write() -> None:
+        with folder_of_its_own(out, "scenes 1", print):
+            (out / "whole.png").write_text("whole")
+
+    changes = changes_of(write, out)
+    assert changes > 3
+    for at in range(changes):
+        shutil.rmtree(out, ignore_errors=True)
+        assert killed_at(write, out, at).code == -signal.SIGKILL
+        write()
+        assert [file.name for file in out.iterdir()] == ["whole.png"], at
 
 
 def test_two_processes_do_not_write_one_folder(tmp_path):
