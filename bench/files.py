@@ -14,7 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, overload
@@ -316,8 +316,9 @@ def folder_of_its_own(out: Path, asked: str, report: Callable[[str], None]) -> I
     mark, lock, content = out / UNFINISHED, out / WRITING, os.fsencode(f"{asked}\n")
     _check_is_free(out, content)
     out.mkdir(parents=True, exist_ok=True)
-    if _is_mark(lock, content) and not mark.exists():
-        lock.replace(mark)  # killed between the last two lines
+    if _is_mark(lock, content):  # killed between the last two lines
+        with suppress(FileNotFoundError):  # or just not
+            lock.replace(mark)
     with locked(lock, f"another process writes {out}", report):
         try:
             _check_is_free(out, content)  # the other one may have written it
@@ -340,7 +341,7 @@ def _check_is_free(out: Path, content: bytes) -> None:
     # On a full disk half of the mark is written, and nothing else.
     if mark.is_file() and content.startswith(mark.read_bytes()):
         return
-    if _is_mark(lock, content) and not mark.exists():
+    if _is_mark(lock, content):
         return
     if out.exists() and (not out.is_dir() or set(out.iterdir()) - {lock}):
         raise StoreError(
@@ -349,7 +350,10 @@ def _check_is_free(out: Path, content: bytes) -> None:
 
 
 def _is_mark(file: Path, content: bytes) -> bool:
-    return file.is_file() and file.read_bytes() == content
+    try:
+        return file.read_bytes() == content
+    except OSError:
+        return False
 
 
 def cannot_write(path: Path, error: OSError) -> StoreError:
