@@ -316,8 +316,9 @@ def folder_of_its_own(out: Path, asked: str, report: Callable[[str], None]) -> I
     mark, lock, content = out / UNFINISHED, out / WRITING, os.fsencode(f"{asked}\n")
     _check_is_free(out, content)
     out.mkdir(parents=True, exist_ok=True)
-    if _is_mark(lock, content):  # killed between the last two lines
-        with suppress(FileNotFoundError):  # or just not
+    if _is_mark(lock, content):
+        # Its writer was killed between the last two lines, or is just about to end.
+        with suppress(FileNotFoundError):
             lock.replace(mark)
     with locked(lock, f"another process writes {out}", report):
         try:
