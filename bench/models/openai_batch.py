@@ -13,14 +13,15 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import sleep
-from typing import Any, NamedTuple, NotRequired
+from typing import Annotated, Any, NamedTuple, NotRequired
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from bench import chat
 from bench.chat import GARBLED, Chat, NoReply, Reply
 from bench.errors import one_line
-from bench.files import append_lines, parse_json, read_lines
+from bench.files import append_lines, parse_json, read_lines, type_fault
 from bench.terminal import note
 
 MOST_REQUESTS = 50_000  # what OpenAI takes in a file
@@ -31,12 +32,13 @@ LAST_PAUSE = 60
 UNDER_WAY = ("validating", "in_progress", "finalizing", "cancelling")
 ENDED = ("completed", "failed", "expired", "cancelled")
 NEWEST = 20  # batches that are listed
+Id = Annotated[str, Field(pattern=r"^[!-~]{1,512}$")]  # it becomes part of an address
 
 
 class BatchRow(TypedDict):
     """A line of the file: a batch with its keys, or how one has ended."""
 
-    batch: str
+    batch: Id
     keys: NotRequired[list[str]]
     ended: NotRequired[str]
 
@@ -216,8 +218,7 @@ class Batches:
 
 def _with_id(uploaded: Any) -> Any:
     """A file, or a batch, that has an id. Raises one of GARBLED if it is none."""
-    if not isinstance(uploaded.id, str):
-        raise TypeError(f"its id is {uploaded.id!a}")
+    _check_id("id", uploaded.id)
     return uploaded
 
 
@@ -226,9 +227,16 @@ def _batch(batch: Any) -> Any:
     if batch.status not in UNDER_WAY + ENDED:
         raise ValueError(f"its status is {batch.status!a}")
     for name in ("output_file_id", "error_file_id"):
-        if not isinstance(getattr(batch, name, None), str | None):
-            raise TypeError(f"its {name} is {getattr(batch, name)!a}")
+        file_id = getattr(batch, name, None)
+        if file_id not in (None, ""):
+            _check_id(name, file_id)
     return _with_id(batch)
+
+
+def _check_id(name: str, value: Any) -> None:
+    """Raises TypeError if it is no id."""
+    if type_fault(Id, value):
+        raise TypeError(f"its {name} is {value!a:.80}")
 
 
 def _batch_of(file_id: str, batches: Any) -> Any:

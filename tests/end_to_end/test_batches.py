@@ -188,7 +188,15 @@ def test_batches_are_for_servers_only():
 
 
 @pytest.mark.parametrize(
-    "garbled", [b"[" * 5000, b"[]", b'{"choices": {}}', b'{"id": "b", "status": "x"}']
+    "garbled",
+    [
+        b"[" * 5000,
+        b"[]",
+        b'{"choices": {}}',
+        b'{"id": "b", "status": "x"}',
+        b'{"id": "b", "status": "completed", "output_file_id": "f\\u0001"}',
+        b'{"id": "b\\n", "status": "in_progress"}',
+    ],
 )
 def test_garbled_replies_about_batches_end_none_and_send_none_twice(
     tmp_path, at_once, monkeypatch, garbled
