@@ -29,13 +29,15 @@ def forget(downloaded: Path) -> None:
     downloaded.unlink(missing_ok=True)
 
 
-def forget_lists(repository: str, kind: str) -> None:
-    """Deletes what the hub said of a repository's files, so that it is asked again.
+def forget_broken(repository: str, kind: str) -> None:
+    """Deletes what an earlier start may have left broken, so that the hub is asked for it again.
 
-    A list that came broken would be taken at every start; there is nothing to check it by. Only
-    where the hub can be reached: without it, lists say whether what was downloaded is whole.
+    That is a small file that is not what the hub says, and every list of files, for which there is
+    nothing to check it by. Only for a hub that can be reached: without it, lists say whether what
+    was downloaded is whole.
     """
     with suppress(OSError):  # a cache that cannot be written
+        _forget_broken_files(repository, kind)
         for file in (_folder(repository, kind) / "trees").glob("*.json"):
             file.unlink()
 
@@ -48,7 +50,7 @@ def refuse_broken(repository: str, kind: str, error: type[BenchError]) -> None:
         kind: "model" or "dataset".
         error: What is raised.
     """
-    broken = _forget_broken(repository, kind)
+    broken = _forget_broken_files(repository, kind)
     if broken:
         raise error(
             f"{broken[0]} of {repository} came broken from the hub.",
@@ -57,7 +59,7 @@ def refuse_broken(repository: str, kind: str, error: type[BenchError]) -> None:
         )
 
 
-def _forget_broken(repository: str, kind: str) -> list[str]:
+def _forget_broken_files(repository: str, kind: str) -> list[str]:
     """Deletes the small files that are not what the hub says; returns their names."""
     broken = []
     for pointer in sorted((_folder(repository, kind) / "snapshots").rglob("*")):

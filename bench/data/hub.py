@@ -26,7 +26,7 @@ from bench.data.folder import SUFFIXES
 from bench.data.source_table import SourceFile, table
 from bench.errors import DataError, first_fault_of, first_line
 from bench.files import lay_out, replace_file, sha256_of
-from bench.hub_cache import forget, forget_lists, git_id, refuse_broken
+from bench.hub_cache import forget, forget_broken, git_id, refuse_broken
 
 REPOSITORIES = {"pope": "lmms-lab/POPE", "mmhal": "Shengcao1006/MMHal-Bench"}
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -105,7 +105,7 @@ def download(repository: str, patterns: Sequence[str]) -> Path:
     )
     try:
         HfApi().dataset_info(repository, timeout=HUB_TIMEOUT)
-        forget_lists(repository, "dataset")
+        forget_broken(repository, "dataset")
         folder = Path(fetch_files())
     except Exception as error:  # the client raises dozens of types
         try:

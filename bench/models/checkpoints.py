@@ -18,7 +18,7 @@ import torch
 from bench import registry
 from bench.errors import BenchError, ModelError, first_line, one_line
 from bench.files import parse_json, replace_file, sha256_of
-from bench.hub_cache import forget_lists, refuse_broken
+from bench.hub_cache import forget_broken, refuse_broken
 from bench.models.placement import USUAL, Placement
 
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "non_lora_trainables.bin"]
@@ -120,7 +120,7 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> str:
     remedy = "Check the spelling, and HF_TOKEN if it is private; a local folder works too."
     try:
         info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
-        forget_lists(name, "model")
+        forget_broken(name, "model")
         has_safetensors = False
         for file in info.siblings or ():
             has_safetensors = has_safetensors or file.rfilename.endswith(".safetensors")
