@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ TEMPORARY = ".tmp"  # ends the name of what `replace_file` has not renamed yet
 UNFINISHED = ".unfinished"  # in a folder that is being written
 WRITING = ".writing.lock"  # the lock of the process that writes it
 RESTORE = "Restore the file from its source."
+SHA256 = re.compile(r"[0-9a-f]{64}")
+CACHED_FROM = 2**25  # bytes, which take 20 ms to hash
 TAIL_BLOCK = 65536  # bytes that are read at a time to find the last line end
 
 
@@ -154,6 +157,32 @@ def sha256_of(file: Path) -> str:
     """A file's sha256, read in pieces."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def digest_of(file: Path) -> str:
+    """A file's sha256; of a large one computed once for its path, size and time of change."""
+    status = file.stat()
+    if status.st_size < CACHED_FROM:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    key = f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    cached = _digests_folder() / hashlib.sha256(key.encode()).hexdigest()
+    try:
+        known = cached.read_text(encoding="utf-8")
+        if SHA256.fullmatch(known):
+            return known
+    except (OSError, ValueError):
+        pass  # it was never computed
+    digest = sha256_of(file)
+    # A cache that cannot be written costs time and nothing else.
+    with suppress(OSError, StoreError):
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(cached, digest)
+    return digest
+
+
+def _digests_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "synth-align" / "sha256"
 
 
 def digests_below(folder: Path, files: Iterable[Path]) -> dict[str, str]:

@@ -19,8 +19,7 @@ from alignment.stages.pair_formats import SUFFIXES, ReleasedPair, pair_files, re
 from bench.data.folder import SUFFIXES as IMAGE_SUFFIXES
 from bench.data.hub import download
 from bench.data.images import is_image, link_image
-from bench.files import replace_lines
-from bench.models.checkpoints import digest_of
+from bench.files import digest_of, replace_lines
 
 VERSION = "3"
 REASONS = ("no picture", "empty", "equal", "several turns", "other turns")  # always told

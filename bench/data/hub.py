@@ -23,10 +23,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, StringConstraints, ValidationError
 
 from bench.data.folder import SUFFIXES
+from bench.data.hub_cache import forget, forget_lists, git_id, refuse_broken, whole
 from bench.data.source_table import SourceFile, table
 from bench.errors import DataError, first_fault_of, first_line
 from bench.files import lay_out, replace_file, sha256_of
-from bench.hub_cache import forget, forget_broken, git_id, refuse_broken
 
 REPOSITORIES = {"pope": "lmms-lab/POPE", "mmhal": "Shengcao1006/MMHal-Bench"}
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -98,6 +98,10 @@ def download(repository: str, patterns: Sequence[str]) -> Path:
     If the hub cannot be reached, what was downloaded before. Raises DataError if there is nothing,
     or if what came is not what the hub says.
     """
+    return whole(partial(_download, repository, patterns), repository, DataError)
+
+
+def _download(repository: str, patterns: Sequence[str]) -> str:
     from huggingface_hub import HfApi, snapshot_download
 
     fetch_files = partial(
@@ -105,19 +109,17 @@ def download(repository: str, patterns: Sequence[str]) -> Path:
     )
     try:
         HfApi().dataset_info(repository, timeout=HUB_TIMEOUT)
-        forget_broken(repository, "dataset")
-        folder = Path(fetch_files())
+        forget_lists(repository, "dataset")
+        return fetch_files()
     except Exception as error:  # the client raises dozens of types
         try:
-            folder = Path(fetch_files(local_files_only=True))
+            return fetch_files(local_files_only=True)
         except Exception:
             raise DataError(
                 f"{repository} could not be downloaded from the hub.",
                 f"{type(error).__name__}: {first_line(error)}",
                 "Check the name, the network, HF_ENDPOINT and HF_TOKEN, or give a folder.",
             ) from error
-    refuse_broken(repository, "dataset", DataError)
-    return folder
 
 
 def commit_of(repository: str, revision: str) -> str:

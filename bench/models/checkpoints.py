@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import re
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,17 +15,15 @@ from typing import Any
 import torch
 
 from bench import registry
-from bench.errors import BenchError, ModelError, first_line, one_line
-from bench.files import parse_json, replace_file, sha256_of
-from bench.hub_cache import forget_broken, refuse_broken
+from bench.data.hub_cache import forget_lists, whole
+from bench.errors import ModelError, first_line, one_line
+from bench.files import digest_of, parse_json
 from bench.models.placement import USUAL, Placement
 
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "non_lora_trainables.bin"]
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-CACHED_FROM = 2**25  # bytes, which take 20 ms to hash
 HUB_TIMEOUT = 20  # seconds for the question what a repository holds
 # Of files that transformers reads beside the weights; trainer states and reports have others.
 CONFIG_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
@@ -104,9 +101,8 @@ def locate(
             "`bench list models` shows the aliases.",
         )
     code = ["*.py"] if remote_code else []
-    folder = Path(_download(name, revision, [*patterns, *code]))
-    refuse_broken(name, "model", ModelError)
-    return folder
+    download = partial(_download, name, revision, [*patterns, *code])
+    return whole(download, name, ModelError)
 
 
 def _download(name: str, revision: str | None, patterns: list[str]) -> str:
@@ -120,7 +116,7 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> str:
     remedy = "Check the spelling, and HF_TOKEN if it is private; a local folder works too."
     try:
         info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
-        forget_broken(name, "model")
+        forget_lists(name, "model")
         has_safetensors = False
         for file in info.siblings or ():
             has_safetensors = has_safetensors or file.rfilename.endswith(".safetensors")
@@ -162,8 +158,7 @@ def commit(folder: Path) -> str | None:
 def fingerprint(folder: Path) -> str:
     """One sha256 over the names and contents of all weight files.
 
-    The hub's cache names a blob by its sha256, which is then taken as it is. Raises ModelError if
-    there are no weights.
+    Raises ModelError if there are no weights.
     """
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
     if not files:
@@ -174,10 +169,7 @@ def fingerprint(folder: Path) -> str:
         )
     digest = hashlib.sha256()
     for file in files:
-        blob = file.resolve().name
-        if not SHA256.fullmatch(blob):
-            blob = digest_of(file)
-        digest.update(f"{file.name} {blob}\n".encode())
+        digest.update(f"{file.name} {digest_of(file)}\n".encode())
     return digest.hexdigest()
 
 
@@ -188,32 +180,6 @@ def quantization(config: Any) -> str | None:
         if settings is not None:
             return str(dict(settings).get("quant_method", "a method of its own"))
     return None
-
-
-def digest_of(file: Path) -> str:
-    """A file's sha256; of a large one computed once for its path, size and time of change."""
-    status = file.stat()
-    if status.st_size < CACHED_FROM:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    key = f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
-    cached = _cache_folder() / hashlib.sha256(key.encode()).hexdigest()
-    try:
-        known = cached.read_text(encoding="utf-8")
-        if SHA256.fullmatch(known):
-            return known
-    except (OSError, ValueError):
-        pass  # it was never computed
-    digest = sha256_of(file)
-    # A cache that cannot be written costs time and nothing else.
-    with contextlib.suppress(OSError, BenchError):
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(cached, digest)
-    return digest
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "synth-align" / "sha256"
 
 
 def contents(name: str) -> str:

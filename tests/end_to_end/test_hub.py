@@ -496,6 +496,41 @@ def test_lists_and_files_of_a_start_that_failed_are_not_kept(model_files, pictur
         assert again.returncode == 0, again.stderr
 
 
+def test_weights_that_came_with_a_flipped_bit_are_named_and_not_kept(
+    model_files, pictures, tmp_path
+):
+    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
+    arguments += ["--limit", "6", "--out", tmp_path / "run"]
+    with hub_server({MODEL: model_files}) as hub:
+        hub.fault = "flipped"
+        done = run_here(hub, tmp_path / "home", *arguments)
+        assert_refused(done, "model.safetensors of owner/tiny-llava came broken from the hub")
+        hub.fault = None
+        again = run_here(hub, tmp_path / "home", *arguments)
+        assert again.returncode == 0, again.stderr
+
+
+def test_what_came_broken_once_comes_again_in_the_same_start(model_files, pictures, tmp_path):
+    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
+    arguments += ["--limit", "6", "--out", tmp_path / "run"]
+    with hub_server({MODEL: model_files}) as hub:
+        honest, name = hub.reply, "/tokenizer_config.json"
+        scratched(hub, name)
+        broken = hub.reply
+
+        def reply(method: str, target: str, form: bytes) -> Reply:
+            answer = broken(method, target, form)
+            if method == "GET" and target.endswith(name):
+                hub.reply = honest  # type: ignore[method-assign]
+            return answer
+
+        hub.reply = reply  # type: ignore[method-assign]
+        done = run_here(hub, tmp_path / "home", *arguments)
+        assert done.returncode == 0, done.stderr
+        asked = [request for request in hub.requests if request.endswith(name)]
+    assert len([request for request in asked if request.startswith("GET")]) == 2, asked
+
+
 @pytest.mark.slow
 def test_a_card_of_pope_that_came_broken_is_named_and_not_kept(pope_files, pope_answers, tmp_path):
     arguments = ["--model", f"replay:{pope_answers}", "--suite", "pope", "--data", "hub"]

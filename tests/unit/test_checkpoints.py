@@ -14,7 +14,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from bench.errors import ModelError
-from bench.models.checkpoints import digest_of, fingerprint
+from bench.files import digest_of
+from bench.models.checkpoints import fingerprint
 from bench.models.convert import convert
 from bench.models.hf import HFModel
 from tests.original_format import write_original

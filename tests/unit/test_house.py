@@ -28,7 +28,6 @@ FLOORS = (
         "bench/registry.py",
         "bench/chat.py",
         "bench/files.py",
-        "bench/hub_cache.py",
         "bench/training_curves.py",
         "bench/terminal.py",
     ),
