@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import typer
@@ -29,6 +30,7 @@ from bench.types import Progress
 LINE_EVERY = {0: 60.0, 1: 5.0}  # seconds between lines of progress without a terminal, by verbosity
 QUIET, USUAL, VERBOSE = -1, 0, 1
 LONGEST = 2000  # characters of a remark, or of a part of an error: what was read may be in it
+LOOK_EVERY = 0.5  # seconds between looks at what native code has printed
 CLOSED_PIPE = 141  # as shells report it
 # Of disks, permissions and names, which no code of ours can mend.
 OF_THE_SYSTEM = frozenset(
@@ -232,16 +234,48 @@ def _results_alone() -> Iterator[None]:
         yield
         return
     results = os.dup(1)
-    with suppress(OSError):  # there is no standard error
-        os.dup2(2, 1)
-    sys.stdout = os.fdopen(results, "w", encoding=stream.encoding, errors=stream.errors)
+    # A file and no pipe: native code may hold Python's lock until a full pipe is read.
+    with _file_for_native_code() as printed:
+        os.dup2(printed.fileno(), 1)
+        is_over = threading.Event()
+        shown = threading.Thread(target=_show_printed, args=(printed, is_over), daemon=True)
+        shown.start()
+        sys.stdout = os.fdopen(results, "w", encoding=stream.encoding, errors=stream.errors)
+        try:
+            yield
+        finally:
+            os.dup2(results, 1)
+            with suppress(OSError, ValueError):
+                sys.stdout.close()
+            sys.stdout = stream
+            is_over.set()
+            shown.join()
+
+
+def _file_for_native_code() -> IO[bytes]:
     try:
-        yield
-    finally:
-        os.dup2(results, 1)
-        with suppress(OSError, ValueError):
-            sys.stdout.close()
-        sys.stdout = stream
+        return tempfile.TemporaryFile()
+    except OSError:  # no room
+        return Path(os.devnull).open("w+b")
+
+
+def _show_printed(printed: IO[bytes], is_over: threading.Event) -> None:
+    """Shows lines as they come; names of a checkpoint's may be in them."""
+    place, rest, is_last = 0, b"", False
+    while not is_last:
+        is_last = is_over.wait(LOOK_EVERY)
+        while block := os.pread(printed.fileno(), 65536, place):
+            place += len(block)
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                _show_line(line)
+    if rest:
+        _show_line(rest)
+
+
+def _show_line(line: bytes) -> None:
+    with suppress(OSError, ValueError):  # nobody reads it
+        print(uncoloured(_cut(line.decode(errors="backslashreplace"))), file=sys.stderr)
 
 
 def _prepare_output() -> None:

@@ -10,14 +10,15 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
+from typing_extensions import TypedDict
 
 from bench import registry
 from bench.data.hub_cache import forget_lists, whole
 from bench.errors import ModelError, first_line, one_line
-from bench.files import digest_of, parse_json
+from bench.files import digest_of, parse_json, type_fault
 from bench.models.placement import USUAL, Placement
 
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "non_lora_trainables.bin"]
@@ -541,6 +542,19 @@ def locate_adapter(name: str) -> Path:
     )
 
 
+class AutoMapping(TypedDict):
+    """What peft writes of the class that an adapter was trained on."""
+
+    base_model_class: NotRequired[str | None]
+
+
+class AdapterConfig(TypedDict):
+    """What is read here of adapter_config.json."""
+
+    base_model_name_or_path: NotRequired[str | None]
+    auto_mapping: NotRequired[AutoMapping | None]
+
+
 def add_adapter(model: Any, folder: Path) -> Any:
     """Injects a PEFT adapter into `model`; returns peft's model around it.
 
@@ -549,6 +563,11 @@ def add_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
 
     config = read_settings(folder / ADAPTER_CONFIG)
+    fault = type_fault(AdapterConfig, config)
+    if fault:
+        raise ModelError(
+            f"{folder / ADAPTER_CONFIG} is not as peft writes it.", fault, "Restore the adapter."
+        )
     base = config.get("base_model_name_or_path")
     trained_class = (config.get("auto_mapping") or {}).get("base_model_class")
     fact = f"The adapter {folder} does not fit this base."

@@ -44,8 +44,14 @@ def convert(source: str, target: Path, base: str | None = None) -> None:
 def _write(model: HFModel, target: Path) -> None:
     # A conversion changes the layout and nothing else.
     settings = checkpoints.read_settings(model.folder / "config.json")
-    dtype_name = settings.get("torch_dtype") or settings.get("dtype")
-    dtype = getattr(torch, str(dtype_name), torch.float16)
+    dtype_name = settings.get("torch_dtype") or settings.get("dtype") or "float16"
+    dtype = getattr(torch, str(dtype_name), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ModelError(
+            f"{model.folder / 'config.json'} names no number format.",
+            f"Its torch_dtype is {dtype_name!a:.80}.",
+            "Restore it from its source.",
+        )
     network = model.checkpoint.read(dtype, torch.device("cpu"))
     if model.adapter is not None:
         network = checkpoints.add_adapter(network, model.adapter).merge_and_unload()

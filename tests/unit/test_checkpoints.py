@@ -184,6 +184,22 @@ def test_an_adapter_alone_is_told_to_want_its_base(tiny, tmp_path):
         HFModel(str(adapter), {})
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"auto_mapping": ["a"]}, "auto_mapping"),
+        ({"auto_mapping": {"base_model_class": {}}}, "base_model_class"),
+        ({"base_model_name_or_path": 3.5}, "base_model_name_or_path"),
+    ],
+)
+def test_a_config_of_an_adapter_that_is_none_is_told(tiny, tmp_path, change, words):
+    adapter = adapter_for(tiny("llava"), tmp_path / "adapter")
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ModelError, match=rf"(?s)not as peft writes it.*{words}"):
+        _ = HFModel(f"{tiny('llava')}+{adapter}", {}).model
+
+
 @pytest.mark.parametrize("kind", ["llava", "smolvlm"])
 def test_an_adapter_is_merged_by_convert(tiny, tmp_path, kind):
     adapter = adapter_for(tiny(kind), tmp_path / "adapter", r".*(q|v)_proj")

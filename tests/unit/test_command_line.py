@@ -214,10 +214,10 @@ def test_what_native_code_prints_is_no_result():
         "import os, sys, typer\n"
         "from bench.terminal import reports_errors, show\n"
         "def command():\n"
-        "    os.write(1, b'Ignored unknown kwarg option\\n')\n"
+        "    os.write(1, b'Ignored unknown kwarg option \\x1b[0m\\x07\\n')\n"
         "    show('{}')\n"
         "reports_errors(command)()\n"
         "print('after')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("{}\nafter\n", "Ignored unknown kwarg option\n")
+    assert (done.stdout, done.stderr) == ("{}\nafter\n", "Ignored unknown kwarg option \\u0007\n")

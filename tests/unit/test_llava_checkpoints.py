@@ -89,6 +89,15 @@ def test_convert_writes_what_transformers_loads_and_answers_stay(pictures, tmp_p
         assert done.returncode == 2 and words in done.stderr
 
 
+@pytest.mark.parametrize("dtype", ["cat", "half precision", ["float16"]])
+def test_a_number_format_that_is_none_is_told(tmp_path, dtype):
+    write_original(tmp_path)
+    file = tmp_path / "llava" / "config.json"
+    write_json(file, json.loads(file.read_text()) | {"torch_dtype": dtype})
+    done = bench("convert", tmp_path / "llava", tmp_path / "new")
+    assert done.returncode == 2 and "names no number format" in done.stderr, done.stderr
+
+
 class Evil:
     def __reduce__(self):
         return (exec, ("open('ran', 'w')",))
