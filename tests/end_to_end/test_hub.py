@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import _tree_cache
 
 from bench.data.source_table import table
 from bench.judges.rubric import OFFICIAL_SOURCE
@@ -491,8 +492,8 @@ def test_lists_and_files_of_a_start_that_failed_are_not_kept(model_files, pictur
         hub.reply = reply  # type: ignore[method-assign]
         assert_refused(run_here(hub, tmp_path / "home", *arguments), "could not be downloaded")
         hub.reply = honest  # type: ignore[method-assign]
-        # A process of its own, for the client keeps lists in its memory too.
-        again = run(hub, tmp_path / "home", *arguments)
+        _tree_cache._IN_MEMORY_TREE_CACHE.clear()  # as in a process of its own
+        again = run_here(hub, tmp_path / "home", *arguments)
         assert again.returncode == 0, again.stderr
 
 
