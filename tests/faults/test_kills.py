@@ -134,7 +134,8 @@ def test_a_killed_command_ends_as_an_undisturbed_one(base, tmp_path, name, pytes
         outcome = killed_at(command, here, instant) if by_change else killed_after(command, instant)
         if outcome.code >= 0:
             if by_change:
-                found.append(f"{instant}: exit code {outcome.code}, not killed")
+                how = f"exit code {outcome.code}: {outcome.err[-400:]}"
+                found.append(f"{instant}: not killed, {how}")
             shutil.rmtree(here)  # it ended before its time
             continue
         kills += 1
