@@ -34,7 +34,7 @@ OWN_ARGUMENTS = (
 )
 
 
-class AdapterConfig(TypedDict):
+class LoraRank(TypedDict):
     """What is read of adapter_config.json."""
 
     r: int
@@ -115,7 +115,7 @@ class VLLMModel(HFModel):
         if self.adapter is not None:
             file = self.adapter / "adapter_config.json"
             config = read_settings(file)
-            check_types(AdapterConfig, config, file)
+            check_types(LoraRank, config, file)
             arguments |= {"enable_lora": True, "max_lora_rank": max(16, config["r"])}
         try:
             return LLM(
