@@ -181,7 +181,8 @@ def _before_pairs(recipe: Recipe) -> tuple[list[Planned], float]:
     if isinstance(prompts, FilePrompts):
         count = UNKNOWN
         if prompts.path.is_file():
-            count = sum(map(bool, map(str.strip, read_text(prompts.path).split("\n"))))
+            lines = read_text(prompts.path).split("\n")
+            count = len(list(filter(str.strip, lines)))
     else:
         count = prompts.count
     instructions = count * prompts.per_prompt

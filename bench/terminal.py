@@ -261,11 +261,11 @@ def _file_for_native_code() -> IO[bytes]:
 
 def _show_printed(printed: IO[bytes], is_over: threading.Event) -> None:
     """Shows lines as they come; names of a checkpoint's may be in them."""
-    place, rest, is_last = 0, b"", False
+    read, rest, is_last = 0, b"", False
     while not is_last:
         is_last = is_over.wait(LOOK_EVERY)
-        while block := os.pread(printed.fileno(), 65536, place):
-            place += len(block)
+        while block := os.pread(printed.fileno(), 65536, read):
+            read += len(block)
             *lines, rest = (rest + block).split(b"\n")
             for line in lines:
                 _show_line(line)

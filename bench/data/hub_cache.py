@@ -92,12 +92,18 @@ def _forget_broken(folder: Path) -> list[str]:
         blob = pointer.resolve()
         if not pointer.is_symlink() or not blob.is_file():
             continue
-        is_small, is_large = GIT_ID.fullmatch(blob.name), SHA256.fullmatch(blob.name)
-        if (is_small and git_id(blob) != blob.name) or (is_large and digest_of(blob) != blob.name):
+        if _is_broken(blob):
             with suppress(OSError):
                 forget(pointer)
             broken.append(pointer.name)
     return broken
+
+
+def _is_broken(blob: Path) -> bool:
+    """Whether a file of the client's is not what its name says that it is."""
+    if GIT_ID.fullmatch(blob.name):
+        return git_id(blob) != blob.name
+    return SHA256.fullmatch(blob.name) is not None and digest_of(blob) != blob.name
 
 
 def _folder(repository: str, kind: str) -> Path:

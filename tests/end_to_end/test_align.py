@@ -446,8 +446,8 @@ def test_a_dry_run_says_what_is_missing_first(tmp_path, monkeypatch):
     assert any(line.startswith("  prompts") and " ? prompts" in line for line in lines)
     # An empty line is none; U+2028 ends none.
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a cat\u2028"}\n\n{"prompt": "a dog"}\n')
-    done = bench("align", file, "--dry-run")
-    assert re.search(r"^  prompts +2 prompts", done.stdout, re.MULTILINE), done.stdout
+    plan = bench("align", file, "--dry-run").stdout
+    assert re.search(r"^  prompts +2 prompts", plan, re.MULTILINE), plan
 
 
 def test_sizes_come_from_the_hub_and_nothing_is_downloaded(tiny, tmp_path):

@@ -442,6 +442,12 @@ def test_a_hub_model_runs_and_needs_no_hub_afterwards(model_files, pictures, tmp
     assert offline.returncode == 0, offline.stderr
 
 
+def of_hub_model(pictures: Path, out: Path) -> list[Any]:
+    """The arguments of a short run."""
+    model = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
+    return [*model, "--limit", "6", "--out", out]
+
+
 def scratched(hub: Hub, name: str) -> None:
     """From now on one byte of a file is lost on the way; its size and what the hub says are not."""
     honest = hub.reply
@@ -466,16 +472,14 @@ def assert_named_and_not_kept(hub: Hub, command: Callable[[], Any], name: str, o
 
 
 def test_a_small_file_that_came_broken_is_named_and_not_kept(model_files, pictures, tmp_path):
-    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
-    arguments += ["--limit", "6", "--out", tmp_path / "run"]
+    arguments = of_hub_model(pictures, tmp_path / "run")
     with hub_server({MODEL: model_files}) as hub:
         command = partial(run_here, hub, tmp_path / "home", *arguments)
         assert_named_and_not_kept(hub, command, "tokenizer_config.json", "owner/tiny-llava")
 
 
 def test_lists_and_files_of_a_start_that_failed_are_not_kept(model_files, pictures, tmp_path):
-    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
-    arguments += ["--limit", "6", "--out", tmp_path / "run"]
+    arguments = of_hub_model(pictures, tmp_path / "run")
     with hub_server({MODEL: model_files}) as hub:
         honest = hub.reply
         scratched(hub, "/tokenizer_config.json")
@@ -500,8 +504,7 @@ def test_lists_and_files_of_a_start_that_failed_are_not_kept(model_files, pictur
 def test_weights_that_came_with_a_flipped_bit_are_named_and_not_kept(
     model_files, pictures, tmp_path
 ):
-    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
-    arguments += ["--limit", "6", "--out", tmp_path / "run"]
+    arguments = of_hub_model(pictures, tmp_path / "run")
     with hub_server({MODEL: model_files}) as hub:
         hub.fault = "flipped"
         done = run_here(hub, tmp_path / "home", *arguments)
@@ -512,8 +515,7 @@ def test_weights_that_came_with_a_flipped_bit_are_named_and_not_kept(
 
 
 def test_what_came_broken_once_comes_again_in_the_same_start(model_files, pictures, tmp_path):
-    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
-    arguments += ["--limit", "6", "--out", tmp_path / "run"]
+    arguments = of_hub_model(pictures, tmp_path / "run")
     with hub_server({MODEL: model_files}) as hub:
         honest, name = hub.reply, "/tokenizer_config.json"
         scratched(hub, name)
@@ -528,8 +530,9 @@ def test_what_came_broken_once_comes_again_in_the_same_start(model_files, pictur
         hub.reply = reply  # type: ignore[method-assign]
         done = run_here(hub, tmp_path / "home", *arguments)
         assert done.returncode == 0, done.stderr
-        asked = [request for request in hub.requests if request.endswith(name)]
-    assert len([request for request in asked if request.startswith("GET")]) == 2, asked
+        requests = [request for request in hub.requests if request.endswith(name)]
+    downloads = [request for request in requests if request.startswith("GET")]
+    assert len(downloads) == 2, requests
 
 
 @pytest.mark.slow
@@ -544,8 +547,7 @@ def test_a_card_of_pope_that_came_broken_is_named_and_not_kept(pope_files, pope_
 @pytest.mark.parametrize("flag", [False, True])
 def test_code_is_downloaded_only_if_it_may_run(model_files, pictures, tmp_path, flag):
     files = model_files | {"modeling_tiny.py": b"raise SystemExit('it ran')\n"}
-    arguments = ["--model", "owner/tiny-llava", "--suite", "pope", "--data", pictures]
-    arguments += ["--limit", "6", "--out", tmp_path / "run"]
+    arguments = of_hub_model(pictures, tmp_path / "run")
     with hub_server({MODEL: files}) as hub:
         done = run_here(hub, tmp_path / "home", *arguments, *["--trust-remote-code"] * flag)
         assert done.returncode == 0, done.stderr
