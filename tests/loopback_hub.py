@@ -232,6 +232,7 @@ def client_of(hub: Hub, home: Path) -> Iterator[None]:
 
     Its constants say what the environment says at the start of a process.
     """
+    from datasets import config
     from huggingface_hub import close_session, constants
 
     template = hub.url + constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
@@ -242,6 +243,9 @@ def client_of(hub: Hub, home: Path) -> Iterator[None]:
         patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setattr(config, "HF_ENDPOINT", hub.url)
+        patch.setattr(config, "HF_DATASETS_CACHE", home / "datasets")
+        patch.setattr(config, "HF_HUB_OFFLINE", False)
         close_session()  # it was opened under other settings
         try:
             yield

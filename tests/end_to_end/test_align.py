@@ -11,6 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from alignment.stages.pair_formats import read_pairs
 from bench.errors import StoreError
 from bench.files import read_lines
 from bench.runs.run import Run
-from tests.conftest import BENCH, ROOT, bench
+from tests.conftest import ROOT, bench
+from tests.faults import forked
 from tests.loopback_chat import chat_server, completion
 from tests.loopback_hub import client_of, hub_server
 from tests.tiny_pipelines import recipe_in
@@ -503,15 +505,17 @@ def test_two_processes_on_one_folder_make_each_stage_once(tmp_path):
     )
     out = tmp_path / "out"
     words = ["align", str(file), "--out", str(out)]
-    other = subprocess.Popen(
-        [*BENCH, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    outcomes = []
+    other = threading.Thread(target=lambda: outcomes.append(forked.run(words, 300)))
+    other.start()
     while not any(out.glob("prompts-*")):
-        assert other.poll() is None, "it ended before it began"
+        assert other.is_alive(), "it ended before it began"
         time.sleep(0.01)
     here = bench(*words)
-    errors = [here.stderr, other.communicate()[1]]
-    assert [here.returncode, other.returncode] == [0, 0], errors
+    other.join()
+    (there,) = outcomes
+    errors = [here.stderr, there.err]
+    assert [here.returncode, there.code] == [0, 0], errors
     assert any("another process makes" in text for text in errors), errors
     rows = read_lines(next(out.glob("responses-*")) / "responses.jsonl")
     assert len(rows) == len({row["key"] for row in rows}) == 8 * 3 * 3

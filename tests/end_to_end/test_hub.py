@@ -208,11 +208,13 @@ def test_a_misbehaving_hub_is_one_clear_error_and_leaves_nothing_behind(
     with hub_server({POPE: pope_files}) as hub:
         hub.fault = fault
         assert_refused(
-            run(hub, tmp_path, *arguments), "lmms-lab/POPE could not be downloaded", "--data DIR"
+            run_here(hub, tmp_path, *arguments),
+            "lmms-lab/POPE could not be downloaded",
+            "--data DIR",
         )
         assert layouts(tmp_path, "pope") == [] and not (tmp_path / "run").exists()
         hub.fault = None
-        assert run(hub, tmp_path, *arguments).returncode == 0, "nothing broken was kept"
+        assert run_here(hub, tmp_path, *arguments).returncode == 0, "nothing broken was kept"
     assert layouts(tmp_path, "pope") == [commit_of(pope_files), "newest"]
 
 
@@ -225,7 +227,7 @@ def test_a_row_of_pope_that_is_not_as_it_was_is_named(pope_rows, pope_answers, t
     files["data/test-0.parquet"] = shard.getvalue()
     arguments = ("--model", f"replay:{pope_answers}", "--suite", "pope", "--out", tmp_path / "run")
     with hub_server({POPE: files}) as hub:
-        done = run(hub, tmp_path, *arguments)
+        done = run_here(hub, tmp_path, *arguments)
     assert_refused(done, "Row 1 of lmms-lab/POPE", "image is None", "--data DIR")
     assert layouts(tmp_path, "pope") == []
 
@@ -297,7 +299,7 @@ def mmhal_arguments(mmhal_files: dict[str, bytes], tmp_path: Path) -> list[Any]:
 def test_mmhal_is_unpacked_into_its_layout_alone(mmhal_files, mmhal_arguments, tmp_path):
     home = tmp_path / "deep" / "home"
     with mmhal_hub(mmhal_files) as hub:
-        done = run(hub, home, *mmhal_arguments, "--out", tmp_path / "run")
+        done = run_here(hub, home, *mmhal_arguments, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     row = metrics(tmp_path / "run" / "mmhal")["score", "all"]
     assert (row["n"], row["unscored"], row["value"]) == (96, 0, 3.5)
@@ -321,16 +323,16 @@ def test_a_corrupt_zip_is_one_clear_error_whose_remedy_works(
     scratched = whole[:image] + b"\xff" * 20 + whole[image + 20 :]
     bad = {**mmhal_files, "test_data.zip": whole[:-40] if damage == "cut" else scratched}
     with mmhal_hub(bad) as hub:
-        assert_refused(run(hub, home, *arguments), "test_data.zip", "cannot be unpacked")
+        assert_refused(run_here(hub, home, *arguments), "test_data.zip", "cannot be unpacked")
         assert layouts(home, "mmhal") == [] and not (tmp_path / "run").exists()
         hub.repositories[MMHAL] = mmhal_files
-        assert run(hub, home, *arguments).returncode == 0, "what the remedy says must help"
+        assert run_here(hub, home, *arguments).returncode == 0, "what the remedy says must help"
 
         shutil.rmtree(home / "synth-align")
         (kept,) = (home / "hub").glob("datasets--*/snapshots/*/test_data.zip")
         kept.resolve().write_bytes(bad["test_data.zip"])
-        assert_refused(run(hub, home, *arguments), "test_data.zip", "start again")
-        assert run(hub, home, *arguments).returncode == 0, "what the remedy says must help"
+        assert_refused(run_here(hub, home, *arguments), "test_data.zip", "start again")
+        assert run_here(hub, home, *arguments).returncode == 0, "what the remedy says must help"
 
 
 OBJHAL = ("dataset", "HaoyeZhang/RLHF-V-Evaluation")
@@ -646,10 +648,10 @@ def test_the_official_prompt_of_the_judge_comes_from_its_pinned_source(tmp_path,
     ):
         hub.pinned.add(revision)
         judge = ("--judge", f"openai:m@{url}")
-        done = run(hub, tmp_path / "home", *words, *judge, "--out", tmp_path / "out")
+        done = run_here(hub, tmp_path / "home", *words, *judge, "--out", tmp_path / "out")
         assert done.returncode == 0, done.stderr
         hub.pinned.clear()
-        lost = run(hub, tmp_path / "other", *words, *judge, "--out", tmp_path / "lost")
+        lost = run_here(hub, tmp_path / "other", *words, *judge, "--out", tmp_path / "lost")
         assert_refused(lost, "own prompt cannot be had", "--judge-template")
     prompts = [body["messages"][0]["content"] for body in seen]
     assert len(prompts) == 8

@@ -6,13 +6,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from html import unescape
 
 import pytest
 
 from bench.files import read_lines, replace_lines
-from tests.chromium import BROWSER, chromium
+from tests.chromium import chromium
 from tests.conftest import bench
 from tests.recorded_runs import sealed
 
@@ -51,28 +50,18 @@ def page(tmp_path_factory):
     return folder / "report" / "index.html"
 
 
-def dom(page, view):
-    """The document after its script ran."""
-    if BROWSER is None:
-        pytest.skip("no Chromium here")
-    words = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=4000",
-        "--dump-dom",
-    ]
-    command = [BROWSER, *words, f"file://{page}{view}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout
+@pytest.fixture(scope="module")
+def chromium_of_the_module():
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
-def browser(page):
-    """Chromium on the page, driven by its own driver."""
-    with chromium() as opened:
-        opened.get(f"file://{page}")
-        yield opened
+def browser(chromium_of_the_module):
+    """Chromium, driven by its own driver; as wide and as light in every test."""
+    yield chromium_of_the_module
+    chromium_of_the_module.set_window_size(1200, 900)
+    chromium_of_the_module.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def focused(browser) -> str:
@@ -80,9 +69,14 @@ def focused(browser) -> str:
 
 
 def opened(browser, page, view):
-    """The page anew: a hash alone would keep its filters."""
+    """The page anew: a hash alone would keep its filters. Returns the document after its script ran."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
     browser.get("about:blank")
     browser.get(f"file://{page}#{view}")
+    # Once in a while the driver comes back before the page is there.
+    shown = "return document.title && document.readyState == 'complete' && document.documentElement.outerHTML"
+    return WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(shown))
 
 
 def find(browser, selector):
@@ -304,15 +298,15 @@ def test_it_is_one_file_that_loads_nothing(page):
     assert text.count("</script>") == 2
 
 
-def test_the_board_shows_runs_and_published_rows(page):
-    shown = dom(page, "#board")
+def test_the_board_shows_runs_and_published_rows(browser, page):
+    shown = opened(browser, page, "board")
     assert "llava-tiny-b on scenes" in shown
     assert "LLaVA-1.5-7B + PDS-DPO" in shown
     assert 'aria-sort="none"' in shown
 
 
-def test_samples_stand_side_by_side_and_a_link_leads_to_one(page):
-    shown = dom(page, "#samples/pope/random%2F1")
+def test_samples_stand_side_by_side_and_a_link_leads_to_one(browser, page):
+    shown = opened(browser, page, "samples/pope/random%2F1")
     assert "samples" in re.search(r'id="count"[^>]*>([^<]*)', shown)[1]
     assert 'aria-label="random/1"' in shown
     box = re.search(r'<li class="sample"[^>]*aria-label="random/1".*?</li>', shown, re.DOTALL)[0]
@@ -333,8 +327,8 @@ def test_thoughts_are_folded_and_a_cut_off_answer_says_so(page, browser):
     assert browser.title == "Synth-Align Bench"
 
 
-def test_markup_in_an_answer_is_shown_and_does_nothing(page):
-    shown = dom(page, "#samples/chair//all")
+def test_markup_in_an_answer_is_shown_and_does_nothing(browser, page):
+    shown = opened(browser, page, "samples/chair//all")
     assert "<title>Synth-Align Bench</title>" in shown
     listed = shown[shown.index('<ol id="list">') : shown.rindex("</ol>")]
     assert "&lt;script&gt;document.title" in listed

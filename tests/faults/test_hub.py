@@ -79,16 +79,11 @@ def start(hub: Hub, home: Path, words: tuple[str, ...]) -> forked.Outcome:
     """The command in a child whose hub it is."""
 
     def command() -> None:
-        import datasets
-
         from bench.cli.main import app
 
         with pytest.MonkeyPatch.context() as patch, client_of(hub, home):
             for name, value in ALONE.items():
                 patch.setenv(name, value)
-            patch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "datasets")
-            patch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-            patch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
             app(list(words))
 
     return forked.in_child(command, SECONDS)

@@ -8,8 +8,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +23,8 @@ from alignment.training.trainer import make_trainer, use_reference
 from bench.data.images import read_image
 from bench.files import append_lines
 from bench.models.hf import HFModel
-from tests.conftest import ROOT, scene_stages
+from tests.conftest import scene_stages
+from tests.faults import forked
 
 
 @pytest.fixture(scope="module")
@@ -219,43 +218,26 @@ def test_training_leaves_an_adapter_that_answers_and_curves(checkpoint, inputs, 
     assert torch.allclose(*states, atol=1e-3)
 
 
-DIES = """
-import os, sys
-from pathlib import Path
-import torch
-from alignment.stages import dpo
-from alignment.training.settings import Training
-
-step, steps = torch.optim.AdamW.step, []
-
-def dies(self, *arguments, **named):
-    steps.append(1)
-    if len(steps) == 7:
-        os._exit(9)
-    return step(self, *arguments, **named)
-
-torch.optim.AdamW.step = dies
-settings, images, preferences, out = sys.argv[1:]
-inputs = {"images": Path(images), "preferences": Path(preferences)}
-dpo.run(Training.model_validate_json(settings), inputs, Path(out), 0)
-"""
-
-
 def test_a_killed_training_ends_as_an_undisturbed_one(checkpoint, inputs, tmp_path):
-    """A process of its own that is gone in the middle of its seventh step."""
+    """A process that is gone in the middle of its seventh step."""
     for name in ("whole", "torn"):
         (tmp_path / name).mkdir()
     training = settings(checkpoint, epochs=4)
     whole = dpo.run(training, inputs, tmp_path / "whole", 0)
 
-    arguments = [
-        training.model_dump_json(),
-        inputs["images"],
-        inputs["preferences"],
-        tmp_path / "torn",
-    ]
-    child = [sys.executable, "-c", DIES, *map(str, arguments)]
-    assert subprocess.run(child, cwd=ROOT, capture_output=True, check=False).returncode == 9
+    def dies():
+        step, steps = torch.optim.AdamW.step, []
+
+        def dying(self, *arguments, **named):
+            steps.append(1)
+            if len(steps) == 7:
+                os._exit(9)
+            return step(self, *arguments, **named)
+
+        torch.optim.AdamW.step = dying
+        dpo.run(training, inputs, tmp_path / "torn", 0)
+
+    assert forked.in_child(dies, 120).code == 9
     assert (
         list((tmp_path / "torn").glob("checkpoint-*"))
         and not (tmp_path / "torn" / "adapter").exists()

@@ -18,6 +18,11 @@ SHORT = (
     TrainingStage("sight", 3, 2, 1e-3),
     TrainingStage("pictures", 3, 2, 1e-3),
 )
+SHORTEST = (
+    TrainingStage("words", 1, 2, 1e-3),
+    TrainingStage("sight", 2, 2, 1e-3),
+    TrainingStage("pictures", 1, 2, 1e-3),
+)
 RECIPE = TrainingRecipe(1, Habits(0.5, 0.5, 0.5))
 
 
@@ -58,12 +63,16 @@ def test_a_built_projector_puts_a_surely_named_patch_on_its_vectors():
 ALL_BUT_THE_FOURTH = (1, 2, 3, 5, 6, 7, 8, 9)
 
 
-@pytest.mark.parametrize("deaths", [(7,), pytest.param(ALL_BUT_THE_FOURTH, marks=pytest.mark.slow)])
-def test_training_resumes_at_every_step_to_the_same_weights(tmp_path, monkeypatch, deaths):
+@pytest.mark.parametrize(
+    ("stages", "deaths"),
+    [(SHORTEST, (3,)), pytest.param(SHORT, ALL_BUT_THE_FOURTH, marks=pytest.mark.slow)],
+)
+def test_training_resumes_at_every_step_to_the_same_weights(tmp_path, monkeypatch, stages, deaths):
     (tmp_path / "whole").mkdir()
-    whole = Trainer(RECIPE, SHORT)
+    whole = Trainer(RECIPE, stages)
     history = train(whole, tmp_path / "whole")
-    assert [row["stage"] for row in history] == ["words"] * 3 + ["sight"] * 3 + ["pictures"] * 3
+    expected = [stage.name for stage in stages for _ in range(stage.steps)]
+    assert [row["stage"] for row in history] == expected
 
     class KilledError(Exception):
         pass
@@ -80,7 +89,7 @@ def test_training_resumes_at_every_step_to_the_same_weights(tmp_path, monkeypatc
     monkeypatch.setattr(torch, "save", killed)
     (tmp_path / "torn").mkdir()
     for _ in range(20):
-        torn = Trainer(RECIPE, SHORT)
+        torn = Trainer(RECIPE, stages)
         try:
             resumed = train(torn, tmp_path / "torn")
             break
