@@ -203,15 +203,43 @@ def replace_file(file: Path, content: str | bytes) -> None:
         if file.exists() and not file.is_file():
             file.write_bytes(data)
             return
-        with temporary.open("wb") as out:
-            out.write(data)
-            out.flush()
-            # Without it a crash may leave an empty file behind the rename.
-            os.fsync(out.fileno())
-        temporary.replace(file)
+        with _held(temporary):
+            try:
+                with temporary.open("wb") as out:
+                    out.write(data)
+                    out.flush()
+                    # Without it a crash may leave an empty file behind the rename.
+                    os.fsync(out.fileno())
+                temporary.replace(file)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise cannot_write(file, error) from error
+
+
+@contextmanager
+def _held(file: Path) -> Iterator[None]:
+    """One process at a time has the file of that name, until it is renamed or removed."""
+    try:
+        from fcntl import LOCK_EX, flock  # not everywhere
+    except ImportError:
+        yield
+        return
+    while True:
+        with file.open("ab") as held:
+            with suppress(OSError):  # not every file system has locks
+                flock(held, LOCK_EX)
+            if _is_at(held, file):
+                yield
+                return
+
+
+def _is_at(opened: IO[bytes], file: Path) -> bool:
+    """Whether an open file still has that name."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(opened.fileno()), file.stat())
+    return False
 
 
 def remove_temporary(folder: Path) -> None:

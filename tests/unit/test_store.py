@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import warnings
+from functools import partial
 
 import pytest
 
 from bench.errors import StoreError
-from bench.files import append_lines, dump, read_lines
+from bench.files import append_lines, dump, read_lines, replace_file
 from bench.runs.store import RunFolder, differences
 from bench.types import Answer, Metric, Request, Score, Verdict
+from tests.faults import forked
 from tests.recorded_runs import pope_run, record_of
 
 RECORD = record_of("m", created="2026-01-01T00:00:00", model={"name": "m", "sha": "1"})
@@ -76,6 +79,30 @@ def test_a_second_process_is_refused(store):
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert other.returncode != 0 and "is in use" in other.stderr
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_two_processes_that_write_one_file_leave_a_whole_one(tmp_path):
+    """As two downloads into one cache do."""
+    file = tmp_path / "newest"
+    contents = ["a" * 100_000, "b" * 10]
+    replace_file(file, contents[0])
+
+    def writes(content):
+        for _ in range(100):
+            replace_file(file, content)
+
+    outcomes = []
+    writers = []
+    for content in contents:
+        child = partial(forked.in_child, partial(writes, content), 60)
+        writers.append(threading.Thread(target=lambda child=child: outcomes.append(child())))
+        writers[-1].start()
+    seen = set()
+    while any(writer.is_alive() for writer in writers):
+        seen.add(file.read_text())
+    assert [(outcome.code, outcome.err) for outcome in outcomes] == [(0, "")] * 2
+    assert seen <= set(contents)
+    assert [path.name for path in tmp_path.iterdir()] == ["newest"]
 
 
 def test_another_experiment_is_refused_naming_what_changed(store):
