@@ -226,13 +226,15 @@ def _held(file: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    while True:
+    # Some file systems number a file anew at every look: they must not hold anybody up for ever.
+    for _ in range(1000):
         with file.open("ab") as held:
             with suppress(OSError):  # not every file system has locks
                 flock(held, LOCK_EX)
             if _is_at(held, file):
                 yield
                 return
+    yield
 
 
 def _is_at(opened: IO[bytes], file: Path) -> bool:
