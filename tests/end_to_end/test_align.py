@@ -11,8 +11,8 @@ import resource
 import shutil
 import subprocess
 import sys
-import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ from alignment.seeds import tables
 from alignment.settings import RecipeError
 from alignment.stages import evaluate
 from alignment.stages.pair_formats import read_pairs
+from bench.cli.main import app
 from bench.errors import StoreError
 from bench.files import read_lines
 from bench.runs.run import Run
@@ -505,15 +506,12 @@ def test_two_processes_on_one_folder_make_each_stage_once(tmp_path):
     )
     out = tmp_path / "out"
     words = ["align", str(file), "--out", str(out)]
-    outcomes = []
-    other = threading.Thread(target=lambda: outcomes.append(forked.run(words, 300)))
-    other.start()
+    other = forked.started(partial(app, words), 300)
     while not any(out.glob("prompts-*")):
-        assert other.is_alive(), "it ended before it began"
+        assert not other.done(), "it ended before it began"
         time.sleep(0.01)
     here = bench(*words)
-    other.join()
-    (there,) = outcomes
+    there = other.result()
     errors = [here.stderr, there.err]
     assert [here.returncode, there.code] == [0, 0], errors
     assert any("another process makes" in text for text in errors), errors

@@ -227,8 +227,8 @@ def test_a_row_of_pope_that_is_not_as_it_was_is_named(pope_rows, pope_answers, t
     files["data/test-0.parquet"] = shard.getvalue()
     arguments = ("--model", f"replay:{pope_answers}", "--suite", "pope", "--out", tmp_path / "run")
     with hub_server({POPE: files}) as hub:
-        done = run_here(hub, tmp_path, *arguments)
-    assert_refused(done, "Row 1 of lmms-lab/POPE", "image is None", "--data DIR")
+        refused = run_here(hub, tmp_path, *arguments)
+    assert_refused(refused, "Row 1 of lmms-lab/POPE", "image is None", "--data DIR")
     assert layouts(tmp_path, "pope") == []
 
 

@@ -419,7 +419,7 @@ def test_kill_9_at_random_instants_then_resume_gives_the_same_answers(tiny, tmp_
     """SIGKILL after a random moment of writing; the last start ends with the answers of an
     undisturbed run."""
     data = tmp_path / "data"
-    names = [f"{number:03}.png" for number in range(24 if kills == 2 else 240)]
+    names = [f"{number:03}.png" for number in range(60 if kills == 2 else 240)]
     (data / "images" / "coco").mkdir(parents=True)
     for seed, name in enumerate(names):
         draw(data / "images" / "coco" / name, seed)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
-import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -19,23 +17,6 @@ from tests.faults.commands import NAMES, SECONDS, command_in, differing, ended, 
 pytestmark = pytest.mark.slow
 ONCE = ("scenes", "convert")  # they refuse a folder that is done
 PAIRS = list(itertools.combinations_with_replacement(NAMES, 2))
-
-
-def both(first: Callable[[], None], second: Callable[[], None]) -> list[forked.Outcome]:
-    """How two commands end that are started together."""
-    outcomes: list[forked.Outcome] = []
-    threads = []
-    for command in (first, second):
-        threads.append(
-            threading.Thread(
-                target=lambda command=command: outcomes.append(forked.in_child(command, SECONDS))
-            )
-        )
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
 
 
 def test_two_commands_at_once(base, tmp_path, pytestconfig):
@@ -50,7 +31,9 @@ def test_two_commands_at_once(base, tmp_path, pytestconfig):
             here = tmp_path / "work" / "here"
             first, second = prepare(base, here, names[0]), command_in(here, names[1])
             if at_once:
-                for outcome in both(first, second):
+                starts = [forked.started(command, SECONDS) for command in (first, second)]
+                for start in starts:
+                    outcome = start.result()
                     is_told = outcome.code in (0, 3) or "error:" in outcome.err
                     if not is_told or "Traceback" in outcome.err or outcome.code == 70:
                         found.append(f"{names}: {outcome.code}: {outcome.err[-500:]}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import warnings
 from functools import partial
 
@@ -91,17 +90,14 @@ def test_two_processes_that_write_one_file_leave_a_whole_one(tmp_path):
         for _ in range(100):
             replace_file(file, content)
 
-    outcomes = []
-    writers = []
-    for content in contents:
-        child = partial(forked.in_child, partial(writes, content), 60)
-        writers.append(threading.Thread(target=lambda child=child: outcomes.append(child())))
-        writers[-1].start()
-    seen = set()
-    while any(writer.is_alive() for writer in writers):
-        seen.add(file.read_text())
-    assert [(outcome.code, outcome.err) for outcome in outcomes] == [(0, "")] * 2
-    assert seen <= set(contents)
+    writers = [forked.started(partial(writes, content), 60) for content in contents]
+    texts_read = set()
+    while not all(writer.done() for writer in writers):
+        texts_read.add(file.read_text())
+    for writer in writers:
+        outcome = writer.result()
+        assert (outcome.code, outcome.err) == (0, "")
+    assert texts_read <= set(contents)
     assert [path.name for path in tmp_path.iterdir()] == ["newest"]
 
 
